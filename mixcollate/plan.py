@@ -1,0 +1,286 @@
+"""The plan: everything random about one batch, decided once, on the host, as one frozen record.
+
+Nothing outside a plan is random: pixels, labels, masks, previews and replay all read the same one. A plan
+holds NumPy arrays with one row an image; a part that no image of the batch uses is ``None``.
+"""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+Array = npt.NDArray[Any]
+Per = Literal["pair", "sample", "batch"]
+Pairing = Literal["matching", "shuffle", "roll", "flip"]
+
+_FAR = 2**30  # a row or column that no image reaches
+
+
+def _part(neutral: float) -> Any:
+    """An optional field, and the value that leaves an image as it is."""
+    return field(default=None, metadata={"neutral": neutral})
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class MixPlan:
+    """What happens to each image of one batch, as arrays with one row an image.
+
+    The output is ``image + (1 - own) * (other - image)``: ``own`` is ``own_inside`` inside the image's box (and its
+    bitmap), ``own_outside`` elsewhere, and ``other`` its first partner. Erased pixels then take the fill.
+
+    Attributes:
+        size: ``(height, width)`` of the images that the plan was drawn for.
+        partners: ``[B, K]`` int64, the images mixed into each image (``K`` = 0: nothing is mixed).
+        shares: ``[B, 1 + K]`` float32, what the labels get: the image's own share, then its partners'.
+        own_outside: ``[B]`` float32 in [0, 1], the image's own share outside its box.
+        own_inside: ``[B]`` float32 in [0, 1], the same inside it.
+        box: ``[B, 4]`` int32 ``(top, left, bottom, right)``, half-open.
+        bitmap: ``[B, height, ceil(width / 8)]`` uint8, lowest bit first: only pixels whose bit is set are inside.
+        resized: ``[B]`` int8: 1 or 2 if the box shows the whole partner, resized (nearest, bilinear); else 0.
+        corner: ``[B, 2]`` int32 (row, column) where four pieces meet: the image's own is top left, then its
+            partners' top right, bottom left and bottom right.
+        shift: ``[B, 4, 2]`` int32 (rows, columns) from a pixel to where its piece reads.
+        erase_box: ``[B, N, 4]`` int32, boxes to erase, like ``box``; a later one lies on top.
+        grid: ``[B, 5]`` int32 ``(tile, hole, rows, columns, inverted)``: pixels whose position, moved by ``rows``
+            and ``columns``, falls in the first ``hole`` of each ``tile`` on both axes are erased; or the others.
+        turn: ``[B, 2]`` float32, cosine and sine of the angle by which the grid is turned about the centre.
+        cell: ``[B]`` int32, side of the square cells that ``hidden`` speaks of.
+        hidden: ``[B, R, ceil(Q / 8)]`` uint8, lowest bit first: which cells are erased.
+        fill: ``[B, N, F]`` float32, what erased pixels become, for each box (grid and cells take the first);
+            ``F`` is 1 or the number of channels. In the units of the output, so 0 is the mean after normalising.
+        noise: ``[B]`` int64 in [0, 2**32): the key of the noise that erased pixels become instead; 0 for none.
+        fill_mean: the fill stands for the data set's mean, so it is right only where that is subtracted.
+        then: what happens in a further pass, if one pass cannot hold it all.
+    """
+
+    size: tuple[int, int]
+    partners: Array
+    shares: Array
+    own_outside: Array | None = _part(1)
+    own_inside: Array | None = _part(1)
+    box: Array | None = _part(0)
+    bitmap: Array | None = _part(255)
+    resized: Array | None = _part(0)
+    corner: Array | None = _part(_FAR)
+    shift: Array | None = _part(0)
+    erase_box: Array | None = _part(0)
+    grid: Array | None = _part(0)
+    turn: Array | None = _part(0)
+    cell: Array | None = _part(_FAR)
+    hidden: Array | None = _part(0)
+    fill: Array | None = _part(0)
+    noise: Array | None = _part(0)
+    fill_mean: bool = False
+    then: "MixPlan | None" = None
+
+    def __len__(self) -> int:
+        return len(self.shares)
+
+    @property
+    def partner(self) -> Array:
+        """``[B]`` int64 where images have one partner (or none: then themselves), ``[B, K]`` where several."""
+        if self.partners.shape[1] == 0:
+            return np.arange(len(self))
+        return self.partners[:, 0] if self.partners.shape[1] == 1 else self.partners
+
+    @property
+    def own_share(self) -> Array:
+        """``[B]`` float32: the share of each image's label that stays its own."""
+        return self.shares[:, 0]
+
+    def rows(self, index: Array) -> "MixPlan":
+        """The plan of the images ``index`` alone; their partners keep their numbers in the whole batch."""
+        parts: dict[str, Any] = {name: getattr(self, name) for name in PARTS}
+        parts = {name: part[index] for name, part in parts.items() if part is not None}
+        later = None if self.then is None else self.then.rows(index)
+        return replace(self, partners=self.partners[index], shares=self.shares[index], then=later, **parts)
+
+    @property
+    def mutual(self) -> bool:
+        """Whether partners mix with each other in the same way, so that a pair can be mixed in place."""
+        if self.partners.shape[1] != 1 or self.corner is not None or self.bitmap is not None:
+            return False
+        partner = self.partners[:, 0]
+        shared = (self.own_outside, self.own_inside, self.box, self.resized)
+        involution = bool((partner[partner] == np.arange(len(self))).all())
+        return involution and all(part is None or bool((part[partner] == part).all()) for part in shared)
+
+    @property
+    def mixes(self) -> bool:
+        """Whether this pass takes pixels from partners."""
+        return self.partners.shape[1] > 0
+
+    @property
+    def erases(self) -> bool:
+        """Whether this pass overwrites pixels with a fill."""
+        return self.fill is not None
+
+
+PARTS = {f.name: f.metadata["neutral"] for f in fields(MixPlan) if "neutral" in f.metadata}
+"""The optional fields of a plan, and the value of each that changes nothing."""
+
+_ERASING = ("erase_box", "grid", "turn", "cell", "hidden", "fill", "noise", "fill_mean")
+
+
+def identity(batch: int, size: tuple[int, int]) -> MixPlan:
+    """The plan that leaves ``batch`` images as they are."""
+    return MixPlan(size=size, partners=np.empty((batch, 0), np.int64), shares=np.ones((batch, 1), np.float32))
+
+
+def beta(numbers: np.random.Generator, alpha: float, count: int) -> Array:
+    """Own shares from Beta(alpha, alpha), float64."""
+    return numbers.random(count) if alpha == 1 else numbers.beta(alpha, alpha, count)
+
+
+def two_shares(own_share: Array) -> Array:
+    """``[B, 2]`` float32: what the labels of an image and of its one partner get."""
+    shares = np.empty((len(own_share), 2), np.float32)
+    shares[:, 0] = own_share
+    np.subtract(1, own_share, out=shares[:, 1])
+    return shares
+
+
+def select(choice: Array, plans: Sequence[MixPlan]) -> MixPlan:
+    """The plan whose image ``i`` is treated as in ``plans[choice[i]]``; all are for the same images."""
+    batch = len(choice)
+    chosen = [choice == k for k in range(len(plans))]
+    width = max(plan.partners.shape[1] for plan in plans)
+    themselves = np.arange(batch)[:, None]
+    partners = [
+        p.partners
+        if p.partners.shape[1] == width
+        else np.concatenate([p.partners] + [themselves] * (width - p.partners.shape[1]), 1)
+        for p in plans
+    ]
+    later = None
+    if any(plan.then for plan in plans):
+        later = select(choice, [plan.then or identity(batch, plan.size) for plan in plans])
+    parts: dict[str, Any] = {}
+    for name, neutral in PARTS.items():
+        arrays = [getattr(plan, name) for plan in plans]
+        if not all([array is None for array in arrays]):
+            parts[name] = _choose(chosen, arrays, neutral)
+    return MixPlan(
+        size=plans[0].size,
+        partners=_choose(chosen, partners, 0),
+        shares=_choose(chosen, [plan.shares for plan in plans], 0),
+        fill_mean=any(plan.fill_mean for plan in plans),
+        then=later,
+        **parts,
+    )
+
+
+def _choose(chosen: Sequence[Array], arrays: Sequence[Array | None], neutral: float) -> Array:
+    """Row ``i`` of the array that is chosen for it, all padded to one shape; a missing array has neutral rows."""
+    given = [array for array in arrays if array is not None]
+    shapes = {array.shape for array in given}
+    shape = given[0].shape if len(shapes) == 1 else tuple(map(max, zip(*shapes, strict=True)))
+    column = (-1, *[1] * (len(shape) - 1))
+    result: Any = given[0] if len(given) == len(arrays) and given[0].shape == shape else neutral
+    for rows, array in zip(chosen, arrays, strict=True):
+        if array is not None and array is not result:
+            if array.shape != shape:
+                padding = [(0, long - short) for long, short in zip(shape, array.shape, strict=True)]
+                array = np.pad(array, padding, constant_values=neutral)
+            result = np.where(rows.reshape(column), array, result)
+    return np.asarray(result)
+
+
+def chain(first: MixPlan, second: MixPlan) -> MixPlan:
+    """The plan that does ``first``, then ``second``: in one pass if that can hold both, else in two."""
+    if first.then is not None:
+        return replace(first, then=chain(first.then, second))
+    if second.mixes or first.erases:
+        return replace(first, then=second)
+    return replace(first, then=second.then, **{name: getattr(second, name) for name in _ERASING})
+
+
+def numbers(seed: int, rank: int, step: int, stream: int = 0) -> np.random.Generator:
+    """The random numbers of one plan: the same on any machine, in any order of asking.
+
+    The step is the counter's high word, so that no two steps can ever share numbers.
+    """
+    return np.random.Generator(np.random.Philox(key=[seed, rank], counter=[0, 0, stream, step]))
+
+
+def fresh_seed() -> int:
+    """64 bits from torch's default CPU generator, so that ``torch.manual_seed`` reproduces a run."""
+    return int(torch.empty((), dtype=torch.int64).random_(-(2**63), None)) % 2**64
+
+
+def current_rank() -> int:
+    """This process's rank: torch.distributed's if it runs, else the launcher's ``RANK``, else 0."""
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        return torch.distributed.get_rank()
+    return int(os.environ.get("RANK", 0))
+
+
+@dataclass(frozen=True, eq=False)
+class Draw:
+    """What a method draws a plan from: the numbers of this plan, the batch's shape, and its pairing.
+
+    Attributes:
+        numbers: the only source of randomness.
+        shape: ``(batch, channels, height, width)``.
+        partner: ``[B, 1]`` int64, each image's (first) partner.
+        pair: ``[B]`` int64, the number of the pair that each image belongs to, where partners are mutual.
+    """
+
+    numbers: np.random.Generator
+    shape: tuple[int, int, int, int]
+    partner: Array
+    pair: Array | None
+    pairing: Pairing
+
+    @property
+    def size(self) -> tuple[int, int]:
+        return self.shape[2:]
+
+    def units(self, per: Per) -> tuple[int, Any]:
+        """How many draws ``per`` asks for, and the index that hands them to the images."""
+        batch = self.shape[0]
+        if per == "pair" and self.pair is not None:
+            return (batch + 1) // 2, self.pair
+        if per == "batch":
+            return 1, np.zeros(batch, np.int64)
+        return batch, slice(None)
+
+    def partners(self, several: int) -> Array:
+        """``[B, several]`` int64: the partner of the pairing, then further ones of the same kind."""
+        batch = self.shape[0]
+        further = [
+            np.roll(np.arange(batch), k) if self.pairing == "roll" else self.numbers.permutation(batch)
+            for k in range(2, several + 1)
+        ]
+        return np.stack([self.partner[:, 0], *further], 1)
+
+
+def draw_from(numbers: np.random.Generator, shape: tuple[int, int, int, int], pairing: Pairing) -> Draw:
+    """Pair the images of a batch and return what methods draw from.
+
+    ``"matching"`` is a random perfect matching (an odd batch leaves one image to itself), ``"shuffle"`` a random
+    permutation, ``"roll"`` takes the image before (torchvision), ``"flip"`` the mirror image in the batch (timm).
+    """
+    batch = shape[0]
+    index = np.arange(batch)
+    pair = None
+    if pairing == "matching":
+        order = numbers.permutation(batch)
+        partner, pair = np.empty_like(index), np.empty_like(index)
+        half = batch // 2
+        first, second = order[:half], order[half : 2 * half]
+        partner[first], partner[second] = second, first
+        partner[order[2 * half :]] = order[2 * half :]
+        pair[first] = pair[second] = index[:half]
+        pair[order[2 * half :]] = half
+    elif pairing == "shuffle":
+        partner = numbers.permutation(batch)
+    elif pairing == "roll":
+        partner = np.roll(index, 1)
+    else:
+        partner, pair = index[::-1].copy(), np.minimum(index, index[::-1])
+    return Draw(numbers, shape, partner[:, None], pair, pairing)
