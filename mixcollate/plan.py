@@ -12,6 +12,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch.utils.data import get_worker_info
 
 Array = npt.NDArray[Any]
 Per = Literal["pair", "sample", "batch"]
@@ -99,6 +100,19 @@ class MixPlan:
         later = None if self.then is None else self.then.rows(index)
         return replace(self, partners=self.partners[index], shares=self.shares[index], then=later, **parts)
 
+    def for_masks(self) -> "MixPlan":
+        """The same plan, all passes, for segmentation masks: erasing nothing, and resizing to the nearest pixel."""
+        changed: dict[str, Any] = dict.fromkeys(_ERASING)
+        changed["resized"] = None if self.resized is None else np.minimum(self.resized, 1)
+        return replace(self, fill_mean=False, then=None if self.then is None else self.then.for_masks(), **changed)
+
+    @property
+    def blends(self) -> bool:
+        """Whether any pixel, in any pass, is made of two; else pixels are only copied."""
+        weights = [part for part in (self.own_outside, self.own_inside) if part is not None]
+        fractions = any(bool(((part != 0) & (part != 1)).any()) for part in weights)
+        return fractions or (self.then is not None and self.then.blends)
+
     @property
     def mutual(self) -> bool:
         """Whether partners mix with each other in the same way, so that a pair can be mixed in place."""
@@ -123,7 +137,7 @@ class MixPlan:
 PARTS = {f.name: f.metadata["neutral"] for f in fields(MixPlan) if "neutral" in f.metadata}
 """The optional fields of a plan, and the value of each that changes nothing."""
 
-_ERASING = ("erase_box", "grid", "turn", "cell", "hidden", "fill", "noise", "fill_mean")
+_ERASING = ("erase_box", "grid", "turn", "cell", "hidden", "fill", "noise")
 
 
 def identity(batch: int, size: tuple[int, int]) -> MixPlan:
@@ -196,7 +210,8 @@ def chain(first: MixPlan, second: MixPlan) -> MixPlan:
         return replace(first, then=chain(first.then, second))
     if second.mixes or first.erases:
         return replace(first, then=second)
-    return replace(first, then=second.then, **{name: getattr(second, name) for name in _ERASING})
+    erasing: dict[str, Any] = {name: getattr(second, name) for name in _ERASING}
+    return replace(first, then=second.then, fill_mean=second.fill_mean, **erasing)
 
 
 def numbers(seed: int, rank: int, step: int, stream: int = 0) -> np.random.Generator:
@@ -207,9 +222,27 @@ def numbers(seed: int, rank: int, step: int, stream: int = 0) -> np.random.Gener
     return np.random.Generator(np.random.Philox(key=[seed, rank], counter=[0, 0, stream, step]))
 
 
-def fresh_seed() -> int:
-    """64 bits from torch's default CPU generator, so that ``torch.manual_seed`` reproduces a run."""
-    return int(torch.empty((), dtype=torch.int64).random_(-(2**63), None)) % 2**64
+class Stream:
+    """A stream of plans' numbers: a seed and a count of the plans drawn.
+
+    With a seed, plan ``step`` depends on ``(seed, rank, step)`` alone; in a loader's worker also on the seed that the
+    loader gives this worker for this epoch. Without one, each plan takes 64 bits from torch's default CPU generator,
+    so that ``torch.manual_seed`` reproduces a run.
+    """
+
+    def __init__(self, seed: int | None) -> None:
+        if seed is not None and not 0 <= seed < 2**64:
+            raise ValueError(f"seed must be in [0, 2**64), got {seed}")
+        self.seed, self.step = seed, 0
+
+    def next(self) -> np.random.Generator:
+        """The numbers of the next plan."""
+        step, self.step = self.step, self.step + 1
+        if self.seed is None:
+            seed = int(torch.empty((), dtype=torch.int64).random_(-(2**63), None)) % 2**64
+            return numbers(seed, current_rank(), 0)
+        worker = get_worker_info()
+        return numbers(self.seed, current_rank(), step, 0 if worker is None else worker.seed)
 
 
 def current_rank() -> int:
@@ -234,7 +267,7 @@ class Draw:
     shape: tuple[int, int, int, int]
     partner: Array
     pair: Array | None
-    pairing: Pairing
+    pairing: Pairing | None
 
     @property
     def size(self) -> tuple[int, int]:
@@ -259,11 +292,12 @@ class Draw:
         return np.stack([self.partner[:, 0], *further], 1)
 
 
-def draw_from(numbers: np.random.Generator, shape: tuple[int, int, int, int], pairing: Pairing) -> Draw:
+def draw_from(numbers: np.random.Generator, shape: tuple[int, int, int, int], pairing: Pairing | None) -> Draw:
     """Pair the images of a batch and return what methods draw from.
 
     ``"matching"`` is a random perfect matching (an odd batch leaves one image to itself), ``"shuffle"`` a random
-    permutation, ``"roll"`` takes the image before (torchvision), ``"flip"`` the mirror image in the batch (timm).
+    permutation, ``"roll"`` takes the image before (torchvision), ``"flip"`` the mirror image in the batch (timm);
+    ``None`` leaves each image to itself.
     """
     batch = shape[0]
     index = np.arange(batch)
@@ -281,6 +315,8 @@ def draw_from(numbers: np.random.Generator, shape: tuple[int, int, int, int], pa
         partner = numbers.permutation(batch)
     elif pairing == "roll":
         partner = np.roll(index, 1)
-    else:
+    elif pairing == "flip":
         partner, pair = index[::-1].copy(), np.minimum(index, index[::-1])
+    else:
+        partner = index
     return Draw(numbers, shape, partner[:, None], pair, pairing)
