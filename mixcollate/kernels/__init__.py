@@ -64,6 +64,27 @@ def mix(
     return out
 
 
+def mix_masks(masks: Tensor, plan: MixPlan) -> Tensor:
+    """Do to segmentation masks what ``plan`` does to their images; what it erases there stays here.
+
+    Args:
+        masks: ``[B, H, W]`` or ``[B, C, H, W]``: class numbers of any integer dtype, if the plan only copies pixels;
+            or floats (one-hot, soft), of which a blend makes soft masks.
+        plan: drawn for the images. Where it resizes a partner, masks take the nearest pixel.
+
+    Raises:
+        ValueError: class numbers under a plan that blends them.
+    """
+    if masks.ndim not in (3, 4):
+        raise ValueError(f"masks must be [B, H, W] or [B, C, H, W], got {tuple(masks.shape)}")
+    numbered = not masks.dtype.is_floating_point
+    if numbered and plan.blends:
+        raise ValueError(f"masks must be one-hot floats for a plan that blends, got {masks.dtype} class numbers")
+    pixels = masks if masks.ndim == 4 else masks[:, None]
+    exact = pixels.to(torch.float64) if numbered else pixels
+    return mix(exact, plan.for_masks()).to(masks.dtype).view(masks.shape)
+
+
 def _run(impl: str, images: Tensor, plan: MixPlan, out: Tensor, scale: Tensor | None, bias: Tensor | None) -> None:
     """Run the passes of ``plan``: the first from ``images`` into ``out``, further ones in place."""
     source, target = _as_images(images, plan), _as_images(out, plan)

@@ -1,0 +1,43 @@
+"""RICAP: join random crops of four images (https://arxiv.org/abs/1811.09030)."""
+
+import numpy as np
+
+from mixcollate.plan import Array, Draw, MixPlan, Per, beta
+
+
+def ricap(draw: Draw, *, beta: float, per: Per) -> MixPlan:
+    """Four crops meet at a corner from Beta(beta, beta) on each axis; every crop is read at a random place.
+
+    The image's own crop is top left: in a shuffled batch that is the paper's four permutations, renumbered.
+    """
+    count, unit = draw.units(per)
+    corner = np.stack([_boundary(draw, axis, beta, count) for axis in draw.size], 1)  # [count, 2]
+    start, side = pieces(corner, draw.size)
+    offset = draw.numbers.integers(np.array(draw.size) - side + 1)  # [count, 4, 2]
+    return joined(draw, corner[unit], (offset - start)[unit])
+
+
+def _boundary(draw: Draw, length: int, alpha: float, count: int) -> Array:
+    """``[count]`` int64: where the pieces meet on one axis, rounded half to even as in the official code."""
+    return np.asarray(np.rint(length * beta(draw.numbers, alpha, count)), np.int64)
+
+
+def pieces(corner: Array, size: tuple[int, int]) -> tuple[Array, Array]:
+    """``[n, 4, 2]`` each: where the pieces at ``corner`` begin, and their (heights, widths)."""
+    after = np.array([[0, 0], [0, 1], [1, 0], [1, 1]])  # which pieces lie after the corner, on each axis
+    corner = corner[:, None]
+    return after * corner, np.where(after, np.array(size) - corner, corner)
+
+
+def joined(draw: Draw, corner: Array, shift: Array) -> MixPlan:
+    """The plan that joins each image and three partners at ``corner [B, 2]``, with shares by area."""
+    area = pieces(corner, draw.size)[1].prod(2)  # [B, 4]
+    shares = area / max(draw.size[0] * draw.size[1], 1)
+    shares[:, 0] = 1 - shares[:, 1:].sum(1)
+    return MixPlan(
+        size=draw.size,
+        partners=draw.partners(3),
+        shares=shares.astype(np.float32),
+        corner=corner.astype(np.int32),
+        shift=shift.astype(np.int32),
+    )

@@ -1,0 +1,405 @@
+"""Transforms: called like torchvision's, right about what they did, and clear about what they refuse."""
+
+import copy
+import pickle
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch.utils.data import DataLoader, TensorDataset
+from torchvision import tv_tensors
+from torchvision.transforms import v2
+
+import mixcollate as mc
+from mixcollate.kernels import mix
+from mixcollate.plan import MixPlan
+from tests.transforms_under_test import erasing, mixing
+
+BATCHES = [0, 1, 2, 3, 16]
+
+
+def flat_colours(batch, height=13, width=29, dtype=torch.float32):
+    """Image k is white in channel k and black elsewhere, so the mean colour of an output is its target."""
+    return torch.eye(batch, dtype=dtype)[:, :, None, None].repeat(1, 1, height, width)
+
+
+def census(images):
+    return images.double().mean((2, 3)).float()
+
+
+@pytest.mark.parametrize("per", ["pair", "sample", "batch"])
+@pytest.mark.parametrize("name", mixing())
+def test_target_is_the_pixel_census(name, per, device):
+    transform = mixing(num_classes=16, per=per, pairing="matching")[name]
+    images, labels = flat_colours(16).to(device), torch.arange(16, device=device)
+    for _ in range(5):
+        mixed, targets = transform(images, labels)
+        torch.testing.assert_close(census(mixed), targets, rtol=0, atol=1e-5)  # a mean of 377 float32 pixels
+
+
+@pytest.mark.parametrize("pairing", ["shuffle", "roll", "flip"])
+@pytest.mark.parametrize("name", [name for name in mixing() if name != "Compose"])
+def test_target_is_the_pixel_census_for_every_pairing(name, pairing, device):
+    transform = mixing(num_classes=7, per="sample", pairing=pairing)[name]
+    images, labels = flat_colours(7).to(device), torch.arange(7, device=device)
+    mixed, targets = transform(images, labels)
+    torch.testing.assert_close(census(mixed), targets, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("transform", [v2.MixUp(num_classes=16), v2.CutMix(num_classes=16)])
+def test_the_census_holds_for_torchvision_too(transform):
+    mixed, targets = transform(flat_colours(16), torch.arange(16))
+    torch.testing.assert_close(census(mixed), targets, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("batch", BATCHES)
+@pytest.mark.parametrize("name", mixing())
+def test_any_batch_size(name, batch):
+    transform = mixing(num_classes=max(batch, 1))[name]
+    images = torch.rand(batch, 3, 5, 7)
+    kept = images.clone()
+    mixed, targets = transform(images, torch.arange(batch))
+    assert mixed.shape == images.shape and targets.shape == (batch, max(batch, 1))
+    torch.testing.assert_close(targets.sum(1), torch.ones(batch))
+    assert torch.equal(images, kept)
+
+
+def test_one_image_is_left_to_itself():
+    image = torch.rand(1, 3, 8, 8)
+    mixed, targets = mc.MixUp(num_classes=3)(image, torch.tensor([2]))
+    assert torch.equal(mixed, image) and targets.tolist() == [[0, 0, 1]]
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.float16, torch.bfloat16, torch.float32, torch.float64])
+@pytest.mark.parametrize("name", mixing() | erasing())
+def test_dtype_in_is_dtype_out_and_targets_are_float32(name, dtype):
+    transform = (mixing(num_classes=1000) | erasing())[name]
+    images = (torch.rand(6, 3, 16, 24) * 255).to(dtype)
+    result = transform(images, torch.full((6,), 999)) if transform.mixes else (transform(images), None)
+    assert result[0].dtype == dtype
+    if result[1] is not None:
+        assert result[1].dtype == torch.float32 and result[1][:, 999].allclose(torch.ones(6))
+
+
+@pytest.mark.parametrize("name", mixing() | erasing())
+def test_channels_last_is_kept(name):
+    transform = (mixing(num_classes=6) | erasing())[name]
+    images = torch.rand(6, 3, 16, 24).to(memory_format=torch.channels_last)
+    plan = transform.make_plan(images)
+    mixed = transform.apply(images, None, plan)
+    assert mixed.is_contiguous(memory_format=torch.channels_last)
+    assert torch.equal(mixed, transform.apply(images.contiguous(), None, plan))
+
+
+@pytest.mark.parametrize("name", mixing() | erasing())
+def test_inplace_writes_where_it_is_told_to(name):
+    images = torch.rand(6, 3, 16, 24)
+    transform = (mixing(num_classes=6, inplace=True) | erasing(inplace=True))[name]
+    plan = transform.make_plan(images)
+    expected = mix(images, plan, impl="reference")
+    mixed = transform.apply(images, None, plan)
+    assert mixed is images and torch.equal(images, expected)
+
+
+@pytest.mark.parametrize("name", [name for name in mixing() if name != "Compose"])
+def test_video_frames_share_one_plan(name):
+    transform = mixing(num_classes=4)[name]
+    frame = torch.rand(4, 1, 3, 9, 11)
+    video = frame.repeat(1, 5, 1, 1, 1)
+    mixed, _ = transform(video, torch.arange(4))
+    assert mixed.shape == video.shape
+    assert torch.equal(mixed, mixed[:, :1].expand_as(mixed))
+
+
+def test_mixup_takes_anything_with_a_batch():
+    for shape in ((6,), (6, 11), (6, 2, 50), (6, 2, 3, 4, 5, 2)):
+        images = torch.rand(shape)
+        transform = mc.MixUp(num_classes=6)
+        plan = transform.make_plan(images)
+        own = torch.from_numpy(plan.own_share).view(-1, *[1] * (len(shape) - 1))
+        expected = own * images + (1 - own) * images[plan.partner]
+        torch.testing.assert_close(transform.apply(images, None, plan), expected)
+
+
+def test_cutmix_refuses_what_has_no_rows_and_columns():
+    with pytest.raises(ValueError, match=r"images must be \[B, C, H, W\] .* got \(4, 3, 100\)"):
+        mc.CutMix(num_classes=4)(torch.rand(4, 3, 100), torch.arange(4))
+
+
+@pytest.mark.parametrize("name", ["MixUp", "CutMix"])
+def test_torchvision_semantics_given_its_draw(name):
+    """per="batch", pairing="roll" is torchvision's transform; its own draw gives its own result."""
+    images, labels = torch.rand(7, 3, 13, 29), torch.arange(7)
+    ours = getattr(mc, name)(num_classes=7, per="batch", pairing="roll")
+    theirs = getattr(v2, name)(num_classes=7)
+    for _ in range(10):
+        plan = ours.make_plan(images)
+        params = {"labels": labels, "batch_size": 7}
+        if name == "MixUp":
+            params["lam"] = float(plan.own_share[0])
+        else:
+            top, left, bottom, right = plan.box[0].tolist()
+            params |= {"box": (left, top, right, bottom), "lam_adjusted": float(plan.own_share[0])}
+        mixed, targets = ours.apply(images, labels, plan)
+        torch.testing.assert_close(mixed, theirs.transform(images, params))
+        torch.testing.assert_close(targets, theirs.transform(labels, params))
+
+
+def test_the_articles_recipe_to_the_letter():
+    """MixUp(alpha=1, per="batch", pairing="shuffle") is ``lam * x + (1 - lam) * x[index]`` and its two losses."""
+    images, labels = torch.rand(8, 3, 16, 16), torch.randint(0, 5, (8,))
+    transform = mc.MixUp(alpha=1.0, per="batch", pairing="shuffle", targets="sparse")
+    plan = transform.make_plan(images)
+    lam, index = float(plan.own_share[0]), torch.from_numpy(plan.partner)
+    assert len(set(plan.own_share.tolist())) == 1 and sorted(index.tolist()) == list(range(8))
+    mixed, target = transform.apply(images, labels, plan)
+    torch.testing.assert_close(mixed, lam * images + (1 - lam) * images[index])
+    labels_a, labels_b = target.labels.T
+    assert torch.equal(labels_a, labels) and torch.equal(labels_b, labels[index])
+    weights = torch.randn(3 * 16 * 16, 5, requires_grad=True)
+    logits = mixed.flatten(1) @ weights
+    theirs = lam * F.cross_entropy(logits, labels_a) + (1 - lam) * F.cross_entropy(logits, labels_b)
+    (wanted,) = torch.autograd.grad(theirs, weights, retain_graph=True)
+    ours = mc.soft_cross_entropy(logits, target)
+    (got,) = torch.autograd.grad(ours, weights)
+    torch.testing.assert_close(ours, theirs)
+    torch.testing.assert_close(got, wanted)
+
+
+def test_nested_structures_and_tv_tensors():
+    sample = {"image": tv_tensors.Image(torch.rand(4, 3, 8, 9)), "meta": {"id": [1, 2]}, "label": torch.arange(4)}
+    result = mc.CutMix(num_classes=4)(sample)
+    assert isinstance(result["image"], tv_tensors.Image) and result["meta"] == {"id": [1, 2]}
+    assert result["label"].shape == (4, 4)
+    pair = mc.MixUp(num_classes=4, labels_getter=lambda inputs: inputs[1]["y"])(
+        (torch.rand(4, 3, 8, 9), {"y": torch.arange(4)})
+    )
+    assert pair[1]["y"].shape == (4, 4)
+    alone = mc.MixUp(labels_getter=None)(torch.rand(4, 3, 8, 9))
+    assert alone.shape == (4, 3, 8, 9)
+
+
+def test_in_v2_compose_and_in_a_collate_function():
+    pipeline = v2.Compose([v2.ToDtype(torch.float32, scale=True), mc.MixUp(num_classes=10), mc.RandomErasing(p=1.0)])
+    images, labels = torch.randint(0, 256, (6, 3, 8, 9), dtype=torch.uint8), torch.arange(6)
+    mixed, targets = pipeline(images, labels)
+    assert mixed.dtype == torch.float32 and targets.shape == (6, 10)
+    loader = DataLoader(
+        TensorDataset(images, labels), 3, collate_fn=lambda s: pipeline(*torch.utils.data.default_collate(s))
+    )
+    for mixed, targets in loader:
+        assert mixed.shape == (3, 3, 8, 9) and targets.shape == (3, 10)
+
+
+def test_masks_follow_their_images():
+    index = torch.arange(4).view(4, 1, 1).expand(4, 8, 9).contiguous()
+    images = flat_colours(4, 8, 9)
+    sample = {"image": tv_tensors.Image(images), "mask": tv_tensors.Mask(index), "labels": torch.arange(4)}
+    for name in ("CutMix", "RICAP", "FMix", "Mosaic", "ResizeMix"):
+        result = getattr(mc, name)(num_classes=4)(sample)
+        assert result["mask"].dtype == torch.int64
+        assert torch.equal(result["mask"], result["image"].argmax(1)), name
+    soft = mc.MixUp(num_classes=4)(sample | {"mask": tv_tensors.Mask(images.clone())})
+    assert torch.equal(soft["mask"].as_subclass(torch.Tensor), soft["image"].as_subclass(torch.Tensor))
+    with pytest.raises(ValueError, match="masks must be one-hot floats for a plan that blends, got torch.int64"):
+        mc.MixUp(num_classes=4)(sample)
+    erased = mc.Cutout()({"image": tv_tensors.Image(images), "mask": tv_tensors.Mask(index)})
+    assert torch.equal(erased["mask"], index) and not torch.equal(erased["image"], images)
+
+
+def test_p_counts_pairs_samples_and_batches():
+    images = torch.empty(400, 1, 4, 4)
+    torch.manual_seed(0)
+    for per, units in (("pair", 200), ("sample", 400)):
+        mixed = (mc.MixUp(p=0.3, per=per).make_plan(images).own_share != 1).sum()
+        share = mixed / 400
+        assert abs(share - 0.3) < 4 * (0.21 / units) ** 0.5, per  # four standard errors
+    batches = [(mc.MixUp(p=0.3, per="batch").make_plan(images).own_share != 1).all() for _ in range(400)]
+    assert abs(np.mean(batches) - 0.3) < 4 * (0.21 / 400) ** 0.5
+
+
+def test_p_zero_changes_nothing_and_keeps_the_target_type():
+    images, labels = torch.rand(5, 3, 4, 4), torch.arange(5)
+    mixed, targets = mc.CutMix(num_classes=5, p=0)(images, labels)
+    assert torch.equal(mixed, images) and torch.equal(targets, torch.eye(5))
+
+
+def test_random_choice_chooses_for_each_pair():
+    transform = mc.RandomChoice([mc.MixUp(alpha=0.8), mc.CutMix()], p=[0.25, 0.75], seed=3)
+    plan = transform.make_plan(torch.empty(4000, 3, 32, 32))
+    blended = (plan.own_outside != 1) & (plan.own_outside != 0)
+    assert abs(blended.mean() - 0.25) < 4 * (0.25 * 0.75 / 2000) ** 0.5
+    assert (blended == blended[plan.partner]).all() and plan.mutual
+
+
+def test_compose_of_mix_and_erase_is_one_pass():
+    choice = mc.RandomChoice([mc.MixUp(alpha=0.8), mc.CutMix()])
+    transform = mc.Compose([choice, mc.RandomErasing(p=0.25, fill="noise")], num_classes=8)
+    plan = transform.make_plan(torch.empty(8, 3, 32, 32))
+    assert plan.then is None and plan.mixes and plan.erases
+    images = torch.rand(8, 3, 32, 32)
+    mixed, targets = transform.apply(images, torch.arange(8), plan)
+    assert torch.equal(mixed, transform.apply(images, None, plan)) and targets.shape == (8, 8)
+
+
+def test_compose_of_two_mixes_is_two_passes():
+    plan = mc.Compose([mc.MixUp(), mc.CutMix()]).make_plan(torch.empty(8, 3, 32, 32))
+    assert plan.then is not None and plan.then.box is not None
+
+
+@pytest.mark.parametrize("name", mixing(num_classes=6) | erasing())
+def test_replay_pickle_and_copy(name):
+    transform = (mixing(num_classes=6) | erasing())[name]
+    images, labels = torch.rand(6, 3, 16, 24), torch.arange(6)
+    plan = pickle.loads(pickle.dumps(transform.make_plan(images)))
+    first = transform.apply(images, labels, plan)
+    for twin in (pickle.loads(pickle.dumps(transform)), copy.deepcopy(transform)):
+        again = twin.apply(images, labels, plan)
+        assert torch.equal(first[0], again[0]) and torch.equal(first[1], again[1])
+
+
+def test_manual_seed_reproduces_and_seed_is_a_stream_of_its_own():
+    images = torch.empty(8, 3, 8, 8)
+
+    def draw(transform):
+        return transform.make_plan(images).own_share.tolist()
+
+    torch.manual_seed(5)
+    first = draw(mc.MixUp()), draw(mc.MixUp())
+    torch.manual_seed(5)
+    assert first == (draw(mc.MixUp()), draw(mc.MixUp())) and first[0] != first[1]
+    keyed, state = mc.MixUp(seed=7), torch.get_rng_state()
+    stream = [draw(keyed) for _ in range(3)]
+    assert torch.equal(torch.get_rng_state(), state)  # the global generator is neither read nor written
+    again = mc.MixUp(seed=7)
+    again.stream.step = 2
+    assert draw(again) == stream[2] and stream[0] != stream[1]
+
+
+def test_ranks_draw_different_plans(monkeypatch):
+    images, shares = torch.empty(8, 3, 8, 8), []
+    for rank in ("0", "1"):
+        monkeypatch.setenv("RANK", rank)
+        torch.manual_seed(0)
+        shares.append(
+            (mc.MixUp(seed=7).make_plan(images).own_share.tolist(), mc.MixUp().make_plan(images).own_share.tolist())
+        )
+    assert shares[0][0] != shares[1][0] and shares[0][1] != shares[1][1]
+
+
+def test_schedules_follow_the_epoch():
+    from mixcollate.schedules import ramp, until
+
+    images = torch.empty(1000, 3, 32, 32)
+    grid = mc.GridMask(p=ramp(0.8, 240))
+    assert not grid.make_plan(images).grid[:, 0].any()
+    grid.set_epoch(120)
+    assert abs((grid.make_plan(images).grid[:, 0] > 0).mean() - 0.4) < 4 * (0.24 / 1000) ** 0.5
+    choice = mc.RandomChoice([mc.MixUp(p=until(3)), mc.CutMix(p=until(3))])
+    assert (choice.make_plan(images).own_share != 1).any()
+    choice.set_epoch(3)
+    assert (choice.make_plan(images).own_share == 1).all()
+    sharper = mc.MixUp(alpha=lambda epoch: 1000.0 if epoch else 0.01)
+    sharper.set_epoch(1)
+    assert abs(sharper.make_plan(images).own_share - 0.5).max() < 0.1
+    assert pickle.loads(pickle.dumps(until(3)))(2) == 1.0
+
+
+def test_gradients_flow_back_to_images():
+    images = torch.rand(4, 3, 8, 8, requires_grad=True)
+    mixed, _ = mc.MixUp(num_classes=4)(images, torch.arange(4))
+    mixed.sum().backward()
+    torch.testing.assert_close(images.grad, torch.ones_like(images))  # a pair's weights sum to one
+
+
+def test_autograd_matches_the_weights():
+    images = torch.rand(4, 3, 8, 8, requires_grad=True)
+    transform = mc.MixUp(per="sample", pairing="roll")
+    plan = transform.make_plan(images)
+    transform.apply(images, None, plan)[0].sum().backward()
+    own = float(plan.own_share[0])
+    torch.testing.assert_close(images.grad[0], torch.full((3, 8, 8), own))
+    torch.testing.assert_close(images.grad[3], torch.full((3, 8, 8), 1 - own))
+
+
+def test_hide_and_seek_scales_to_small_images_and_refuses_what_blanks_them():
+    plan = mc.HideAndSeek(seed=0).make_plan(torch.empty(4000, 3, 32, 32))
+    hidden = mix(torch.ones(4000, 1, 32, 32), _one_channel(plan)).mean((1, 2, 3)) == 0
+    assert hidden.float().mean() < 0.001
+    with pytest.raises(ValueError, match=r"sizes must be at most half the shorter side \(32 pixels\), got 56"):
+        mc.HideAndSeek(sizes=(0, 16, 32, 44, 56)).make_plan(torch.empty(2, 3, 32, 32))
+
+
+def _one_channel(plan: MixPlan) -> MixPlan:
+    from dataclasses import replace
+
+    return replace(plan, fill=plan.fill[:, :, :1])
+
+
+def test_constructors_and_calls_refuse_with_the_rule_and_the_value():
+    images, labels = torch.rand(4, 3, 8, 8), torch.arange(4)
+    for call, message in (
+        (lambda: mc.MixUp(alpha=0), "alpha must be positive, got 0; drop the transform"),
+        (lambda: mc.MixUp(p=1.5), r"p must be a probability in \[0, 1\], got 1.5"),
+        (lambda: mc.MixUp(per="image"), "per must be one of 'pair', 'sample', 'batch', got 'image'"),
+        (lambda: mc.MixUp(pairing="random"), "pairing must be one of 'matching', .* got 'random'"),
+        (lambda: mc.MixUp(pairing="roll"), "per='pair' needs mutual partners, got pairing='roll'; use per='sample'"),
+        (lambda: mc.MixUp(targets="one-hot"), "targets must be one of 'dense', 'sparse', got 'one-hot'"),
+        (lambda: mc.MixUp(label_smoothing=1.0), r"label_smoothing must be in \[0, 1\), got 1.0"),
+        (lambda: mc.MixUp(num_classes=0), "num_classes must be positive, got 0"),
+        (lambda: mc.MixUp(seed=-1), r"seed must be in \[0, 2\*\*64\), got -1"),
+        (lambda: mc.MixUp(labels_getter="label"), "labels_getter must be 'default', a function or None, got 'label'"),
+        (lambda: mc.CutMix(minmax=(0.5, 0.2)), r"minmax must be \(low, high\) .* got \(0.5, 0.2\)"),
+        (lambda: mc.CutMix(placement="centre"), "placement must be one of 'clipped', 'inside', 'timm', got 'centre'"),
+        (lambda: mc.Cutout(per="pair"), "per must be one of 'sample', 'batch', got 'pair'"),
+        (lambda: mc.Cutout(fill="black"), "fill must be one of 'mean', 'noise', 'channel_noise', got 'black'"),
+        (lambda: mc.RandomErasing(value=1.0, fill=2.0), "give value or fill, not both; got value=1.0, fill=2.0"),
+        (lambda: mc.GridMask(ratio=1.0), r"ratio must be in \(0, 1\), got 1.0"),
+        (lambda: mc.RandomChoice([]), "RandomChoice needs at least one transform"),
+        (
+            lambda: mc.RandomChoice([mc.MixUp(), mc.MixUp(pairing="flip")]),
+            r"must share one pairing, got \['flip', 'match",
+        ),
+        (lambda: mc.RandomChoice([mc.MixUp()], p=[0.5, 0.5]), "p must be one probability for each of 1 transforms"),
+        (lambda: mc.Compose([mc.MixUp(seed=1)]), "seed must be given to Compose, not to the MixUp in it"),
+        (
+            lambda: mc.Compose([mc.MixUp(num_classes=3), mc.CutMix(num_classes=4)]),
+            "num_classes must be the same for all",
+        ),
+        (lambda: mc.MixUp()(images, labels), "num_classes must be given for class indices"),
+        (lambda: mc.MixUp(num_classes=3)(images, labels), r"labels must be in 0 … 2 \(or ignore_index=-100\), got 3"),
+        (lambda: mc.MixUp(num_classes=4)(images), r"no labels found: pass \(images, labels\)"),
+        (lambda: mc.MixUp(num_classes=4)(images, labels[:3]), r"labels must be \[4\] class indices .* got \(3,\)"),
+        (lambda: mc.MixUp(num_classes=4)(images, images, labels), "labels must be"),
+        (lambda: mc.Cutout(fill="mean")(images), "fill='mean' needs mean= and std=; .* fill="),
+        (lambda: mc.Cutout(fill=(1.0, 2.0))(images), "fill must have 1 or 3 values"),
+        (lambda: mc.Cutout(fill=0.5)((images * 255).byte()), "fill must be whole numbers in 0 … 255 for torch.uint8"),
+        (lambda: mc.CutMix(num_classes=4).apply(images[:, :, :4], None, mc.CutMix().make_plan(images)), "drawn for"),
+        (lambda: mc.CutMix(num_classes=4).apply(images[:3], None, mc.CutMix().make_plan(images)), "plan's 4, got"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            call()
+    for call, message in (
+        (lambda: mc.Compose([v2.RandomErasing()]), "Compose takes mixcollate's transforms, got RandomErasing"),
+        (
+            lambda: mc.MixUp(num_classes=4)(images.long(), labels),
+            "images must be uint8 or floating point, got torch.int64",
+        ),
+        (lambda: mc.MixUp(num_classes=4)(images, labels.float()), "labels .B. must be integers, got torch.float32"),
+    ):
+        with pytest.raises(TypeError, match=message):
+            call()
+
+
+def test_a_batch_that_could_only_be_half_mixed_is_refused():
+    images = torch.rand(4, 3, 8, 8)
+    boxes = tv_tensors.BoundingBoxes(torch.zeros(4, 4), format="XYXY", canvas_size=(8, 8))
+    with pytest.raises(ValueError, match="a batch with BoundingBoxes cannot be mixed"):
+        mc.CutMix(num_classes=4)({"image": images, "boxes": boxes, "labels": torch.arange(4)})
+    with pytest.raises(ValueError, match="more than one tensor looks like images; wrap"):
+        mc.CutMix(num_classes=4)({"image": images, "depth": images[:, :1], "labels": torch.arange(4)})
+
+
+def test_repr_shows_what_was_chosen():
+    assert repr(mc.MixUp(alpha=0.2, num_classes=10)) == "MixUp(num_classes=10, alpha=0.2)"

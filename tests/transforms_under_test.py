@@ -1,0 +1,37 @@
+"""One list of every transform, for the properties that all of them have."""
+
+import mixcollate as mc
+
+MIXING = {
+    "MixUp": mc.MixUp,
+    "CutMix": mc.CutMix,
+    "RICAP": mc.RICAP,
+    "ResizeMix": mc.ResizeMix,
+    "FMix": mc.FMix,
+    "Mosaic": mc.Mosaic,
+}
+ERASING = {
+    "Cutout": mc.Cutout,
+    "RandomErasing": mc.RandomErasing,
+    "GridMask": mc.GridMask,
+    "HideAndSeek": mc.HideAndSeek,
+}
+
+
+def mixing(**options):
+    """Every mixing transform and container, with ``options``."""
+    made = {name: method(**options) for name, method in MIXING.items()}
+    per = options.get("per", "pair")
+    members = [
+        method(**{k: v for k, v in options.items() if k in ("per", "pairing")})
+        for method in (mc.MixUp, mc.CutMix, mc.RICAP, mc.FMix, mc.ResizeMix)
+    ]
+    labels = {k: v for k, v in options.items() if k not in ("per", "pairing", "p")}
+    made["RandomChoice"] = mc.RandomChoice(members, per=per, **labels)
+    made["Compose"] = mc.Compose([mc.MixUp(), mc.CutMix()], **labels)
+    return made
+
+
+def erasing(**options):
+    """Every erasing transform, with ``options``."""
+    return {name: method(**options) for name, method in ERASING.items()}
