@@ -1,0 +1,289 @@
+"""MixupCollate in real loaders: one stream whatever the workers do, switches that act at once, nothing half mixed."""
+
+import copy
+import gc
+import pickle
+
+import numpy as np
+import PIL.Image
+import pytest
+import torch
+from torch.utils.data import DataLoader, Dataset, TensorDataset, default_collate
+from torchvision import tv_tensors
+from torchvision.transforms.v2.functional import pil_to_tensor
+
+import mixcollate as mc
+
+IMAGES = torch.randint(0, 256, (50, 3, 12, 20), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+LABELS = torch.arange(50) % 10
+
+
+def dataset():
+    return TensorDataset(IMAGES, LABELS)
+
+
+class Samples(Dataset):
+    """A list of samples as a data set that pickles."""
+
+    def __init__(self, samples):
+        self.samples = samples
+
+    def __len__(self):
+        return len(self.samples)
+
+    def __getitem__(self, index):
+        return self.samples[index]
+
+
+def loader(collate, data=None, **options):
+    return DataLoader(data or dataset(), 16, collate_fn=collate, **options)
+
+
+def all_of(batches):
+    images, targets = zip(*batches, strict=True)
+    return torch.cat(images), torch.cat(targets)
+
+
+def test_the_loop_of_the_readme_just_works():
+    kept = IMAGES.clone()
+    for images, targets in loader(mc.MixupCollate(num_classes=10)):
+        assert images.dtype == torch.uint8 and targets.dtype == torch.float32
+        torch.testing.assert_close(targets.sum(1), torch.ones(len(images)))
+    assert torch.equal(IMAGES, kept)
+
+
+@pytest.mark.parametrize("context", ["fork", "spawn", "forkserver"])
+def test_any_number_of_workers_gives_the_same_stream(context):
+    wanted = all_of(loader(mc.MixupCollate(num_classes=10, seed=3)))
+    again = all_of(loader(mc.MixupCollate(num_classes=10, seed=3), num_workers=2, multiprocessing_context=context))
+    assert all(torch.equal(a, b) for a, b in zip(wanted, again, strict=True))
+    other = all_of(loader(mc.MixupCollate(num_classes=10, seed=4)))
+    assert not torch.equal(wanted[0], other[0])
+
+
+@pytest.mark.parametrize("context", ["fork", "spawn", "forkserver"])
+def test_switches_act_on_the_next_batch_of_persistent_workers(context):
+    collate = mc.MixupCollate(mc.MixUp(p=lambda epoch: float(epoch < 2)), num_classes=10, seed=0)
+    batches = loader(collate, num_workers=2, persistent_workers=True, multiprocessing_context=context)
+
+    def mixed_batches():
+        return [bool((targets.max(1).values < 1).any()) for _, targets in batches]
+
+    assert mixed_batches() == [True] * 4
+    collate.enabled = False
+    images, targets = all_of(batches)
+    assert torch.equal(images, IMAGES) and torch.equal(targets, torch.eye(10)[LABELS])
+    collate.enabled = True
+    assert mixed_batches() == [True] * 4
+    collate.set_epoch(2)
+    assert mixed_batches() == [False] * 4
+    seen = []
+    collate.set_epoch(0)
+    for batch in batches:  # in the middle of an epoch, for batches that are stacked already
+        seen.append(bool((batch[1].max(1).values < 1).any()))
+        collate.enabled = False
+    assert seen == [True, False, False, False]
+
+
+@pytest.mark.parametrize("workers", [0, 1, 2])
+def test_resumes_in_the_middle_of_an_epoch(workers):
+    collate = mc.MixupCollate(num_classes=10, seed=3)
+    whole = [(images.clone(), targets) for images, targets in loader(collate)]
+    collate = mc.MixupCollate(num_classes=10, seed=3)
+    for k, batch in enumerate(loader(collate, num_workers=workers)):
+        batch.mix()
+        if k == 1:
+            break
+    state = pickle.loads(pickle.dumps(collate.state_dict()))
+    assert state == {"seed": 3, "step": 2}
+    resumed = mc.MixupCollate(num_classes=10, seed=3)
+    resumed.load_state_dict(state)
+    rest = torch.utils.data.Subset(dataset(), range(32, 50))
+    for (images, targets), (again, same) in zip(whole[2:], loader(resumed, rest, num_workers=2), strict=True):
+        assert torch.equal(images, again) and torch.equal(targets, same)
+    with pytest.raises(ValueError, match="state must be of a collate with seed=3, got seed=4"):
+        resumed.load_state_dict({"seed": 4, "step": 0})
+
+
+def test_manual_seed_reproduces_a_run():
+    runs = []
+    for _ in range(2):
+        torch.manual_seed(1)
+        runs.append(all_of(loader(mc.MixupCollate(num_classes=10), num_workers=2)))
+    assert torch.equal(runs[0][0], runs[1][0]) and torch.equal(runs[0][1], runs[1][1])
+
+
+@pytest.mark.parametrize("seed", [None, 3])
+def test_eager_workers_and_epochs_differ(seed):
+    same = TensorDataset(IMAGES[:16].repeat(4, 1, 1, 1), LABELS[:16].repeat(4))
+    collate = mc.MixupCollate(num_classes=10, eager=True, seed=seed)
+    batches = loader(collate, same, num_workers=2)
+    drawn = [targets for _ in range(2) for _, targets in batches]
+    assert all(isinstance(targets, torch.Tensor) for targets in drawn)
+    assert len({targets.numpy().tobytes() for targets in drawn}) == 8
+
+
+def test_eager_workers_see_switches_too():
+    collate = mc.MixupCollate(num_classes=10, eager=True)
+    batches = loader(collate, num_workers=2, persistent_workers=True)
+    assert (all_of(batches)[1].max(1).values < 1).any()
+    collate.enabled = False
+    assert torch.equal(all_of(batches)[1], torch.eye(10)[LABELS])
+
+
+def test_a_batch_is_mixed_once():
+    (batch,) = list(loader(mc.MixupCollate(num_classes=10), TensorDataset(IMAGES[:16], LABELS[:16])))
+    images, targets = batch
+    assert batch[0] is images and batch.to("cpu")[1] is targets and batch.mix()[0] is images and len(batch) == 2
+    with pytest.raises(RuntimeError, match="this batch is mixed already"):
+        _ = batch.images
+
+
+def test_raw_images_stay_as_they_are_once_somebody_has_seen_them():
+    (batch,) = list(loader(mc.MixupCollate(num_classes=10), TensorDataset(IMAGES[:16], LABELS[:16])))
+    raw = batch.images
+    assert torch.equal(raw, IMAGES[:16]) and torch.equal(batch.labels, LABELS[:16])
+    mixed, _ = batch
+    assert torch.equal(raw, IMAGES[:16]) and not torch.equal(mixed, raw)
+
+
+def test_the_data_sets_own_memory_is_never_written():
+    kept = IMAGES.clone()
+    views = DataLoader(range(1), collate_fn=mc.MixupCollate(num_classes=10, collate_fn=lambda _: (IMAGES, LABELS)))
+    mixed, _ = next(iter(views))
+    assert torch.equal(IMAGES, kept) and not torch.equal(mixed, kept)
+
+
+def test_pin_memory_calls_the_batchs_own_method(monkeypatch):
+    from torch.utils.data._utils.pin_memory import pin_memory
+
+    pinned = []
+
+    def pin(tensor, device=None):
+        pinned.append(tensor.shape)
+        return tensor.clone()
+
+    monkeypatch.setattr(torch.Tensor, "pin_memory", pin)
+    (batch,) = list(loader(mc.MixupCollate(num_classes=10), TensorDataset(IMAGES[:16], LABELS[:16])))
+    after = pin_memory(batch)
+    assert isinstance(after, mc.MixBatch) and len(pinned) == 2
+    assert len(after.to("cpu")) == 2
+
+
+def test_normalises_in_the_same_pass():
+    mean, std = (0.4, 0.5, 0.6), (0.2, 0.3, 0.4)
+    collate = mc.MixupCollate(num_classes=10, mean=mean, std=std, seed=0)
+    plain = mc.MixupCollate(num_classes=10, dtype=torch.float64, seed=0)
+    for (images, _), (raw, _) in zip(loader(collate), loader(plain), strict=True):
+        assert images.dtype == torch.float32
+        wanted = (raw - torch.tensor(mean).view(3, 1, 1)) / torch.tensor(std).view(3, 1, 1)
+        torch.testing.assert_close(images, wanted.float(), rtol=0, atol=1e-5)  # float32 scale and bias
+    half = mc.MixupCollate(num_classes=10, mean=0.5, std=0.2, dtype=torch.bfloat16, memory_format=torch.channels_last)
+    images, _ = next(iter(loader(half)))
+    assert images.dtype == torch.bfloat16 and images.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_turned_off_it_still_normalises_and_keeps_the_targets_type():
+    collate = mc.MixupCollate(num_classes=10, mean=0.5, std=0.25)
+    collate.enabled = False
+    images, targets = next(iter(loader(collate)))
+    torch.testing.assert_close(images, (IMAGES[:16] / 255 - 0.5) / 0.25, rtol=0, atol=1e-5)
+    assert targets.dtype == torch.float32 and torch.equal(targets, torch.eye(10)[LABELS[:16]])
+
+
+def test_fill_mean_is_the_mean_after_normalising():
+    collate = mc.MixupCollate(mc.Cutout(fill="mean", length=6, inside=True), mean=0.3, std=0.2, num_classes=10)
+    images, targets = next(iter(loader(collate)))
+    assert ((images == 0).sum((1, 2, 3)) >= 3 * 36).all() and targets.shape == (16, 10)
+    untouched = mc.MixupCollate(mc.Cutout(), mean=0.3, std=0.2)
+    assert next(iter(loader(untouched)))[1].dtype == torch.int64
+
+
+@pytest.mark.parametrize("kind", ["tensor", "numpy", "float", "dict", "three", "images only", "pil"])
+def test_all_kinds_of_samples(kind):
+    rows = [(IMAGES[k], int(LABELS[k])) for k in range(6)]
+    collate_fn = default_collate
+    if kind == "numpy":
+        rows = [(image.numpy(), np.int64(label)) for image, label in rows]
+    elif kind == "float":
+        rows = [(image / 255, label) for image, label in rows]
+    elif kind == "dict":
+        rows = [{"pixel_values": image, "labels": label, "id": str(label)} for image, label in rows]
+    elif kind == "three":
+        rows = [(image, label, k) for k, (image, label) in enumerate(rows)]
+    elif kind == "images only":
+        rows = [image for image, _ in rows]
+    elif kind == "pil":
+        rows = [(PIL.Image.fromarray(image.permute(1, 2, 0).numpy()), label) for image, label in rows]
+
+        def collate_fn(samples):
+            return default_collate([(pil_to_tensor(image), label) for image, label in samples])
+
+    collate = mc.MixupCollate(num_classes=10, collate_fn=collate_fn, seed=0)
+    (batch,) = list(loader(collate, Samples(rows)))
+    mixed = batch.to("cpu")
+    if kind == "images only":
+        assert isinstance(mixed, torch.Tensor) and mixed.shape == (6, 3, 12, 20)
+        return
+    images, targets = (mixed["pixel_values"], mixed["labels"]) if kind == "dict" else mixed[:2]
+    assert images.shape == (6, 3, 12, 20) and targets.shape == (6, 10)
+    if kind == "dict":
+        assert mixed["id"] == ["0", "1", "2", "3", "4", "5"] and batch["labels"] is targets
+    if kind == "three":
+        assert mixed[2].tolist() == list(range(6)) and isinstance(mixed, tuple)
+
+
+def test_keys_masks_and_several_images():
+    index = torch.arange(4).view(4, 1, 1).expand(4, 8, 9).contiguous()
+    colours = torch.eye(4)[:, :, None, None].expand(4, 4, 8, 9).contiguous()
+    rows = [{"rgb": colours[k], "depth": colours[k] * 2, "mask": index[k], "y": k} for k in range(4)]
+    keys = {"image_key": ("rgb", "depth"), "label_key": "y", "mask_keys": "mask"}
+    collate = mc.MixupCollate(mc.CutMix(), num_classes=4, **keys)
+    mixed = collate(rows).mix()
+    assert torch.equal(mixed["depth"], 2 * mixed["rgb"]) and torch.equal(mixed["mask"], mixed["rgb"].argmax(1))
+    torch.testing.assert_close(mixed["y"], mixed["rgb"].mean((2, 3)))
+    with pytest.raises(ValueError, match=r"'mask' has the height and width .* name it in mask_keys or image_key"):
+        mc.MixupCollate(mc.CutMix(), num_classes=4, image_key=("rgb", "depth"), label_key="y")(rows)
+    with pytest.raises(ValueError, match=r"must be among \['rgb', 'depth', 'mask', 'y'\], got \['label'\]"):
+        mc.MixupCollate(mc.CutMix(), num_classes=4, **{**keys, "label_key": "label"})(rows)
+    with pytest.raises(ValueError, match="image_key must be given: none of image, images"):
+        mc.MixupCollate(mc.CutMix(), num_classes=4)(rows)
+
+
+def test_ragged_images_and_boxes_are_refused():
+    with pytest.raises(ValueError, match="images must have one size to make a batch, resize them first"):
+        mc.MixupCollate(num_classes=10)([(torch.rand(3, 4, 5), 0), (torch.rand(3, 5, 4), 1)])
+    boxes = tv_tensors.BoundingBoxes(torch.zeros(1, 4), format="XYXY", canvas_size=(4, 5))
+    with pytest.raises(ValueError, match="a sample with BoundingBoxes cannot be mixed"):
+        mc.MixupCollate(num_classes=10)([(torch.rand(3, 4, 5), 0, boxes)] * 2)
+    with pytest.raises(ValueError, match="seed must be given to MixupCollate or to its transform, not to both"):
+        mc.MixupCollate(mc.MixUp(seed=1), seed=2)
+    with pytest.raises(ValueError, match="num_classes must be the transform's 5, got 6"):
+        mc.MixupCollate(mc.MixUp(num_classes=5), num_classes=6)
+    with pytest.raises(TypeError, match="transform must be one of mixcollate's, got int"):
+        mc.MixupCollate(10)
+
+
+def test_copies_have_a_stream_of_their_own_and_orphans_say_so():
+    collate = mc.MixupCollate(num_classes=10, seed=0)
+    twin = copy.deepcopy(collate)
+    list(batch.mix() for batch in loader(twin, num_workers=1))
+    assert (collate.stream.step, twin.stream.step) == (0, 4)
+    batch = pickle.loads(pickle.dumps(twin([(IMAGES[0], 1), (IMAGES[1], 2)])))
+    assert batch.mix()[1].shape == (2, 10)
+    orphan = pickle.loads(pickle.dumps(twin([(IMAGES[0], 1), (IMAGES[1], 2)])))
+    del twin, batch
+    gc.collect()
+    with pytest.raises(RuntimeError, match="the MixupCollate that made this batch is gone from this process"):
+        orphan.mix()
+
+
+def test_a_batch_of_exactly_three_is_no_target_triple():
+    images, targets = mc.MixupCollate(num_classes=10)([(IMAGES[k], k) for k in range(3)])
+    assert images.shape == (3, 3, 12, 20) and targets.shape == (3, 10)
+
+
+def test_targets_have_one_type_on_every_batch():
+    collate = mc.MixupCollate(mc.CutMix(p=0.5, per="batch"), num_classes=10)
+    kinds = {(targets.dtype, targets.ndim) for _ in range(5) for _, targets in loader(collate)}
+    assert kinds == {(torch.float32, 2)}

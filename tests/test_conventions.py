@@ -1,0 +1,161 @@
+"""The conventions of the design and the style guide, as tests."""
+
+import ast
+import inspect
+import pickle
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+import mixcollate
+
+PACKAGE = Path(mixcollate.__file__).parent
+LAYERS = [  # a module imports only what stands above it
+    ["plan", "schedules"],
+    ["kernels.noise", "kernels.packed", "targets"],
+    ["kernels.reference", "kernels.fused"],
+    ["kernels.host"],
+    ["kernels"],
+    ["methods.fill"],
+    ["transforms"],
+    ["methods"],
+    ["collate"],
+    ["loader", "preview"],
+    ["__init__"],
+    ["cli"],
+    ["__main__"],
+]
+
+
+def modules():
+    return {".".join(path.relative_to(PACKAGE).with_suffix("").parts): path for path in sorted(PACKAGE.rglob("*.py"))}
+
+
+def layer(name):
+    name = name.removesuffix(".__init__")
+    while name not in [module for row in LAYERS for module in row]:
+        name = name.rpartition(".")[0] or "__init__"
+    return next(height for height, row in enumerate(LAYERS) if name in row)
+
+
+def imports(path, outermost_only=False):
+    tree = ast.parse(path.read_text())
+    nodes = tree.body if outermost_only else ast.walk(tree)
+    for node in nodes:
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield node.module
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def test_imports_point_down():
+    names = {name.removesuffix(".__init__"): path for name, path in modules().items()}
+    for name, path in names.items():
+        package = name if path.stem == "__init__" else name.rpartition(".")[0]
+        for imported in imports(path):
+            below = imported.removeprefix("mixcollate").removeprefix(".") or "__init__"
+            if imported.startswith("mixcollate") and below in names and below not in (name, package):
+                sibling = package != "" and below.rpartition(".")[0] == package
+                assert layer(below) < layer(name) or (sibling and layer(below) == layer(name)), (
+                    f"{name} imports {below}"
+                )
+
+
+def test_only_fused_imports_triton():
+    for name, path in modules().items():
+        if any(imported.split(".")[0] == "triton" for imported in imports(path)):
+            assert name == "kernels.fused"
+        assert name == "kernels.fused" or "kernels.fused" not in list(imports(path, outermost_only=True))
+
+
+def test_exports_are_the_public_surface():
+    public = {
+        name for name, value in vars(mixcollate).items() if not name.startswith("_") and not inspect.ismodule(value)
+    }
+    assert public == {
+        *("MixUp", "CutMix", "RICAP", "ResizeMix", "FMix", "Mosaic"),
+        *("Cutout", "RandomErasing", "GridMask", "HideAndSeek"),
+        *("Compose", "RandomChoice", "MixupCollate", "MixBatch", "DeviceLoader"),
+        *("MixPlan", "SoftTarget", "soft_cross_entropy", "soft_accuracy"),
+    }
+
+
+@pytest.mark.parametrize(
+    "name", ["MixUp", "RandomErasing", "RandomChoice", "MixupCollate", "DeviceLoader", "soft_cross_entropy"]
+)
+def test_options_are_keyword_only(name):
+    parameters = list(inspect.signature(getattr(mixcollate, name)).parameters.values())
+    positional = [p for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD and p.default is not p.empty]
+    assert [p.name for p in positional[1:]] in ([], ["device"]), "prefer f(x, *, option=…) to f(x, option=…)"
+
+
+def test_implementations_have_equal_signatures():
+    from mixcollate.kernels import fused, host, reference
+
+    assert inspect.signature(host.mix) == inspect.signature(reference.mix) == inspect.signature(fused.mix)
+
+
+def public_objects():
+    for name in modules():
+        module = sys.modules.get(f"mixcollate.{name}") or sys.modules.get(
+            f"mixcollate.{name.removesuffix('.__init__')}"
+        )
+        for key, value in vars(module).items() if module else ():
+            if not key.startswith("_") and (inspect.isclass(value) or inspect.isfunction(value)):
+                if value.__module__.startswith("mixcollate"):
+                    yield f"{value.__module__}.{key}", value
+
+
+def test_everything_public_has_a_docstring():
+    missing = [name for name, value in public_objects() if not inspect.getdoc(value)]
+    assert not missing
+
+
+def test_every_module_says_what_it_is_for_on_its_first_line():
+    for name, path in modules().items():
+        docstring = ast.get_docstring(ast.parse(path.read_text()))
+        assert docstring and docstring.splitlines()[0].rstrip().endswith((".", ",", ";", ")", ":")), name
+
+
+def fresh(code):
+    return subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, check=False)
+
+
+WORKS = """
+import torch, mixcollate
+images, targets = mixcollate.CutMix(num_classes=4)(torch.rand(4, 3, 8, 8), torch.arange(4))
+assert targets.shape == (4, 4)
+"""
+
+
+def test_imports_and_works_without_triton():
+    blocked = fresh("import sys; sys.modules['triton'] = None\n" + WORKS)
+    assert blocked.returncode == 0, blocked.stderr
+
+
+def test_importing_it_imports_no_triton_and_draws_nothing():
+    code = "import sys, torch, torchvision; before = set(sys.modules), torch.get_rng_state(); import mixcollate\n"
+    code += "assert not {'triton', 'mixcollate.kernels.fused'} & (set(sys.modules) - before[0])\n"
+    result = fresh(code + "assert torch.equal(before[1], torch.get_rng_state())")
+    assert result.returncode == 0, result.stderr
+
+
+def test_the_isolation_test_can_fail():
+    assert fresh("import sys; sys.modules['triton'] = None\nimport mixcollate.kernels.fused").returncode != 0
+
+
+def test_no_module_reads_the_gpu_in_the_hot_path():
+    for name in ("targets", "kernels.__init__", "kernels.reference", "kernels.fused", "transforms"):
+        path = modules()[name]
+        calls = {node.attr for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Attribute)}
+        assert not calls & {"item", "nonzero"}, name
+
+
+def test_plans_pickle():
+    plan = mixcollate.CutMix().make_plan(torch.empty(4, 3, 8, 8))
+    again = pickle.loads(pickle.dumps(plan))
+    assert (again.box == plan.box).all() and again.size == (8, 8)

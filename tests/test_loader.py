@@ -1,0 +1,210 @@
+"""DeviceLoader: right batches under every legal order of the device's work, and no batch lost on the way."""
+
+import os
+
+import pytest
+import torch
+from torch.utils.data import DataLoader, Dataset, DistributedSampler, TensorDataset
+
+import mixcollate as mc
+from mixcollate.loader import DeviceLoader
+from tests.simulated_streams import SimulatedStreams, Stream
+
+
+class Batches:
+    """Batch ``k`` of epoch ``e`` is full of ``100 e + k``; the last one is shorter."""
+
+    def __init__(self, count=8, fails_at=None):
+        self.fails_at, self.epoch = fails_at, 0
+        self.batches = [
+            [
+                (torch.full((2 if k == count - 1 else 4, 3), 100.0 * e + k), {"label": torch.full((4,), k)})
+                for k in range(count)
+            ]
+            for e in range(5)
+        ]
+
+    def __iter__(self):
+        batches = self.batches[self.epoch]
+        self.epoch += 1
+        for k, batch in enumerate(batches):
+            if k == self.fails_at:
+                raise OSError("boom")
+            yield batch
+
+    def __len__(self):
+        return len(self.batches[0])
+
+
+def simulated(loader, seed, **options):
+    """A DeviceLoader whose device is simulated, and the simulation."""
+    streams = SimulatedStreams(seed)
+    device_loader = DeviceLoader(loader, "cpu", **options)
+    device_loader._streams = streams
+    return device_loader, streams
+
+
+def train(device_loader, streams, epochs=1, stop_at=None):
+    """What a training loop sees: each batch is read by an operation on the consumer's stream."""
+    seen = []
+    with streams:
+        for _ in range(epochs):
+            for k, (images, rest) in enumerate(device_loader._prefetched()):
+                read = torch.empty_like(images)
+                read.copy_(images)
+                seen.append((images, read, rest["label"]))
+                if k == stop_at:
+                    break
+    streams.synchronize()
+    return [
+        (images.flatten()[0].item(), read.unique().tolist(), label.unique().tolist()) for images, read, label in seen
+    ]
+
+
+@pytest.mark.parametrize("prefetch", [1, 2, 3])
+def test_every_schedule_gives_the_right_batches(prefetch):
+    for seed in range(60):
+        seen = train(*simulated(Batches(), seed, prefetch=prefetch), epochs=2)
+        assert seen == [(v, [v], [v % 100]) for v in (100.0 * e + k for e in range(2) for k in range(8))], seed
+
+
+@pytest.mark.parametrize("forgotten", ["copied", "freed"])
+def test_the_simulation_notices_a_missing_wait(forgotten, monkeypatch):
+    """If this fails, the test above proves nothing."""
+    waits = Stream.wait_event
+
+    def wait_event(stream, event):
+        (slot,) = [s for s in slots if event in (s.copied, s.freed)] or [None]
+        if slot is None or event is not getattr(slot, forgotten):
+            waits(stream, event)
+
+    slots = []
+    make = mc.loader.Slot.__init__
+
+    def remember(slot, streams):
+        make(slot, streams)
+        slots.append(slot)
+
+    monkeypatch.setattr(mc.loader.Slot, "__init__", remember)
+    monkeypatch.setattr(Stream, "wait_event", wait_event)
+    wanted = [(float(k), [float(k)], [k]) for k in range(8)]
+    assert any(train(*simulated(Batches(), seed)) != wanted for seed in range(60))
+
+
+def test_an_early_break_leaves_the_next_epoch_whole():
+    for seed in range(20):
+        device_loader, streams = simulated(Batches(), seed)
+        train(device_loader, streams, stop_at=2)
+        assert [v for v, _, _ in train(device_loader, streams)] == [100.0 + k for k in range(8)]
+
+
+def test_memory_is_flat_over_epochs():
+    device_loader, streams = simulated(Batches(), 0, prefetch=2)
+    train(device_loader, streams, epochs=5)
+    assert len(device_loader._free_slots) == 3 and len(streams.streams) == 2  # prefetch + 1 slots, one copy stream
+
+
+def test_two_iterators_of_one_loader_do_not_share_memory():
+    device_loader, streams = simulated(Batches(), 1)
+    with streams:
+        pairs = [(a[0], b[0]) for a, b in zip(device_loader._prefetched(), device_loader._prefetched(), strict=True)]
+    streams.synchronize()
+    assert [(a.unique().tolist(), b.unique().tolist()) for a, b in pairs] == [([k], [100.0 + k]) for k in range(8)]
+
+
+def test_batches_before_an_exception_are_delivered():
+    for prefetch in (1, 3):
+        device_loader, streams = simulated(Batches(fails_at=5), 0, prefetch=prefetch)
+        delivered = []
+        with pytest.raises(OSError, match="boom"), streams:
+            delivered.extend(device_loader._prefetched())
+        streams.synchronize()
+        assert [images.unique().tolist() for images, _ in delivered] == [[float(k)] for k in range(5)]
+
+
+def test_mixed_batches_are_the_consumers_own():
+    """With every operation run at once: the values, and that no output lies in a slot."""
+    images, labels = torch.randint(0, 256, (10, 3, 8, 9), dtype=torch.uint8), torch.arange(10)
+    plain = DataLoader(TensorDataset(images, labels), 4, collate_fn=mc.MixupCollate(num_classes=10, seed=0))
+    wanted = [batch.mix() for batch in plain]
+    again = DataLoader(TensorDataset(images, labels), 4, collate_fn=mc.MixupCollate(num_classes=10, seed=0))
+    device_loader, streams = simulated(again, 0)
+    streams.busy = True
+    got = list(device_loader._prefetched())
+    for (mixed, targets), (x, y) in zip(got, wanted, strict=True):
+        assert torch.equal(mixed, x) and torch.equal(targets, y)
+    slots = {t.untyped_storage().data_ptr() for slot in device_loader._free_slots for t in slot.memory.values()}
+    assert not slots & {t.untyped_storage().data_ptr() for pair in got for t in pair}
+
+
+def test_on_the_cpu_it_mixes_and_passes_through():
+    data = TensorDataset(torch.rand(10, 3, 8, 9), torch.arange(10))
+    collate = mc.MixupCollate(num_classes=10, seed=0)
+    loader = DataLoader(data, 4, collate_fn=collate, sampler=DistributedSampler(data, 2, 0))
+    wrapped = DeviceLoader(loader, "cpu")
+    assert len(wrapped) == 2 and wrapped.dataset is data and wrapped.sampler is loader.sampler
+    assert wrapped.batch_sampler is loader.batch_sampler
+    assert [targets.shape for _, targets in wrapped] == [(4, 10), (1, 10)]
+    wrapped.set_epoch(3)
+    assert loader.sampler.epoch == 3 and int(collate._shared[1]) == 3
+    assert wrapped.state_dict() == {"collate": {"seed": 0, "step": 2}}
+    wrapped.load_state_dict({"collate": {"seed": 0, "step": 7}})
+    assert collate.stream.step == 7
+    with pytest.raises(AttributeError, match="'DeviceLoader' object has no attribute 'batches'"):
+        _ = wrapped.batches
+    with pytest.raises(ValueError, match="prefetch must be at least 1, got 0"):
+        DeviceLoader(loader, prefetch=0)
+
+
+def test_the_loaders_state_is_that_of_the_last_batch_handed_out():
+    class Stateful(Batches):
+        position = 0
+
+        def __iter__(self):
+            for batch in super().__iter__():
+                self.position += 1
+                yield batch
+
+        def state_dict(self):
+            return self.position
+
+    device_loader, streams = simulated(Stateful(), 0, prefetch=2)
+    with streams:
+        states = [device_loader.state_dict()["loader"] for _ in device_loader._prefetched()]
+    assert states == list(range(1, 9))
+
+
+class Dies(Dataset):
+    """A worker that is killed while it loads sample 12."""
+
+    def __len__(self):
+        return 20
+
+    def __getitem__(self, index):
+        if index == 12:
+            os._exit(1)
+        return torch.zeros(3, 4, 4), index
+
+
+def test_the_death_of_a_worker_is_raised_not_waited_for():
+    loader = DataLoader(Dies(), 4, num_workers=1, collate_fn=mc.MixupCollate(num_classes=20))
+    device_loader, streams = simulated(loader, 0)
+    streams.busy = True
+    delivered = []
+    with pytest.raises(RuntimeError, match=r"worker .* exited unexpectedly"):
+        delivered.extend(device_loader._prefetched())
+    assert len(delivered) <= 3  # the loader itself drops what it had not fetched yet
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device on this machine")
+def test_on_a_gpu_it_gives_what_the_cpu_gives():
+    images, labels = torch.randint(0, 256, (100, 3, 32, 32), dtype=torch.uint8), torch.arange(100) % 10
+    runs = []
+    for device in ("cpu", "cuda"):
+        loader = DataLoader(
+            TensorDataset(images, labels), 16, pin_memory=True, collate_fn=mc.MixupCollate(num_classes=10, seed=0)
+        )
+        runs.append([(x.cpu(), y.cpu()) for x, y in DeviceLoader(loader, device)])
+    for (x, y), (u, v) in zip(*runs, strict=True):
+        assert torch.equal(x, u)
+        torch.testing.assert_close(y, v)
