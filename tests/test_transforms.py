@@ -1,12 +1,14 @@
 """Transforms: called like torchvision's, right about what they did, and clear about what they refuse."""
 
 import copy
+import inspect
 import pickle
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from scipy import stats
 from torch.utils.data import DataLoader, TensorDataset
 from torchvision import tv_tensors
 from torchvision.transforms import v2
@@ -403,3 +405,28 @@ def test_a_batch_that_could_only_be_half_mixed_is_refused():
 
 def test_repr_shows_what_was_chosen():
     assert repr(mc.MixUp(alpha=0.2, num_classes=10)) == "MixUp(num_classes=10, alpha=0.2)"
+
+
+def test_random_erasing_is_torchvisions_given_its_draw():
+    images = torch.rand(5, 3, 17, 23)
+    ours = mc.RandomErasing(p=1.0, scale=(0.02, 0.33), ratio=(0.3, 3.3), value=(0.1, 0.2, 0.3), per="batch")
+    for _ in range(10):
+        plan = ours.make_plan(images)
+        top, left, bottom, right = plan.erase_box[0, 0].tolist()
+        value = torch.tensor([0.1, 0.2, 0.3])[:, None, None]
+        wanted = v2.functional.erase(images, top, left, bottom - top, right - left, value)
+        assert torch.equal(ours.apply(images, None, plan), wanted)
+
+
+def test_random_erasing_has_torchvisions_arguments_and_areas():
+    """The erased share of images, one draw each, against torchvision's own class: a seeded two-sample test."""
+    torch.manual_seed(0)
+    image, arguments = torch.ones(1, 1, 48, 40), {"p": 0.5, "scale": (0.02, 0.33), "ratio": (0.3, 3.3), "value": 0}
+    theirs = [float((v2.RandomErasing(**arguments)(image) == 0).float().mean()) for _ in range(2000)]
+    ours = (mc.RandomErasing(**arguments)(image.expand(2000, 1, 48, 40)) == 0).float().mean((1, 2, 3))
+    assert stats.ks_2samp(ours.numpy(), theirs).pvalue > 1e-4
+    for name in ("MixUp", "CutMix", "RandomErasing"):
+        given = inspect.signature(getattr(v2, name)).parameters
+        common = inspect.signature(mc.transforms.MixTransform).parameters
+        taken = common | inspect.signature(getattr(mc, name)).parameters
+        assert {k: p.default for k, p in given.items()} == {k: taken[k].default for k in given}
