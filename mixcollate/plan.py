@@ -173,11 +173,12 @@ def select(choice: Array, plans: Sequence[MixPlan]) -> MixPlan:
     later = None
     if any(plan.then for plan in plans):
         later = select(choice, [plan.then or identity(batch, plan.size) for plan in plans])
-    parts: dict[str, Any] = {}
-    for name, neutral in PARTS.items():
-        arrays = [getattr(plan, name) for plan in plans]
-        if not all([array is None for array in arrays]):
-            parts[name] = _choose(chosen, arrays, neutral)
+    present = {name for plan in plans for name, part in vars(plan).items() if part is not None}
+    parts: dict[str, Any] = {
+        name: _choose(chosen, [getattr(plan, name) for plan in plans], neutral)
+        for name, neutral in PARTS.items()
+        if name in present
+    }
     return MixPlan(
         size=plans[0].size,
         partners=_choose(chosen, partners, 0),
@@ -219,7 +220,8 @@ def numbers(seed: int, rank: int, step: int, stream: int = 0) -> np.random.Gener
 
     The step is the counter's high word, so that no two steps can ever share numbers.
     """
-    return np.random.Generator(np.random.Philox(key=[seed, rank], counter=[0, 0, stream, step]))
+    key, counter = np.array([seed, rank], np.uint64), np.array([0, 0, stream, step], np.uint64)  # lists lose low bits
+    return np.random.Generator(np.random.Philox(key=key, counter=counter))
 
 
 class Stream:

@@ -599,11 +599,11 @@ class RandomChoice(MixTransform):
             raise ValueError(f"p must be one probability for each of {len(transforms)} transforms, got {p}")
         self.mixes = mixes
         self.transforms = torch.nn.ModuleList(transforms)
-        self.weights = [weight / sum(weights) for weight in weights]
+        self._upper = np.cumsum(weights[:-1]) / sum(weights)  # transform k is chosen by numbers from upper[k - 1] on
 
     def draw(self, draw: Draw) -> MixPlan:
         count, unit = draw.units(self.per)
-        choice = np.searchsorted(np.cumsum(self.weights[:-1]), draw.numbers.random(count), side="right")[unit]
+        choice = np.searchsorted(self._upper, draw.numbers.random(count), side="right")[unit]
         return select(choice, [transform.draw_plan(draw) for transform in _members(self)])
 
     def set_epoch(self, epoch: int) -> None:

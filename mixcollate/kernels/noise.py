@@ -11,7 +11,7 @@ def noise(place: Tensor, key: Tensor, *, integer: bool) -> Tensor:
     bits = _scramble((_scramble(place) + key) & 0xFFFFFFFF)
     if integer:
         return (bits >> 24).float()
-    uniform = ((bits >> 8).float() + 0.5) * 2.0**-24  # never 0 or 1
+    uniform = ((bits >> 9).float() + 0.5) * 2.0**-23  # exact: 24 bits, so never 0 or 1
     return math.sqrt(2) * _erfinv(2 * uniform - 1)
 
 

@@ -20,15 +20,18 @@ def cutmix(
 ) -> MixPlan:
     """Boxes with a share 1 - Beta(alpha, alpha) of the area, or with sides drawn between ``minmax``."""
     count, unit = draw.units(per)
+    lengths = np.array(draw.size)[:, None]  # [2, 1]: both axes at once, height first
     if minmax is None:
         own_share = beta(draw.numbers, alpha, count)
-        edges = [_edges(draw.numbers, length, np.sqrt(1 - own_share), placement) for length in draw.size]
+        side = (np.sqrt(1 - own_share) * lengths).astype(np.int64)  # [2, count]
+        start, end = _place(draw.numbers, side, lengths, placement)
     else:
-        edges = [_edges_minmax(draw.numbers, length, minmax, count) for length in draw.size]
-    (top, bottom), (left, right) = edges
+        low, high = (lengths * minmax[0]).astype(np.int64), (lengths * minmax[1]).astype(np.int64)
+        side = low + _below(draw.numbers, np.maximum(high - low, 1), count)
+        start, end = _place(draw.numbers, side, lengths, "inside")
     if minmax is not None or correct_lam:
-        own_share = 1 - counted_share(top, left, bottom, right, draw.size)
-    box = np.array([top, left, bottom, right], np.int32).T[unit]
+        own_share = 1 - counted_share(start[0], start[1], end[0], end[1], draw.size)
+    box = np.concatenate([start, end]).T.astype(np.int32)[unit]
     return pasted(draw, box, own_share.astype(np.float32)[unit])
 
 
@@ -50,23 +53,18 @@ def counted_share(top: Array, left: Array, bottom: Array, right: Array, size: tu
     return np.asarray((bottom - top) * (right - left) / max(size[0] * size[1], 1))
 
 
-def _edges(numbers: np.random.Generator, length: int, ratio: Array, placement: Placement) -> tuple[Array, Array]:
-    """Where boxes of side ``ratio * length`` begin and end on one axis."""
-    side = (ratio * length).astype(np.int64)
+def _place(numbers: np.random.Generator, side: Array, lengths: Array, placement: Placement) -> tuple[Array, Array]:
+    """Where boxes of these sides ``[2, count]`` begin and end on both axes."""
+    count = side.shape[1]
     if placement == "inside":
-        start = numbers.integers(length - side + 1)
+        start = _below(numbers, lengths - side + 1, count)
         return start, start + side
-    centre = numbers.integers(max(length, 1), size=len(ratio))
+    centre = _below(numbers, lengths, count)
     before = side // 2
     after = (side + 1) // 2 if placement == "timm" else before  # the paper's code: an even side, 2 * (side // 2)
-    return np.maximum(centre - before, 0), np.minimum(centre + after, length)
+    return np.maximum(centre - before, 0), np.minimum(centre + after, lengths)
 
 
-def _edges_minmax(
-    numbers: np.random.Generator, length: int, minmax: tuple[float, float], count: int
-) -> tuple[Array, Array]:
-    """Where boxes with a side between ``minmax`` of ``length``, fully inside, begin and end on one axis."""
-    low, high = int(length * minmax[0]), int(length * minmax[1])
-    side = numbers.integers(low, max(high, low + 1), size=count)
-    start = numbers.integers(length - side + 1)
-    return start, start + side
+def _below(numbers: np.random.Generator, bound: Array, count: int) -> Array:
+    """Whole numbers ``[2, count]``, uniform below ``bound``."""
+    return (numbers.random((2, count)) * bound).astype(np.int64)
