@@ -126,7 +126,7 @@ class MixPlan:
     @property
     def mixes(self) -> bool:
         """Whether this pass takes pixels from partners."""
-        return self.partners.shape[1] > 0
+        return bool(self.partners.shape[1])
 
     @property
     def erases(self) -> bool:

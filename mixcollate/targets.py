@@ -5,6 +5,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
+from mixcollate.kernels.packed import PackedPlan
 from mixcollate.plan import MixPlan
 
 Targets = Literal["dense", "sparse"]
@@ -37,7 +38,7 @@ class SoftTarget(NamedTuple):
 
 def mix_targets(
     labels: Tensor,
-    plan: MixPlan,
+    plan: MixPlan | PackedPlan,
     *,
     num_classes: int | None,
     targets: Targets = "dense",
@@ -49,7 +50,7 @@ def mix_targets(
 
     Args:
         labels: ``[B]`` class indices (``ignore_index``: no class), or ``[B, num_classes]`` one-hot, soft or multi-hot.
-        plan: one row for each label.
+        plan: one row for each label; packed on their device, it need not be copied there.
         num_classes: number of classes; needed for dense targets from class indices.
         targets: ``"dense"``: float32 ``[B, num_classes]``; ``"sparse"``: a :class:`SoftTarget` (class indices only).
         label_smoothing: in [0, 1): that part of each row's sum is spread over all classes.
@@ -77,7 +78,7 @@ def smooth(rows: Tensor, label_smoothing: float) -> Tensor:
     return (1 - label_smoothing) * rows + label_smoothing / rows.shape[1] * rows.sum(1, keepdim=True)
 
 
-def _mix_indices(labels: Tensor, plan: MixPlan | None) -> SoftTarget:
+def _mix_indices(labels: Tensor, plan: MixPlan | PackedPlan | None) -> SoftTarget:
     target = SoftTarget(labels[:, None], torch.ones(len(labels), 1, device=labels.device))
     while plan is not None:
         partners, shares = _on(labels, plan)
@@ -88,7 +89,7 @@ def _mix_indices(labels: Tensor, plan: MixPlan | None) -> SoftTarget:
     return target
 
 
-def _mix_rows(rows: Tensor, plan: MixPlan | None, label_mode: LabelMode) -> Tensor:
+def _mix_rows(rows: Tensor, plan: MixPlan | PackedPlan | None, label_mode: LabelMode) -> Tensor:
     while plan is not None:
         partners, shares = _on(rows, plan)
         if label_mode == "union":
@@ -102,14 +103,14 @@ def _mix_rows(rows: Tensor, plan: MixPlan | None, label_mode: LabelMode) -> Tens
     return rows
 
 
-def _on(labels: Tensor, plan: MixPlan) -> tuple[Tensor, Tensor]:
-    """Partners and shares beside the labels."""
-    partners, shares = torch.from_numpy(plan.partners), torch.from_numpy(plan.shares)
-    return partners.to(labels.device, non_blocking=True), shares.to(labels.device, non_blocking=True)
+def _on(labels: Tensor, plan: MixPlan | PackedPlan) -> tuple[Tensor, Tensor]:
+    """Partners (int64) and shares beside the labels."""
+    partners = torch.as_tensor(plan.partners, device=labels.device)
+    return partners.to(torch.int64), torch.as_tensor(plan.shares, device=labels.device)
 
 
 def check_labels(
-    labels: Tensor, plan: MixPlan, *, num_classes: int | None, targets: Targets, ignore_index: int
+    labels: Tensor, plan: MixPlan | PackedPlan, *, num_classes: int | None, targets: Targets, ignore_index: int
 ) -> None:
     """Refuse labels that cannot be mixed; on a GPU their values are not looked at."""
     if not isinstance(labels, Tensor):

@@ -263,12 +263,12 @@ def _arrays(source: Tensor, out: Tensor) -> tuple[Array, Array]:
     """The same memory as NumPy arrays, whose slices cost little; as integers where only bits are copied."""
     if source.dtype == out.dtype:
         return _words(source), _words(out)
-    return source.detach().numpy(), out.numpy()
+    return source.numpy(), out.numpy()
 
 
 def _words(images: Tensor) -> Array:
     """The same memory as a NumPy array of integers (NumPy has no bfloat16)."""
-    return images.detach().view(_SAME_BITS[images.element_size()]).numpy()
+    return images.view(_SAME_BITS[images.element_size()]).numpy()
 
 
 def _part(part: Array | None) -> Array:

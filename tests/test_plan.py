@@ -1,0 +1,344 @@
+"""Plans: where their numbers come from, who is paired with whom, and what joining two plans means."""
+
+from dataclasses import fields, replace
+from typing import get_args
+
+import numpy as np
+import pytest
+import scipy.stats
+import torch
+
+from mixcollate import methods
+from mixcollate.kernels import mix
+from mixcollate.plan import (
+    MixPlan,
+    Pairing,
+    Stream,
+    chain,
+    current_rank,
+    draw_from,
+    identity,
+    numbers,
+    select,
+    two_shares,
+)
+from tests import cases
+
+PAIRINGS = get_args(Pairing)
+BATCHES = [0, 1, 2, 3, 8, 17]
+
+
+def same(one: MixPlan | None, other: MixPlan | None) -> bool:
+    """Whether two plans hold the same numbers."""
+    if one is None or other is None:
+        return one is other
+    for field in fields(MixPlan):
+        mine, theirs = getattr(one, field.name), getattr(other, field.name)
+        if field.name == "then":
+            equal = same(mine, theirs)
+        elif isinstance(mine, np.ndarray):
+            equal = isinstance(theirs, np.ndarray) and mine.dtype == theirs.dtype and np.array_equal(mine, theirs)
+        else:
+            equal = mine == theirs
+        if not equal:
+            return False
+    return True
+
+
+def pixels(plan: MixPlan, seed: int = 0) -> torch.Tensor:
+    shape = (len(plan), 3, *plan.size)
+    return mix(torch.rand(shape, generator=torch.Generator().manual_seed(seed)), plan, impl="reference")
+
+
+# Randomness has an address.
+
+
+@pytest.mark.parametrize("address", [(0, 0, 0), (2**64 - 1, 7, 123_456), (5, 2**32, 2**63)])
+def test_an_address_always_holds_the_same_numbers(address):
+    seed, rank, step = address
+    numbers(seed, rank, step + 1).random(1000)  # asking elsewhere, in whatever order, changes nothing
+    assert np.array_equal(numbers(*address).random(50), numbers(*address).random(50))
+
+
+def test_all_bits_of_a_seed_count():
+    """Also the low ones of a seed beyond 2**63, which a float cannot hold: half of all fresh seeds."""
+    seeds = [0, 1, 2**53 + 1, 2**63, 2**63 + 1, 2**64 - 2, 2**64 - 1]
+    assert len({numbers(seed, 0, 0).random() for seed in seeds}) == len(seeds)
+
+
+def test_every_address_holds_other_numbers():
+    addresses = [(s, r, n, stream) for s in range(3) for r in range(3) for n in range(3) for stream in range(2)]
+    drawn = np.array([numbers(*address).random(2000) for address in addresses])
+    assert len(np.unique(drawn)) == drawn.size
+    correlation = np.corrcoef(drawn) - np.eye(len(drawn))
+    assert np.abs(correlation).max() < 5 / np.sqrt(2000)  # 5 standard errors, for 1431 coefficients
+
+
+def test_the_numbers_are_the_same_on_every_machine():
+    """Philox is specified: these were drawn once and may never change."""
+    assert numbers(1, 2, 3).integers(2**32, size=4).tolist() == [2625735159, 272477147, 3071521531, 3038709783]
+
+
+def test_steps_never_share_numbers():
+    """The step is the counter's high word: however many numbers step 0 takes, it does not reach step 1."""
+    state = numbers(0, 0, 41).bit_generator.state["state"]["counter"]
+    assert state.tolist() == [0, 0, 0, 41]
+
+
+def test_a_seeded_stream_counts():
+    stream = Stream(5)
+    drawn = [stream.next().random() for _ in range(3)]
+    assert drawn == [numbers(5, current_rank(), step).random() for step in range(3)]
+    assert stream.step == 3
+    stream.step = 1
+    assert stream.next().random() == drawn[1]
+
+
+def test_a_stream_without_a_seed_follows_torch():
+    stream, drawn = Stream(None), []
+    for _ in range(2):
+        torch.manual_seed(3)
+        drawn.append([stream.next().random() for _ in range(4)])
+    assert drawn[0] == drawn[1]
+    assert len(set(drawn[0])) == 4
+    assert stream.step == 8
+    before = torch.get_rng_state()
+    Stream(0).next()
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.parametrize("seed", [-1, 2**64])
+def test_seeds_are_64_bits(seed):
+    with pytest.raises(ValueError, match=rf"seed must be in \[0, 2\*\*64\), got {seed}"):
+        Stream(seed)
+
+
+@pytest.mark.parametrize(("given", "rank"), [("3", 3), (None, 0)])
+def test_rank_is_the_launcher_s(monkeypatch, given, rank):
+    if given is None:
+        monkeypatch.delenv("RANK", raising=False)
+    else:
+        monkeypatch.setenv("RANK", given)
+    assert current_rank() == rank
+
+
+def test_rank_is_torch_distributed_s(monkeypatch):
+    monkeypatch.setenv("RANK", "5")
+    torch.distributed.init_process_group("gloo", store=torch.distributed.HashStore(), rank=0, world_size=1)
+    try:
+        assert current_rank() == 0
+    finally:
+        torch.distributed.destroy_process_group()
+
+
+# Pairings.
+
+
+@pytest.mark.parametrize("batch", BATCHES)
+@pytest.mark.parametrize("pairing", PAIRINGS)
+def test_every_pairing_is_a_permutation(pairing, batch):
+    draw = draw_from(numbers(0, 0, batch), (batch, 3, 4, 4), pairing)
+    assert draw.partner.shape == (batch, 1)
+    assert draw.partner.dtype == np.int64
+    assert sorted(draw.partner[:, 0]) == list(range(batch))
+
+
+@pytest.mark.parametrize("batch", BATCHES)
+@pytest.mark.parametrize("pairing", ["matching", "flip"])
+def test_mutual_pairings(pairing, batch):
+    """Partners have each other and share one number in 0 … (B + 1) // 2 - 1; an odd batch leaves one to itself."""
+    draw = draw_from(numbers(0, 0, batch), (batch, 3, 4, 4), pairing)
+    partner, index = draw.partner[:, 0], np.arange(batch)
+    assert np.array_equal(partner[partner], index)
+    assert (partner == index).sum() == batch % 2
+    assert np.array_equal(draw.pair[partner], draw.pair)
+    assert sorted(np.bincount(draw.pair, minlength=(batch + 1) // 2)) == [1] * (batch % 2) + [2] * (batch // 2)
+
+
+def test_roll_and_flip_are_torchvision_s_and_timm_s():
+    assert draw_from(numbers(0, 0, 0), (4, 3, 2, 2), "roll").partner[:, 0].tolist() == [3, 0, 1, 2]
+    assert draw_from(numbers(0, 0, 0), (4, 3, 2, 2), "flip").partner[:, 0].tolist() == [3, 2, 1, 0]
+
+
+def test_matchings_are_uniform():
+    """Six images can be matched in 15 ways."""
+    ways = [tuple(draw_from(numbers(0, 0, n), (6, 1, 1, 1), "matching").partner[:, 0]) for n in range(3000)]
+    counts = np.unique(np.array(ways), axis=0, return_counts=True)[1]
+    assert len(counts) == 15
+    assert scipy.stats.chisquare(counts).pvalue > 1e-3
+
+
+@pytest.mark.parametrize("batch", BATCHES)
+@pytest.mark.parametrize("pairing", PAIRINGS)
+def test_further_partners_are_permutations(pairing, batch):
+    draw = draw_from(numbers(0, 0, 0), (batch, 3, 4, 4), pairing)
+    several = draw.partners(3)
+    assert several.shape == (batch, 3)
+    assert np.array_equal(several[:, 0], draw.partner[:, 0])
+    assert all(sorted(column) == list(range(batch)) for column in several.T)
+
+
+def test_units():
+    """What one draw reaches: a pair where pairs are mutual (else an image), an image, the batch."""
+    for pairing, count in {"matching": 4, "flip": 4, "shuffle": 7, "roll": 7}.items():
+        draw = draw_from(numbers(0, 0, 0), (7, 3, 4, 4), pairing)
+        assert draw.units("pair")[0] == count
+        assert draw.units("sample")[0] == 7
+        assert draw.units("batch")[0] == 1
+        for per in ("pair", "sample", "batch"):
+            units, unit = draw.units(per)
+            reach = np.arange(units)[unit]
+            assert reach.shape == (7,)
+            assert set(reach) == set(range(units))
+
+
+# Plans.
+
+
+@pytest.mark.parametrize("name", [*cases.METHODS, "all"])
+def test_a_plan_is_a_function_of_its_address(name):
+    shape = (5, 3, 9, 8)
+    assert same(cases.plan(name, shape, seed=1), cases.plan(name, shape, seed=1))
+    assert not same(cases.plan(name, shape, seed=1), cases.plan(name, shape, seed=2))
+
+
+def test_shapes_and_types():
+    """Every part has one row an image and the dtype that the kernels are told."""
+    types = {"partners": np.int64, "noise": np.int64, "resized": np.int8, "bitmap": np.uint8, "hidden": np.uint8}
+    floats = ("shares", "own_outside", "own_inside", "turn", "fill")
+    for batch in (0, 1, 2, 3):
+        for name in cases.METHODS:
+            for per in ("pair", "sample", "batch"):
+                plan = cases.plan(name, (batch, 3, 9, 13), per=per)
+                for field in fields(MixPlan):
+                    part = getattr(plan, field.name)
+                    if isinstance(part, np.ndarray):
+                        assert len(part) == batch, (name, field.name)
+                        expected = np.float32 if field.name in floats else types.get(field.name, np.int32)
+                        assert part.dtype == expected, (name, field.name)
+                        assert part.flags.writeable, (name, field.name)  # torch warns about others
+                assert plan.mixes == (name in cases.MIXING)
+                assert plan.erases == (name in cases.ERASING)
+                assert plan.shares.shape == (batch, 1 + plan.partners.shape[1])
+                np.testing.assert_allclose(plan.shares.sum(1), 1, rtol=0, atol=1e-6)  # float32
+                assert ((plan.shares >= 0) & (plan.shares <= 1)).all()
+
+
+def test_identity_changes_nothing():
+    plan, images = identity(3, (4, 5)), torch.rand(3, 2, 4, 5)
+    assert torch.equal(mix(images, plan, impl="reference"), images)
+    assert plan.partner.tolist() == [0, 1, 2]
+    assert plan.own_share.tolist() == [1, 1, 1]
+    assert not plan.mixes
+    assert not plan.erases
+
+
+def test_partner_is_flat_where_there_is_one():
+    assert cases.plan("mixup", (4, 3, 5, 5)).partner.shape == (4,)
+    assert cases.plan("ricap", (4, 3, 5, 5)).partner.shape == (4, 3)
+
+
+@pytest.mark.parametrize("name", [*cases.METHODS, "all"])
+def test_select_treats_each_image_as_its_own_plan_does(name):
+    """Also where the plans have different parts, numbers of partners, boxes and passes."""
+    shape = (6, 3, 9, 8)
+    choice = np.array([0, 1, 2, 2, 1, 0])
+    for seed in range(3):
+        other = cases.plan("all", shape, seed=seed + 10)
+        plans = [cases.plan(name, shape, seed=seed), other, cases.plan("gridmask", shape, seed=seed)]
+        joined = select(choice, plans)
+        if joined.then is not None:  # a later pass reads partners after the first: the order is part of the plan
+            assert not joined.then.mixes
+        each = torch.stack([pixels(plan) for plan in plans])
+        assert torch.equal(pixels(joined), each[torch.from_numpy(choice), torch.arange(6)])
+        for i, k in enumerate(choice):
+            width = plans[k].shares.shape[1]
+            assert np.array_equal(joined.shares[i, :width], plans[k].shares[i])
+            assert (joined.shares[i, width:] == 0).all()
+            assert (joined.partners[i, width - 1 :] == i).all()
+
+
+def test_select_of_one_plan_is_that_plan():
+    plan = cases.plan("all", (5, 3, 6, 6))
+    assert same(select(np.zeros(5, np.int64), [plan]), plan)
+
+
+@pytest.mark.parametrize("second", [*cases.METHODS, "all"])
+@pytest.mark.parametrize("first", ["mixup", "ricap", "cutout", "all"])
+def test_chain_does_one_then_the_other(first, second):
+    shape = (5, 3, 8, 7)
+    one, two = cases.plan(first, shape, seed=1), cases.plan(second, shape, seed=2)
+    images = torch.rand(shape)
+    expected = mix(mix(images, one, impl="reference"), two, impl="reference")
+    assert torch.equal(mix(images, chain(one, two), impl="reference"), expected)
+
+
+@pytest.mark.parametrize("names", [("mixup", "cutout", "gridmask"), ("cutout", "ricap", "mixup"), ("fmix",) * 3])
+def test_chains_associate(names):
+    """Whatever is joined first, all three run, in order."""
+    shape = (5, 3, 8, 7)
+    one, two, three = (cases.plan(name, shape, seed=seed) for seed, name in enumerate(names))
+    images = torch.rand(shape)
+    expected = images
+    for plan in (one, two, three):
+        expected = mix(expected, plan, impl="reference")
+    for joined in (chain(chain(one, two), three), chain(one, chain(two, three))):
+        assert torch.equal(mix(images, joined, impl="reference"), expected)
+
+
+def test_erasing_after_mixing_is_one_pass():
+    shape = (4, 3, 8, 8)
+    for first in cases.MIXING:
+        for second in cases.ERASING:
+            assert chain(cases.plan(first, shape), cases.plan(second, shape)).then is None
+
+
+def test_chain_keeps_what_the_mean_fill_needs():
+    shape = (2, 3, 8, 8)
+    draw = draw_from(numbers(0, 0, 0), shape, "matching")
+    mean = methods.cutout(draw, length=4, holes=1, inside=True, per="sample", fill="mean")
+    assert chain(cases.plan("mixup", shape), mean).fill_mean
+    with pytest.raises(ValueError, match="fill='mean' needs mean="):
+        mix(torch.rand(shape), chain(cases.plan("cutout", shape), mean))
+
+
+@pytest.mark.parametrize("name", [*cases.METHODS, "all"])
+def test_rows_are_the_plan_of_some_images(name):
+    """Partners keep their numbers in the whole batch."""
+    plan = cases.plan(name, (6, 3, 7, 7))
+    index = np.array([4, 1])
+    part = plan.rows(index)
+    assert len(part) == 2
+    while plan is not None:
+        for field in fields(MixPlan):
+            whole = getattr(plan, field.name)
+            if isinstance(whole, np.ndarray):
+                assert np.array_equal(getattr(part, field.name), whole[index]), field.name
+        plan, part = plan.then, part.then
+    assert part is None
+
+
+def test_mutual_plans_can_be_mixed_in_place():
+    """A plan is mutual if partners have each other and the same box and shares."""
+    shape = (6, 3, 7, 7)
+    assert all(cases.plan(name, shape).mutual for name in ("mixup", "cutmix", "cutmix-soft", "resizemix"))
+    assert all(cases.plan(name, shape, per="batch", pairing="flip").mutual for name in ("mixup", "cutmix"))
+    assert not any(cases.plan(name, shape, per="sample").mutual for name in ("mixup", "cutmix", "resizemix"))
+    assert not any(cases.plan(name, shape, per="batch", pairing="roll").mutual for name in ("mixup", "cutmix"))
+    assert not any(cases.plan(name, shape).mutual for name in ("ricap", "mosaic", "fmix", *cases.ERASING))
+    cutmix = cases.plan("cutmix", shape)
+    for part in ("box", "own_inside", "own_outside"):
+        changed = getattr(cutmix, part).copy()
+        changed[0] += 1
+        assert not replace(cutmix, **{part: changed}).mutual, part
+
+
+def test_two_shares():
+    shares = two_shares(np.array([0.25, 1]))
+    assert shares.dtype == np.float32
+    assert shares.tolist() == [[0.25, 0.75], [1, 0]]
+
+
+def test_a_plan_cannot_be_changed():
+    with pytest.raises(AttributeError):
+        identity(1, (2, 2)).size = (3, 3)
