@@ -14,10 +14,11 @@ from torch.utils.data import default_collate
 from torchvision import tv_tensors
 
 from mixcollate.kernels import Statistic, mix, mix_masks
+from mixcollate.methods import CutMix, MixUp, RandomErasing
 from mixcollate.methods.fill import Fill
 from mixcollate.plan import MixPlan, Per, Stream, identity
 from mixcollate.targets import SoftTarget
-from mixcollate.transforms import Compose, CutMix, MixOptions, MixTransform, MixUp, RandomChoice, RandomErasing
+from mixcollate.transforms import Compose, MixOptions, MixTransform, RandomChoice
 
 Key = int | str
 

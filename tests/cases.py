@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 
 from mixcollate import methods
+from mixcollate.methods.resizemix import Interpolation
 from mixcollate.plan import Draw, MixPlan, Pairing, Per, chain, draw_from, numbers, select
 
 Shape = tuple[int, int, int, int]
@@ -62,7 +63,7 @@ def _softened(drawn: MixPlan) -> MixPlan:
     return replace(drawn, own_outside=outside, own_inside=outside / 3)
 
 
-def _resizemix(draw: Draw, per: Per, interpolation: methods.Interpolation, clipped: bool) -> MixPlan:
+def _resizemix(draw: Draw, per: Per, interpolation: Interpolation, clipped: bool) -> MixPlan:
     return methods.resizemix(draw, scale=(0.3, 0.9), interpolation=interpolation, clipped=clipped, per=per)
 
 

@@ -15,16 +15,16 @@ import mixcollate
 PACKAGE = Path(mixcollate.__file__).parent
 LAYERS = [  # a module imports only what stands above it
     ["plan", "schedules"],
-    ["kernels.noise", "kernels.packed", "targets"],
-    ["kernels.reference", "kernels.fused"],
+    ["checks", "kernels.noise", "kernels.packed"],
+    ["kernels.reference", "kernels.fused", "targets"],
     ["kernels.host"],
     ["kernels"],
-    ["methods.fill"],
     ["transforms"],
     ["methods"],
     ["collate"],
     ["loader", "preview"],
     ["__init__"],
+    ["demo"],
     ["cli"],
     ["__main__"],
 ]

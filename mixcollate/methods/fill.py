@@ -1,13 +1,21 @@
 """What erased pixels become: the parts of a plan that every erasing method shares."""
 
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 
+from mixcollate.checks import check_choice
 from mixcollate.plan import Array, Draw, Per
 
 Fill = float | tuple[float, ...] | Literal["mean", "noise", "channel_noise"]
 """A number, one a channel, the data set's mean, normal noise for each pixel, or one for each channel of a box."""
+
+
+def check_fill(fill: Fill) -> Fill:
+    """The fill, if it is a number, numbers or one of the names."""
+    if isinstance(fill, str):
+        check_choice("fill", fill, get_args(get_args(Fill)[2]))
+    return fill
 
 
 def filled(draw: Draw, boxes: int, fill: Fill, per: Per) -> dict[str, Any]:

@@ -3,9 +3,13 @@
 from dataclasses import replace
 
 import numpy as np
+from typing_extensions import Unpack
 
+from mixcollate.checks import check_alpha, check_positive
 from mixcollate.methods.cutmix import pasted
 from mixcollate.plan import Array, Draw, MixPlan, Per, beta
+from mixcollate.schedules import Scheduled, at
+from mixcollate.transforms import MixOptions, MixTransform
 
 
 def fmix(draw: Draw, *, alpha: float, decay: float, per: Per) -> MixPlan:
@@ -42,3 +46,23 @@ def greatest(values: Array, count: Array) -> Array:
     ascending = np.pad(np.sort(flat, 1), ((0, 0), (0, 1)), constant_values=np.inf)
     least = np.take_along_axis(ascending, flat.shape[1] - count[:, None], 1)
     return (flat >= least).reshape(values.shape)
+
+
+class FMix(MixTransform):
+    """Mix along the contours of low-frequency noise (https://arxiv.org/abs/2002.12047).
+
+    Drawing the masks takes a Fourier transform each, on the host; ``per="batch"`` draws one.
+
+    Args:
+        alpha: own shares come from Beta(alpha, alpha); a number or a function of the epoch.
+        decay: how fast the noise's spectrum falls with frequency.
+        options: see :class:`MixTransform`.
+    """
+
+    def __init__(self, *, alpha: Scheduled = 1.0, decay: float = 3.0, **options: Unpack[MixOptions]) -> None:
+        super().__init__(**options)
+        self.alpha, self.decay = check_alpha(alpha), decay
+
+    def draw(self, draw: Draw) -> MixPlan:
+        alpha = check_positive("alpha", at(self.alpha, self.epoch))
+        return fmix(draw, alpha=alpha, decay=self.decay, per=self.per)

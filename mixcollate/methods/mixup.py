@@ -1,8 +1,12 @@
 """mixup: blend every image with a partner (https://arxiv.org/abs/1710.09412)."""
 
 import numpy as np
+from typing_extensions import Unpack
 
+from mixcollate.checks import check_alpha, check_positive
 from mixcollate.plan import Draw, MixPlan, Per, beta, two_shares
+from mixcollate.schedules import Scheduled, at
+from mixcollate.transforms import MixOptions, MixTransform
 
 
 def mixup(draw: Draw, *, alpha: float, per: Per) -> MixPlan:
@@ -10,3 +14,19 @@ def mixup(draw: Draw, *, alpha: float, per: Per) -> MixPlan:
     count, unit = draw.units(per)
     own_share = beta(draw.numbers, alpha, count).astype(np.float32)[unit]
     return MixPlan(size=draw.size, partners=draw.partner, shares=two_shares(own_share), own_outside=own_share)
+
+
+class MixUp(MixTransform):
+    """Blend every image with a partner (https://arxiv.org/abs/1710.09412).
+
+    Args:
+        alpha: own shares come from Beta(alpha, alpha); a number or a function of the epoch.
+        options: see :class:`MixTransform`.
+    """
+
+    def __init__(self, *, alpha: Scheduled = 1.0, **options: Unpack[MixOptions]) -> None:
+        super().__init__(**options)
+        self.alpha = check_alpha(alpha)
+
+    def draw(self, draw: Draw) -> MixPlan:
+        return mixup(draw, alpha=check_positive("alpha", at(self.alpha, self.epoch)), per=self.per)

@@ -1,12 +1,17 @@
 """Random Erasing: erase rectangles of random area and aspect (https://arxiv.org/abs/1708.04896)."""
 
 from dataclasses import replace
+from typing import Literal
 
 import numpy as np
+from typing_extensions import Unpack
 
+from mixcollate.checks import check_range
 from mixcollate.methods.boxes import as_boxes, edges
-from mixcollate.methods.fill import Fill, filled
+from mixcollate.methods.fill import Fill, check_fill, filled
 from mixcollate.plan import Array, Draw, MixPlan, Per, identity
+from mixcollate.schedules import Scheduled
+from mixcollate.transforms import DrawOptions, ErasingTransform
 
 
 def random_erasing(
@@ -55,3 +60,61 @@ def _sides(
     first = fits.argmax(-1)[..., None]
     chosen = [np.take_along_axis(side * fits, first, -1)[..., 0].astype(np.int64) for side in (height, width)]
     return chosen[0], chosen[1]
+
+
+class RandomErasing(ErasingTransform):
+    """Erase a random rectangle of some images (https://arxiv.org/abs/1708.04896).
+
+    ``p``, ``scale``, ``ratio``, ``value`` and ``inplace`` are torchvision's, but every image has a draw of its own
+    (``per="batch"``: torchvision's one). The authors' code is ``scale=(0.02, 0.4), ratio=(0.3, 1 / 0.3),
+    log_ratio=False, attempts=100``; the paper's Algorithm 1 draws smaller boxes.
+
+    Args:
+        p: probability that an image is changed; a number or a function of the epoch.
+        scale: range of the erased share of the area.
+        ratio: range of the aspect ratio, height over width.
+        value: a number, one a channel, or ``"random"``: noise for each pixel.
+        fill: the same as ``value`` in this library's words; see :class:`Cutout`. Give one of them.
+        log_ratio: draw the ratio's logarithm uniformly (torchvision, timm), instead of the ratio (the paper).
+        count: least and most boxes an image, which share its area.
+        attempts: how many boxes are drawn before one that does not fit is given up.
+        options: see :class:`ErasingTransform`.
+    """
+
+    def __init__(
+        self,
+        p: Scheduled = 0.5,
+        *,
+        scale: tuple[float, float] = (0.02, 0.33),
+        ratio: tuple[float, float] = (0.3, 3.3),
+        value: Fill | Literal["random"] = 0.0,
+        fill: Fill | None = None,
+        log_ratio: bool = True,
+        count: tuple[int, int] = (1, 1),
+        attempts: int = 10,
+        **options: Unpack[DrawOptions],
+    ) -> None:
+        super().__init__(p=p, **options)
+        check_range("scale", scale, 0, 1)
+        check_range("ratio", ratio, 0, float("inf"))
+        check_range("count", count, 1, float("inf"))
+        if ratio[0] <= 0:
+            raise ValueError(f"ratio must be positive, got {ratio}")
+        if fill is not None and value != 0.0:
+            raise ValueError(f"give value or fill, not both; got value={value!r}, fill={fill!r}")
+        if attempts < 1:
+            raise ValueError(f"attempts must be positive, got {attempts}")
+        self.scale, self.ratio, self.log_ratio, self.count, self.attempts = scale, ratio, log_ratio, count, attempts
+        self.fill = check_fill("noise" if value == "random" else value if fill is None else fill)
+
+    def draw(self, draw: Draw) -> MixPlan:
+        return random_erasing(
+            draw,
+            scale=self.scale,
+            ratio=self.ratio,
+            log_ratio=self.log_ratio,
+            count=self.count,
+            attempts=self.attempts,
+            per=self.per,
+            fill=self.fill,
+        )

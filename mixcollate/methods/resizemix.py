@@ -4,10 +4,13 @@ from dataclasses import replace
 from typing import Literal
 
 import numpy as np
+from typing_extensions import Unpack
 
+from mixcollate.checks import check_choice, check_range
 from mixcollate.methods.boxes import as_boxes, edges
 from mixcollate.methods.cutmix import counted_share, pasted
 from mixcollate.plan import Draw, MixPlan, Per
+from mixcollate.transforms import MixOptions, MixTransform
 
 Interpolation = Literal["nearest", "bilinear"]
 
@@ -32,3 +35,30 @@ def resizemix(
     plan = pasted(draw, as_boxes(rows, cols)[unit], own_share.astype(np.float32)[unit])
     kind = 1 if interpolation == "nearest" else 2
     return replace(plan, resized=np.full(len(plan), kind, np.int8))
+
+
+class ResizeMix(MixTransform):
+    """Paste the whole partner, shrunk, into every image (https://arxiv.org/abs/2012.11101).
+
+    Args:
+        scale: the partner's sides shrink to a share drawn uniformly from this range.
+        interpolation: ``"bilinear"`` (pixel centres aligned, no antialiasing) or ``"nearest"``.
+        clipped: centre anywhere and squeeze the partner into the clipped box (openmixup), instead of fully inside.
+        options: see :class:`MixTransform`.
+    """
+
+    def __init__(
+        self,
+        *,
+        scale: tuple[float, float] = (0.1, 0.8),
+        interpolation: Literal["bilinear", "nearest"] = "bilinear",
+        clipped: bool = False,
+        **options: Unpack[MixOptions],
+    ) -> None:
+        super().__init__(**options)
+        check_range("scale", scale, 0, 1)
+        check_choice("interpolation", interpolation, ("bilinear", "nearest"))
+        self.scale, self.interpolation, self.clipped = scale, interpolation, clipped
+
+    def draw(self, draw: Draw) -> MixPlan:
+        return resizemix(draw, scale=self.scale, interpolation=self.interpolation, clipped=self.clipped, per=self.per)

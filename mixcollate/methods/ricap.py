@@ -1,8 +1,12 @@
 """RICAP: join random crops of four images (https://arxiv.org/abs/1811.09030)."""
 
 import numpy as np
+from typing_extensions import Unpack
 
+from mixcollate.checks import check_positive
 from mixcollate.plan import Array, Draw, MixPlan, Per, beta
+from mixcollate.schedules import Scheduled, at
+from mixcollate.transforms import MixOptions, MixTransform
 
 
 def ricap(draw: Draw, *, beta: float, per: Per) -> MixPlan:
@@ -41,3 +45,21 @@ def joined(draw: Draw, corner: Array, shift: Array) -> MixPlan:
         corner=corner.astype(np.int32),
         shift=shift.astype(np.int32),
     )
+
+
+class RICAP(MixTransform):
+    """Put four images' crops together around a random point (https://arxiv.org/abs/1811.09030).
+
+    The image's own crop is top left; in a shuffled batch this is the paper's method with the images renamed.
+
+    Args:
+        beta: the point's coordinates come from Beta(beta, beta); a number or a function of the epoch.
+        options: see :class:`MixTransform`.
+    """
+
+    def __init__(self, *, beta: Scheduled = 0.3, **options: Unpack[MixOptions]) -> None:
+        super().__init__(**options)
+        self.beta = beta if callable(beta) else check_positive("beta", beta)
+
+    def draw(self, draw: Draw) -> MixPlan:
+        return ricap(draw, beta=check_positive("beta", at(self.beta, self.epoch)), per=self.per)
