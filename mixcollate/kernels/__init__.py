@@ -2,12 +2,13 @@
 
 import functools
 from collections.abc import Sequence
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
 
 from mixcollate.kernels import host, reference
+from mixcollate.kernels.packed import PackedPlan, layout_from_key, pack
 from mixcollate.plan import MixPlan
 
 Impl = Literal["auto", "reference", "host", "fused"]
@@ -16,7 +17,7 @@ Statistic = float | Sequence[float]
 
 def mix(
     images: Tensor,
-    plan: MixPlan,
+    plan: MixPlan | PackedPlan,
     *,
     mean: Statistic | None = None,
     std: Statistic | None = None,
@@ -33,7 +34,8 @@ def mix(
     Args:
         images: ``[B, C, H, W]``, video ``[B, T, C, H, W]``, or anything ``[B, ...]`` for a plan without boxes;
             uint8 or floating point, any strides. Left as it is, unless it is ``out``.
-        plan: one row for each image, drawn for this height and width.
+        plan: one row for each image, drawn for this height and width; or, for ``torch.compile`` and CUDA graphs,
+            what :func:`pack` made of it on the device of the images.
         mean: subtracted after mixing; a number, or one for each channel, in the units of images in [0, 1].
         std: divided by after that; likewise.
         dtype: of the result. Default: that of ``images``, or float32 when uint8 images are normalised. uint8
@@ -50,6 +52,8 @@ def mix(
     Raises:
         ValueError, TypeError: before anything is written.
     """
+    if isinstance(plan, PackedPlan) and torch.compiler.is_compiling():
+        return _mix_by_operator(images, plan, mean, std, dtype, memory_format, out, impl)
     _check_images(images, plan)
     dtype = _result_dtype(images, dtype, normalised=mean is not None or std is not None, out=out)
     _check_plan(images, plan, dtype, normalised=mean is not None)
@@ -59,6 +63,8 @@ def mix(
         out = _empty(images, dtype, memory_format)
     else:
         _check_out(images, out, dtype, memory_format)
+        if out.data_ptr() == images.data_ptr() and out.stride() != images.stride():
+            raise ValueError("out must be images itself or share no memory with it")
     if images.numel() > 0:
         _run(chosen, images, plan, out, scale, bias)
     return out
@@ -85,16 +91,22 @@ def mix_masks(masks: Tensor, plan: MixPlan) -> Tensor:
     return mix(exact, plan.for_masks()).to(masks.dtype).view(masks.shape)
 
 
-def _run(impl: str, images: Tensor, plan: MixPlan, out: Tensor, scale: Tensor | None, bias: Tensor | None) -> None:
+def _run(
+    impl: str, images: Tensor, plan: MixPlan | PackedPlan, out: Tensor, scale: Tensor | None, bias: Tensor | None
+) -> None:
     """Run the passes of ``plan``: the first from ``images`` into ``out``, further ones in place."""
-    source, target = _as_images(images, plan), _as_images(out, plan)
+    if impl == "fused" and isinstance(plan, MixPlan):
+        plan = pack(plan, images.device)  # all passes in one copy
+    elif impl != "fused" and isinstance(plan, PackedPlan):
+        plan = plan.unpack()
+    source, target = _as_images(images), _as_images(out)
     written = target
     if out.data_ptr() != target.data_ptr():  # strides that no view can fold into [B, C, H, W]
         written = torch.empty_like(target)
-    if impl == "fused":
+    if isinstance(plan, PackedPlan):
         from mixcollate.kernels import fused  # the only way to Triton, taken on first use
 
-        fused.mix(source, plan, written, scale=scale, bias=bias)
+        fused.mix_packed(source, plan, written, scale=scale, bias=bias)
     else:
         (host if impl == "host" else reference).mix(source, plan, written, scale=scale, bias=bias)
     if written is not target:
@@ -103,7 +115,7 @@ def _run(impl: str, images: Tensor, plan: MixPlan, out: Tensor, scale: Tensor | 
         _run(impl, out, plan.then, out, None, None)
 
 
-def _as_images(images: Tensor, plan: MixPlan) -> Tensor:
+def _as_images(images: Tensor) -> Tensor:
     """``[B, C, H, W]``: frames of a video side by side with channels, anything else as one row of pixels."""
     if images.ndim == 4:
         return images
@@ -112,7 +124,7 @@ def _as_images(images: Tensor, plan: MixPlan) -> Tensor:
     return images.reshape(len(images), 1, 1, -1)
 
 
-def _check_images(images: Tensor, plan: MixPlan) -> None:
+def _check_images(images: Tensor, plan: MixPlan | PackedPlan) -> None:
     if not isinstance(images, Tensor):
         raise TypeError(f"images must be a tensor, got {type(images).__name__}; stack the samples first")
     if images.ndim < 1 or len(images) != len(plan):
@@ -121,9 +133,9 @@ def _check_images(images: Tensor, plan: MixPlan) -> None:
         raise TypeError(f"images must be uint8 or floating point, got {images.dtype}; convert with .to(torch.uint8)")
 
 
-def _check_plan(images: Tensor, plan: MixPlan, dtype: torch.dtype, *, normalised: bool) -> None:
-    places = (plan.box, plan.corner, plan.erase_box, plan.grid, plan.hidden)
-    if any(part is not None for part in places):
+def _check_plan(images: Tensor, plan: MixPlan | PackedPlan, dtype: torch.dtype, *, normalised: bool) -> None:
+    places = ("box", "corner", "erase_box", "grid", "hidden")
+    if any(_shape(plan, name) is not None for name in places):
         if images.ndim not in (4, 5):
             raise ValueError(f"images must be [B, C, H, W] or [B, T, C, H, W] for boxes, got {tuple(images.shape)}")
         if tuple(images.shape[-2:]) != plan.size:
@@ -131,19 +143,36 @@ def _check_plan(images: Tensor, plan: MixPlan, dtype: torch.dtype, *, normalised
                 f"images must have the (height, width) {plan.size} that the plan was drawn for, "
                 f"got {tuple(images.shape[-2:])}; draw one with make_plan(images)"
             )
+    fill = _shape(plan, "fill")
+    if fill is not None:
+        if fill[1] not in (1, images.shape[-3]):
+            raise ValueError(f"fill must have 1 or {images.shape[-3]} channels, got {fill[1]}")
+        if plan.fill_mean and not normalised:
+            raise ValueError("fill='mean' needs mean= and std=; without them give the mean itself, fill=(r, g, b)")
+    if isinstance(plan, MixPlan):
+        _check_numbers(plan, dtype)
+    elif plan.words.device != images.device:
+        raise ValueError(f"plan must be on {images.device} as the images are, got {plan.words.device}")
+    if plan.then is not None:
+        _check_plan(images, plan.then, dtype, normalised=normalised)
+
+
+def _shape(plan: MixPlan | PackedPlan, name: str) -> tuple[int, ...] | None:
+    """The shape of one image's part of a plan, if it is there."""
+    if isinstance(plan, PackedPlan):
+        return plan.layout.shapes.get(name)
+    part = getattr(plan, name)
+    return None if part is None else tuple(part.shape[1:])
+
+
+def _check_numbers(plan: MixPlan, dtype: torch.dtype) -> None:
     if plan.mixes and plan.partners.size and not 0 <= plan.partners.min() <= plan.partners.max() < len(plan):
         raise ValueError(
             f"plan.partners must be in 0 … {len(plan) - 1}, got {plan.partners.min()} … {plan.partners.max()}"
         )
-    if plan.fill is not None:
-        if plan.fill.shape[2] not in (1, images.shape[-3]):
-            raise ValueError(f"fill must have 1 or {images.shape[-3]} channels, got {plan.fill.shape[2]}")
-        if plan.fill_mean and not normalised:
-            raise ValueError("fill='mean' needs mean= and std=; without them give the mean itself, fill=(r, g, b)")
-        if not dtype.is_floating_point and ((plan.fill < 0) | (plan.fill > 255) | (plan.fill % 1 != 0)).any():
+    if plan.fill is not None and not dtype.is_floating_point:
+        if ((plan.fill < 0) | (plan.fill > 255) | (plan.fill % 1 != 0)).any():
             raise ValueError(f"fill must be whole numbers in 0 … 255 for {dtype} images, got {plan.fill.ravel()[:3]} …")
-    if plan.then is not None:
-        _check_plan(images, plan.then, dtype, normalised=normalised)
 
 
 def _result_dtype(images: Tensor, dtype: torch.dtype | None, *, normalised: bool, out: Tensor | None) -> torch.dtype:
@@ -224,5 +253,121 @@ def _check_out(images: Tensor, out: Tensor, dtype: torch.dtype, memory_format: t
         )
     if memory_format is not None and not out.is_contiguous(memory_format=memory_format):
         raise ValueError(f"out must be in memory_format {memory_format}, or leave memory_format out")
-    if out.data_ptr() == images.data_ptr() and out.stride() != images.stride():
-        raise ValueError("out must be images itself or share no memory with it")
+
+
+def _mix_by_operator(
+    images: Tensor,
+    plan: PackedPlan,
+    mean: Statistic | None,
+    std: Statistic | None,
+    dtype: torch.dtype | None,
+    memory_format: torch.memory_format | None,
+    out: Tensor | None,
+    impl: Impl,
+) -> Tensor:
+    """What ``torch.compile`` sees of :func:`mix`: one operator, which calls it when the graph runs."""
+    if images.requires_grad and torch.is_grad_enabled():
+        raise ValueError("mix passes no gradient to images under torch.compile; use images.detach()")
+    means, stds = _numbers(mean), _numbers(std)
+    if out is None:
+        made: Tensor = torch.ops.mixcollate.mix(
+            images, plan.words, plan.key, means, stds, dtype, memory_format, impl
+        )  # fmt: skip
+        return made
+    source = None if out is images else images
+    torch.ops.mixcollate.mix_(out, source, plan.words, plan.key, means, stds, dtype, memory_format, impl)
+    return out
+
+
+def _numbers(value: Statistic | None) -> list[float] | None:
+    if value is None:
+        return None
+    return [float(value)] if isinstance(value, (int, float)) else [float(number) for number in value]
+
+
+def _operator(
+    images: Tensor,
+    words: Tensor,
+    layout: str,
+    mean: list[float] | None,
+    std: list[float] | None,
+    dtype: torch.dtype | None,
+    memory_format: torch.memory_format | None,
+    impl: Impl,
+) -> Tensor:
+    plan = PackedPlan(words, layout_from_key(layout))
+    return mix(images, plan, mean=mean, std=std, dtype=dtype, memory_format=memory_format, impl=impl)
+
+
+def _operator_(
+    out: Tensor,
+    images: Tensor | None,
+    words: Tensor,
+    layout: str,
+    mean: list[float] | None,
+    std: list[float] | None,
+    dtype: torch.dtype | None,
+    memory_format: torch.memory_format | None,
+    impl: Impl,
+) -> None:
+    plan, source = PackedPlan(words, layout_from_key(layout)), out if images is None else images
+    mix(source, plan, mean=mean, std=std, dtype=dtype, memory_format=memory_format, out=out, impl=impl)
+
+
+def _fake_operator(
+    images: Tensor,
+    words: Tensor,
+    layout: str,
+    mean: list[float] | None,
+    std: list[float] | None,
+    dtype: torch.dtype | None,
+    memory_format: torch.memory_format | None,
+    impl: Impl,
+) -> Tensor:
+    plan, normalised = PackedPlan(words, layout_from_key(layout)), mean is not None or std is not None
+    _check_images(images, plan)
+    dtype = _result_dtype(images, dtype, normalised=normalised, out=None)
+    _check_plan(images, plan, dtype, normalised=mean is not None)
+    return _empty(images, dtype, memory_format)
+
+
+def _fake_operator_(
+    out: Tensor,
+    images: Tensor | None,
+    words: Tensor,
+    layout: str,
+    mean: list[float] | None,
+    std: list[float] | None,
+    dtype: torch.dtype | None,
+    memory_format: torch.memory_format | None,
+    impl: Impl,
+) -> None:
+    plan, source = PackedPlan(words, layout_from_key(layout)), out if images is None else images
+    _check_images(source, plan)
+    _check_plan(source, plan, out.dtype, normalised=mean is not None)
+    if images is not None:
+        _check_out(source, out, out.dtype if dtype is None else dtype, memory_format)
+
+
+_ARGUMENTS = (
+    "Tensor words, str layout, float[]? mean, float[]? std, ScalarType? dtype, MemoryFormat? memory_format, str impl"
+)
+
+
+def _register() -> Any:
+    """Define the operators, once a process, even if this module is loaded again."""
+    if hasattr(torch.ops.mixcollate, "mix"):
+        return None
+    # torch.library.custom_op would cost several times as much a call; neither has types.
+    library: Any = torch.library.Library("mixcollate", "DEF")  # type: ignore[no-untyped-call]
+    library.define(f"mix(Tensor images, {_ARGUMENTS}) -> Tensor", tags=torch.Tag.pt2_compliant_tag)
+    library.define(f"mix_(Tensor(a!) out, Tensor? images, {_ARGUMENTS}) -> ()", tags=torch.Tag.pt2_compliant_tag)
+    for device in ("CPU", "CUDA"):
+        library.impl("mix", _operator, device)
+        library.impl("mix_", _operator_, device)
+    torch.library.register_fake("mixcollate::mix", _fake_operator, lib=library)
+    torch.library.register_fake("mixcollate::mix_", _fake_operator_, lib=library)
+    return library
+
+
+_LIBRARY = globals().get("_LIBRARY") or _register()  # the definitions live as long as this object

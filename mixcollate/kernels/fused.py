@@ -1,0 +1,975 @@
+"""The pixel rules of ``reference`` in Triton: one pass over the pixels for a plan, specialised by what the plan holds.
+
+A program works on a tile of ``VECTORS`` x ``VEC`` places of one image, or of both images of a pair, where ``VEC``
+places are 16 bytes of the output. Places are pixels, and a program does several channels of each; in channels-last
+tensors ("lines") places are elements, in the order of memory.
+"""
+
+# ruff: noqa: RUF005 - Triton adds tuples, but does not unpack them
+# mypy: disable-error-code="attr-defined, no-untyped-call, call-arg, arg-type, assignment, misc, var-annotated"
+# (to mypy a kernel is a plain function, and constexpr a class without attributes)
+
+import functools
+from typing import Any, NamedTuple
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from mixcollate.kernels.noise import ERFINV_CENTRE, ERFINV_TAIL
+from mixcollate.kernels.packed import PackedPlan, RowFormat, pack
+from mixcollate.plan import MixPlan
+
+VECTORS = 128  # a vector a thread, in 4 warps
+GRID_LIMIT = 65535  # programs on the second axis of a launch
+
+_GRID_LIMIT = tl.constexpr(GRID_LIMIT)
+_ONE = tl.constexpr(0x3F800000)  # the bits of 1.0: the interpreter cannot compare scalar floats
+_CENTRE = tl.constexpr(ERFINV_CENTRE)
+_TAIL = tl.constexpr(ERFINV_TAIL)
+
+
+class Geometry(NamedTuple):
+    """What a kernel is compiled for, beside the plan's layout.
+
+    Attributes:
+        height, width, channels: of an image.
+        group: channels that one program does; 1 in lines, where a place is of one channel.
+        read: how images lie: ``"planes"`` (each channel dense), ``"lines"`` (dense channels-last), ``"words"`` (the
+            same, 3 channels of uint8, read as int32) or ``"strided"``.
+        write: how the output lies, likewise.
+        vectors, vec: the tile.
+        normalise: whether there are scale and bias.
+        skip: in place and without normalising, only vectors that change are read and written.
+        exact: images hold floats, which may be infinite: where a share is 0 or 1, select instead of multiplying.
+        rounded: the output holds integers.
+        real: the dtype of the arithmetic.
+    """
+
+    height: int
+    width: int
+    channels: int
+    group: int
+    read: str
+    write: str
+    vectors: int
+    vec: int
+    normalise: bool
+    skip: bool
+    exact: bool
+    rounded: bool
+    real: tl.dtype
+
+
+def mix(images: Tensor, plan: MixPlan, out: Tensor, *, scale: Tensor | None, bias: Tensor | None) -> None:
+    """One pass over ``images [B, C, H, W]`` into ``out``, which may be ``images``: mix, normalise, erase, cast."""
+    mix_packed(images, pack(plan, images.device), out, scale=scale, bias=bias)
+
+
+def mix_packed(images: Tensor, plan: PackedPlan, out: Tensor, *, scale: Tensor | None, bias: Tensor | None) -> None:
+    """The same for a plan that is on the device already.
+
+    In place, pairs are mixed and boxes erased without a copy; a plan whose partners are not mutual, that joins pieces
+    or that resizes needs one of ``images``.
+    """
+    if out.numel() == 0:
+        return
+    row = plan.layout.row
+    in_place = out.data_ptr() == images.data_ptr()
+    if in_place and row.partners > 0 and not plan.layout.paired:
+        images = images.clone()  # some image is read after it is written
+    geometry = _geometry(images, out, row, in_place=in_place, normalise=scale is not None)
+    source = _as_words(images) if geometry.read == "words" else images
+    places = geometry.height * geometry.width * (geometry.channels if geometry.write == "lines" else 1)
+    tiles = -(-places // (geometry.vectors * geometry.vec))
+    if row.own_outside or row.corner or row.erase_box or row.grid or row.hidden or not geometry.skip:
+        programs = tiles * (1 if geometry.write == "lines" else geometry.channels // geometry.group)
+        mix_kernel[_grid(plan.layout.rows, programs)](
+            source,
+            out,
+            plan.words,
+            out if scale is None else scale,
+            out if bias is None else bias,
+            *(source.stride(0), *images.stride()[1:], *out.stride()),
+            row,
+            geometry,
+            num_warps=_warps(geometry.vectors),
+            enable_fp_fusion=False,  # a * b + c is rounded twice, as in plain torch
+        )
+    if row.noise:
+        noise_kernel[_grid(plan.layout.rows * row.images, tiles)](
+            out, plan.words, *out.stride(), row, geometry, num_warps=_warps(geometry.vectors), enable_fp_fusion=False
+        )
+
+
+def _geometry(images: Tensor, out: Tensor, row: RowFormat, *, in_place: bool, normalise: bool) -> Geometry:
+    return _geometry_of(
+        (tuple(images.shape), images.stride(), images.dtype, images.data_ptr() % 4),
+        (tuple(out.shape), out.stride(), out.dtype),
+        bool(row.corner or row.resized),
+        in_place,
+        normalise,
+        VECTORS,
+    )
+
+
+@functools.lru_cache(maxsize=256)
+def _geometry_of(source: Any, target: Any, moved: bool, in_place: bool, normalise: bool, vectors: int) -> Geometry:
+    """Computed once for each kind of batch; ``moved``: whether pixels come from other places."""
+    shape, strides, dtype, misaligned = source
+    _, out_strides, out_dtype = target
+    channels, height, width = shape[1:]
+    for one in (strides, out_strides):
+        _check_extent(shape, one)
+    read, write = _order(shape, strides), _order(shape, out_strides)
+    vec = max(16 // out_dtype.itemsize, 1)
+    if "lines" in (read, write) and read != write:
+        words = read == "lines" and write == "planes" and channels == 3 and dtype == torch.uint8
+        starts = (misaligned, channels * height * width, strides[0] if shape[0] > 1 else 0)
+        words = words and not moved and all(start % 4 == 0 for start in starts)
+        read, write = ("words", "planes") if words else ("strided", "strided")
+        vec = 4 if words else vec
+    elif read != write:
+        read = write = "strided"
+    places = height * width * (channels if write == "lines" else 1)
+    vectors = min(2 * vectors if write == "lines" else vectors, triton.next_power_of_2(-(-places // vec)))
+    return Geometry(
+        height=height,
+        width=width,
+        channels=channels,
+        group=1 if write == "lines" else 3 if channels % 3 == 0 else 2 if channels % 2 == 0 else 1,
+        read=read,
+        write=write,
+        vectors=vectors,
+        vec=vec,
+        normalise=normalise,
+        skip=in_place and not normalise,
+        exact=dtype.is_floating_point,
+        rounded=not out_dtype.is_floating_point,
+        real=tl.float64 if dtype == torch.float64 else tl.float32,
+    )
+
+
+def _order(shape: tuple[int, ...], strides: tuple[int, ...]) -> str:
+    """How the pixels of one image lie in memory; the stride of an axis of length 1 says nothing."""
+    channels, height, width = shape[1:]
+    _, channel, row, col = strides
+    if (width == 1 or col == 1) and (height == 1 or row == width):
+        return "planes"
+    if channel == 1 and (width == 1 or col == channels) and (height == 1 or row == width * channels):
+        return "lines"
+    return "strided"
+
+
+def _check_extent(shape: tuple[int, ...], strides: tuple[int, ...]) -> None:
+    """Offsets within one image are 32 bits wide."""
+    last = sum((length - 1) * abs(stride) for length, stride in zip(shape[1:], strides[1:], strict=True))
+    if last >= 2**30:
+        raise ValueError(f"an image must span at most 2**30 elements for impl='fused', got {last + 1}")
+
+
+def _as_words(images: Tensor) -> Tensor:
+    """``[B, words]`` int32, the same memory."""
+    places = images.shape[1] * images.shape[2] * images.shape[3]
+    return images.as_strided((len(images), places), (images.stride(0), 1)).view(torch.int32)
+
+
+def _grid(rows: int, programs: int) -> tuple[int, int, int]:
+    """Images fastest, so that a partner which another program reads at the same time comes from the cache."""
+    return rows, min(programs, GRID_LIMIT), -(-programs // GRID_LIMIT)
+
+
+def _warps(vectors: int) -> int:
+    return max(min(vectors // 32, 4), 1)
+
+
+@triton.jit
+def mix_kernel(
+    images_ptr,
+    out_ptr,
+    plan_ptr,
+    scale_ptr,
+    bias_ptr,
+    image_stride,
+    channel_stride,
+    row_stride,
+    col_stride,
+    out_image_stride,
+    out_channel_stride,
+    out_row_stride,
+    out_col_stride,
+    ROW: tl.constexpr,
+    SHAPE: tl.constexpr,
+):
+    """One program mixes a tile of a group of channels of one image, or of both images of a pair."""
+    group: tl.constexpr = SHAPE.group
+    row_ptr = plan_ptr + tl.program_id(0).to(tl.int64) * ROW.width
+    tile, channel = _tile(SHAPE)
+    if SHAPE.skip:
+        if not _tile_changes(row_ptr, tile, ROW, SHAPE):
+            return
+    start, place, row, x, live = _places(tile, SHAPE)
+    col = x
+    if SHAPE.write == "lines":
+        col = x // SHAPE.channels
+        channel = x - col * SHAPE.channels
+    image = tl.load(row_ptr).to(tl.int64)
+    other = image
+    if ROW.partners > 0:
+        other = tl.load(row_ptr + 1).to(tl.int64)
+    own = own_share(row_ptr, row, col, x, live, ROW, SHAPE)
+    mine, theirs, written = _needed(row_ptr, own, start, row, col, x, live, ROW, SHAPE)
+
+    # All loads come before any store: Triton knows nothing of aliases, so none would move above one.
+    strides = (channel_stride, row_stride, col_stride)
+    image_ptr = images_ptr + image * image_stride
+    other_ptr = images_ptr + other * image_stride
+    if ROW.corner:
+        values = join_pieces(images_ptr, row_ptr, row, col, channel, mine, image_stride, strides, ROW, SHAPE)
+    else:
+        values = _read(image_ptr, tile, place, row, col, channel, mine, strides, SHAPE)
+    others = values
+    if ROW.resized:
+        others = resize_into_box(other_ptr, row_ptr, row, col, channel, theirs, strides, ROW, SHAPE)
+    elif ROW.own_outside:
+        others = _read(other_ptr, tile, place, row, col, channel, theirs, strides, SHAPE)
+    if SHAPE.normalise:
+        scales = _per_channel(scale_ptr, channel, start, SHAPE)
+        biases = _per_channel(bias_ptr, channel, start, SHAPE)
+
+    first = ()
+    second = ()
+    for c in tl.static_range(group):
+        mixed, swapped = values[c].to(SHAPE.real), others[c].to(SHAPE.real)
+        if ROW.own_outside:
+            mixed, swapped = blend(mixed, swapped, own, SHAPE)
+        if SHAPE.normalise:
+            mixed = mixed * scales[c] + biases[c]
+            swapped = swapped * scales[c] + biases[c]
+        if ROW.fill:
+            mixed = erase(mixed, row_ptr, start, row, col, x, channel + c, live, ROW, SHAPE)
+            if ROW.images == 2:
+                swapped = erase(swapped, row_ptr + ROW.second, start, row, col, x, channel + c, live, ROW, SHAPE)
+        first = first + (mixed,)
+        second = second + (swapped,)
+
+    order: tl.constexpr = SHAPE.write
+    out_strides = (out_channel_stride, out_row_stride, out_col_stride)
+    for c in tl.static_range(group):
+        target = _offset(place, row, col, channel + c, out_strides, order)
+        tl.store(out_ptr + image * out_image_stride + target, first[c].to(out_ptr.dtype.element_ty), mask=written)
+        if ROW.images == 2:
+            tl.store(out_ptr + other * out_image_stride + target, second[c].to(out_ptr.dtype.element_ty), mask=written)
+
+
+@triton.jit
+def _tile(SHAPE: tl.constexpr):
+    """Which tile of places this program works on, and its first channel."""
+    program = tl.program_id(1) + tl.program_id(2) * _GRID_LIMIT
+    groups: tl.constexpr = 1 if SHAPE.write == "lines" else SHAPE.channels // SHAPE.group
+    return program // groups, program % groups * SHAPE.group
+
+
+@triton.jit
+def _places(tile, SHAPE: tl.constexpr):
+    """Where the vectors of a tile start, its places in the order of memory, their rows, positions in the row, and
+    which exist. Rows are ``[vectors, 1]`` where no vector crosses from one to the next.
+    """
+    unit: tl.constexpr = SHAPE.channels if SHAPE.write == "lines" else 1
+    line: tl.constexpr = SHAPE.width * unit
+    count: tl.constexpr = SHAPE.height * line
+    start = ((tile * SHAPE.vectors + tl.arange(0, SHAPE.vectors)) * SHAPE.vec)[:, None]
+    lane = tl.arange(0, SHAPE.vec)[None, :]
+    place = start + lane
+    if line % SHAPE.vec == 0:
+        row = start // line
+        x = start % line + lane
+    else:
+        row = place // line
+        x = place % line
+    if count % SHAPE.vec == 0:
+        live = start < count
+    else:
+        live = place < count
+    return start, place, row, x, live
+
+
+@triton.jit
+def _tile_changes(row_ptr, tile, ROW: tl.constexpr, SHAPE: tl.constexpr):
+    """Whether the plan changes any pixel of the rows that a tile lies in."""
+    images: tl.constexpr = ROW.images
+    top, bottom = _rows_of_tile(tile, SHAPE)
+    changes = top < 0
+    if ROW.corner:
+        changes = top >= 0
+    if ROW.own_outside:
+        changes = changes | (tl.load(row_ptr + ROW.own_outside) != _ONE)
+        if ROW.box:
+            changes = changes | ((tl.load(row_ptr + ROW.own_inside) != _ONE) & _meets(row_ptr + ROW.box, top, bottom))
+    for side in tl.static_range(images):
+        changes = changes | _erases(row_ptr + side * ROW.second, top, bottom, ROW)
+    return changes
+
+
+@triton.jit
+def _erases(row_ptr, top, bottom, ROW: tl.constexpr):
+    """Whether anything is erased between two rows."""
+    boxes: tl.constexpr = ROW.boxes
+    erases = top < 0
+    for n in tl.static_range(boxes):
+        erases = erases | _meets(row_ptr + ROW.erase_box + 4 * n, top, bottom)
+    if ROW.grid:
+        erases = erases | (tl.load(row_ptr + ROW.grid) > 0)
+    if ROW.hidden:
+        erases = erases | (tl.load(row_ptr + ROW.cell) < 0x40000000)  # the side that a plan gives an image without
+    return erases
+
+
+@triton.jit
+def _rows_of_tile(tile, SHAPE: tl.constexpr):
+    """The first row that a tile lies in, and the one after its last."""
+    line: tl.constexpr = SHAPE.width * (SHAPE.channels if SHAPE.write == "lines" else 1)
+    places: tl.constexpr = SHAPE.vectors * SHAPE.vec
+    return tile * places // line, ((tile + 1) * places - 1) // line + 1
+
+
+@triton.jit
+def _meets(box_ptr, top, bottom):
+    """Whether a box has pixels between two rows."""
+    begin, left, end, right = tl.load(box_ptr), tl.load(box_ptr + 1), tl.load(box_ptr + 2), tl.load(box_ptr + 3)
+    return (begin < bottom) & (end > top) & (end > begin) & (right > left)
+
+
+@triton.jit
+def own_share(row_ptr, row, col, x, live, ROW: tl.constexpr, SHAPE: tl.constexpr):
+    """``[vectors, 1 or vec]``: the image's own share of each place."""
+    own = tl.full([SHAPE.vectors, 1], 1.0, tl.float32)
+    if ROW.own_outside:
+        own = own * _float(row_ptr + ROW.own_outside)
+        if ROW.box:
+            inside = in_box(row_ptr + ROW.box, row, x, SHAPE)
+            if ROW.bitmap:
+                inside = inside & _bit(row_ptr + ROW.bitmap, row * ROW.bitmap_line + col, live)
+            own = tl.where(inside, _float(row_ptr + ROW.own_inside), own)
+    return own
+
+
+@triton.jit
+def in_box(box_ptr, row, x, SHAPE: tl.constexpr):
+    """Which places lie in a box; in lines its edges are scaled instead of dividing every position by the channels."""
+    unit: tl.constexpr = SHAPE.channels if SHAPE.write == "lines" else 1
+    top, left, bottom, right = tl.load(box_ptr), tl.load(box_ptr + 1), tl.load(box_ptr + 2), tl.load(box_ptr + 3)
+    return ((row >= top) & (row < bottom)) & ((x >= left * unit) & (x < right * unit))
+
+
+@triton.jit
+def _needed(row_ptr, own, start, row, col, x, live, ROW: tl.constexpr, SHAPE: tl.constexpr):
+    """Of which vectors the image is read, of which its partner, and which are written; perhaps a few too many.
+
+    ``[vectors, 1]`` where it can be, because a mask with one value a vector leaves accesses 16 bytes wide.
+    """
+    images: tl.constexpr = ROW.images
+    written = live
+    if SHAPE.skip and not ROW.corner:
+        changes = _any_but(1, row_ptr, own, start, row, x, ROW, SHAPE)
+        for side in tl.static_range(images):
+            changes = changes | _any_erased(row_ptr + side * ROW.second, start, row, col, x, live, ROW, SHAPE)
+        written = live & changes
+    mine = written
+    theirs = written
+    if ROW.own_outside and ROW.images == 1:
+        mine = written & _any_but(0, row_ptr, own, start, row, x, ROW, SHAPE)
+        theirs = written & _any_but(1, row_ptr, own, start, row, x, ROW, SHAPE)
+    return mine, theirs, written
+
+
+@triton.jit
+def _any_but(SHARE: tl.constexpr, row_ptr, own, start, row, x, ROW: tl.constexpr, SHAPE: tl.constexpr):
+    """Which vectors hold an own share other than ``SHARE``, 0 or 1."""
+    bits: tl.constexpr = 0x3F800000 * SHARE
+    if not ROW.own_outside:
+        return start < (1 - SHARE) * 0x7FFFFFFF
+    outside = (tl.full([SHAPE.vectors, 1], 0, tl.int32) + tl.load(row_ptr + ROW.own_outside)) != bits
+    if not ROW.box:
+        return outside
+    inside = (tl.full([SHAPE.vectors, 1], 0, tl.int32) + tl.load(row_ptr + ROW.own_inside)) != bits
+    meets, within = _vectors_in_box(row_ptr + ROW.box, start, row, x, SHAPE)
+    if ROW.bitmap:
+        return (meets & inside) | outside
+    return (meets & inside) | (outside & ~within)
+
+
+@triton.jit
+def _vectors_in_box(box_ptr, start, row, x, SHAPE: tl.constexpr):
+    """Which vectors have a place in a box, and which have all."""
+    unit: tl.constexpr = SHAPE.channels if SHAPE.write == "lines" else 1
+    line: tl.constexpr = SHAPE.width * unit
+    if line % SHAPE.vec != 0:
+        inside = in_box(box_ptr, row, x, SHAPE)
+        return _any(inside), tl.min(inside.to(tl.int32), axis=1)[:, None] > 0
+    top, left, bottom, right = tl.load(box_ptr), tl.load(box_ptr + 1), tl.load(box_ptr + 2), tl.load(box_ptr + 3)
+    first = start % line
+    rows = (row >= top) & (row < bottom)
+    within = (first >= left * unit) & (first + SHAPE.vec <= right * unit)
+    meets = (first + SHAPE.vec > left * unit) & (first < right * unit)
+    return rows & meets, rows & within
+
+
+@triton.jit
+def _any_erased(row_ptr, start, row, col, x, live, ROW: tl.constexpr, SHAPE: tl.constexpr):
+    """Which vectors have places that are overwritten."""
+    boxes: tl.constexpr = ROW.boxes
+    vectors = start < 0
+    for n in tl.static_range(boxes):
+        meets, _ = _vectors_in_box(row_ptr + ROW.erase_box + 4 * n, start, row, x, SHAPE)
+        vectors = vectors | meets
+    if ROW.grid:
+        vectors = vectors | _any(on_grid(row_ptr, row, col, ROW, SHAPE))
+    if ROW.hidden:
+        vectors = vectors | _any(in_hidden_cell(row_ptr, row, col, live, ROW))
+    return vectors
+
+
+@triton.jit
+def _any(places):
+    """``[vectors, 1]``: whether any place of a vector is set."""
+    if places.shape[1] == 1:
+        return places
+    return tl.max(places.to(tl.int32), axis=1)[:, None] > 0
+
+
+@triton.jit
+def _offset(place, row, col, channel, strides, ORDER: tl.constexpr):
+    """Offsets within an image."""
+    if ORDER == "lines":
+        return place
+    elif ORDER == "planes":
+        return place + channel * strides[0]
+    else:
+        return row * strides[1] + col * strides[2] + channel * strides[0]
+
+
+@triton.jit
+def _read(image_ptr, tile, place, row, col, channel, mask, strides, SHAPE: tl.constexpr):
+    """The values of an image at the places of a tile: one tensor a channel."""
+    group: tl.constexpr = SHAPE.group
+    order: tl.constexpr = SHAPE.read
+    if order == "words":
+        values = _read_words(image_ptr, tile, mask, SHAPE)
+    else:
+        values = ()
+        for c in tl.static_range(group):
+            offset = _offset(place, row, col, channel + c, strides, order)
+            values = values + (tl.load(image_ptr + offset, mask=mask, other=0),)
+    return values
+
+
+@triton.jit
+def _read_words(image_ptr, tile, mask, SHAPE: tl.constexpr):
+    """Four pixels of three bytes each from three words, because single bytes would need twelve loads."""
+    word_ptr = image_ptr + 3 * (tile * SHAPE.vectors + tl.arange(0, SHAPE.vectors))[:, None]
+    a = tl.load(word_ptr, mask=mask, other=0)
+    b = tl.load(word_ptr + 1, mask=mask, other=0)
+    c = tl.load(word_ptr + 2, mask=mask, other=0)
+    red = _four(_byte(a, 0), _byte(a, 3), _byte(b, 2), _byte(c, 1), SHAPE)
+    green = _four(_byte(a, 1), _byte(b, 0), _byte(b, 3), _byte(c, 2), SHAPE)
+    blue = _four(_byte(a, 2), _byte(b, 1), _byte(c, 0), _byte(c, 3), SHAPE)
+    return red, green, blue
+
+
+@triton.jit
+def _byte(word, place: tl.constexpr):
+    return ((word >> (8 * place)) & 0xFF).to(tl.float32)
+
+
+@triton.jit
+def _four(a, b, c, d, SHAPE: tl.constexpr):
+    return tl.reshape(tl.join(tl.join(a, c), tl.join(b, d)), [SHAPE.vectors, 4])
+
+
+@triton.jit
+def blend(values, other, own, SHAPE: tl.constexpr):
+    """``image + (1 - own) * (other - image)``, and the same for the partner. A share of 1 or 0 copies."""
+    difference = (1 - own).to(SHAPE.real) * (other - values)
+    if SHAPE.rounded:
+        difference = _round(difference)
+    blended, swapped = values + difference, other - difference
+    if SHAPE.exact:
+        blended = tl.where(own == 1, values, tl.where(own == 0, other, blended))
+        swapped = tl.where(own == 1, other, tl.where(own == 0, values, swapped))
+    return blended, swapped
+
+
+@triton.jit
+def resize_into_box(other_ptr, row_ptr, row, col, channel, mask, strides, ROW: tl.constexpr, SHAPE: tl.constexpr):
+    """The other image at each place; where ``resized`` says so, the whole of it shown inside the box."""
+    group: tl.constexpr = SHAPE.group
+    box_ptr = row_ptr + ROW.box
+    top, left, bottom, right = tl.load(box_ptr), tl.load(box_ptr + 1), tl.load(box_ptr + 2), tl.load(box_ptr + 3)
+    down, above, below, near_row = _resize_axis(row - top, bottom - top, SHAPE.height, SHAPE)
+    across, before, after, near_col = _resize_axis(col - left, right - left, SHAPE.width, SHAPE)
+    kind = tl.full([SHAPE.vectors, 1], 0, tl.int32) + tl.load(row_ptr + ROW.resized)
+    above = tl.where(kind == 2, above, tl.where(kind == 1, near_row, row))
+    before = tl.where(kind == 2, before, tl.where(kind == 1, near_col, col))
+    bilinear = mask & (kind == 2)
+    resized = ()
+    for c in tl.static_range(group):
+        corner = tl.load(other_ptr + _at(above, before, channel + c, strides), mask=mask, other=0).to(SHAPE.real)
+        right_of = tl.load(other_ptr + _at(above, after, channel + c, strides), mask=bilinear, other=0).to(SHAPE.real)
+        under = tl.load(other_ptr + _at(below, before, channel + c, strides), mask=bilinear, other=0).to(SHAPE.real)
+        opposite = tl.load(other_ptr + _at(below, after, channel + c, strides), mask=bilinear, other=0).to(SHAPE.real)
+        upper = corner + across * (right_of - corner)
+        lower = under + across * (opposite - under)
+        value = upper + down * (lower - upper)
+        if SHAPE.rounded:
+            value = _round(value)
+        resized = resized + (tl.where(kind == 2, value, corner),)
+    return resized
+
+
+@triton.jit
+def _resize_axis(inside, length, LENGTH: tl.constexpr, SHAPE: tl.constexpr):
+    """Where on one axis the places of a box read: the fraction, the two pixels around it, and the nearest."""
+    length = tl.maximum(length, 1).to(SHAPE.real)
+    if SHAPE.real == tl.float64:
+        reciprocal = 1 / length
+    else:
+        reciprocal = tl.div_rn(1.0, length)  # a plain float32 division is approximate on a GPU
+    source = (inside.to(SHAPE.real) + 0.5) * (reciprocal * LENGTH) - 0.5
+    source = tl.minimum(tl.maximum(source, 0.0), LENGTH - 1.0)
+    before = source.to(tl.int32)
+    after = tl.minimum(before + 1, LENGTH - 1)
+    return source - before.to(SHAPE.real), before, after, (source + 0.5).to(tl.int32)
+
+
+@triton.jit
+def _at(row, col, channel, strides):
+    return row * strides[1] + col * strides[2] + channel * strides[0]
+
+
+@triton.jit
+def join_pieces(
+    images_ptr, row_ptr, row, col, channel, mask, image_stride, strides, ROW: tl.constexpr, SHAPE: tl.constexpr
+):
+    """Four pieces that meet at ``corner``, each read from its image at its ``shift``."""
+    group: tl.constexpr = SHAPE.group
+    under = row >= tl.load(row_ptr + ROW.corner)
+    right = col >= tl.load(row_ptr + ROW.corner + 1)
+    pieces = ()
+    for piece in tl.static_range(4):
+        down = tl.load(row_ptr + ROW.shift + 2 * piece)
+        across = tl.load(row_ptr + ROW.shift + 2 * piece + 1)
+        pieces = pieces + (tl.load(row_ptr + piece).to(tl.int64) * image_stride + _at(down, across, 0, strides),)
+    piece = tl.where(under, tl.where(right, pieces[3], pieces[2]), tl.where(right, pieces[1], pieces[0]))
+    values = ()
+    for c in tl.static_range(group):
+        offset = piece + _at(row, col, channel + c, strides)
+        values = values + (tl.load(images_ptr + offset, mask=mask, other=0),)
+    return values
+
+
+@triton.jit
+def _per_channel(numbers_ptr, channel, start, SHAPE: tl.constexpr):
+    """A number for each channel: scalars, or in lines a tensor."""
+    group: tl.constexpr = SHAPE.group
+    numbers = ()
+    for c in tl.static_range(group):
+        numbers = numbers + (_number(numbers_ptr, channel + c, start, SHAPE),)
+    return numbers
+
+
+@triton.jit
+def _number(numbers_ptr, channel, start, SHAPE: tl.constexpr):
+    """The number of a channel; of three in lines, turned to the channel that each vector starts with: after that, which
+    of them a place takes is known to the compiler.
+    """
+    if SHAPE.write == "lines" and SHAPE.channels == 3:
+        a, b, c = tl.load(numbers_ptr), tl.load(numbers_ptr + 1), tl.load(numbers_ptr + 2)
+        turn = start % 3
+        one = tl.where(turn == 0, a, tl.where(turn == 1, b, c))
+        two = tl.where(turn == 0, b, tl.where(turn == 1, c, a))
+        three = tl.where(turn == 0, c, tl.where(turn == 1, a, b))
+        lane = tl.arange(0, SHAPE.vec)[None, :] % 3
+        number = tl.where(lane == 0, one, tl.where(lane == 1, two, three))
+    else:
+        number = tl.load(numbers_ptr + channel)
+    return number.to(tl.float32, bitcast=True).to(SHAPE.real)
+
+
+@triton.jit
+def erase(values, row_ptr, start, row, col, x, channel, live, ROW: tl.constexpr, SHAPE: tl.constexpr):
+    """Overwrite the plan's boxes, grids and cells with its fill."""
+    boxes: tl.constexpr = ROW.boxes
+    for n in tl.static_range(boxes):
+        inside = in_box(row_ptr + ROW.erase_box + 4 * n, row, x, SHAPE)
+        values = tl.where(inside, _fill(row_ptr, n, channel, start, ROW, SHAPE), values)
+    if ROW.grid:
+        values = tl.where(on_grid(row_ptr, row, col, ROW, SHAPE), _fill(row_ptr, 0, channel, start, ROW, SHAPE), values)
+    if ROW.hidden:
+        hidden = in_hidden_cell(row_ptr, row, col, live, ROW)
+        values = tl.where(hidden, _fill(row_ptr, 0, channel, start, ROW, SHAPE), values)
+    return values
+
+
+@triton.jit
+def erased(row_ptr, row, col, x, live, ROW: tl.constexpr, SHAPE: tl.constexpr):
+    """Which places are overwritten."""
+    boxes: tl.constexpr = ROW.boxes
+    places = (row < 0) & (x < 0)
+    for n in tl.static_range(boxes):
+        places = places | in_box(row_ptr + ROW.erase_box + 4 * n, row, x, SHAPE)
+    if ROW.grid:
+        places = places | on_grid(row_ptr, row, col, ROW, SHAPE)
+    if ROW.hidden:
+        places = places | in_hidden_cell(row_ptr, row, col, live, ROW)
+    return places
+
+
+@triton.jit
+def _fill(row_ptr, box, channel, start, ROW: tl.constexpr, SHAPE: tl.constexpr):
+    """What erased places become; the frames of a video share the numbers of their channels."""
+    fill_ptr = row_ptr + ROW.fill + box * ROW.fills
+    if ROW.fills == 1:
+        return _float(fill_ptr).to(SHAPE.real)
+    return _number(fill_ptr, channel % ROW.fills, start, SHAPE)
+
+
+@triton.jit
+def on_grid(row_ptr, row, col, ROW: tl.constexpr, SHAPE: tl.constexpr):
+    """Which places the (turned) grid erases; a tile of 0 erases none."""
+    tile = tl.load(row_ptr + ROW.grid)
+    hole = tl.load(row_ptr + ROW.grid + 1)
+    inverted = (tl.load(row_ptr + ROW.grid + 4) > 0).to(tl.int32)
+    if ROW.turn:
+        cosine, sine = _float(row_ptr + ROW.turn), _float(row_ptr + ROW.turn + 1)
+        y = row.to(tl.float32) + (0.5 - SHAPE.height / 2)
+        x = col.to(tl.float32) + (0.5 - SHAPE.width / 2)
+        row = tl.floor(cosine * y - sine * x).to(tl.int32)
+        col = tl.floor(sine * y + cosine * x).to(tl.int32)
+    down = _modulo(row + tl.load(row_ptr + ROW.grid + 2), tile)
+    across = _modulo(col + tl.load(row_ptr + ROW.grid + 3), tile)
+    in_hole = ((down < hole) & (across < hole)).to(tl.int32)
+    return (in_hole != inverted) & ((in_hole * 0 + tile) > 0)
+
+
+@triton.jit
+def _modulo(number, divisor):
+    """The remainder that is never negative."""
+    divisor = tl.maximum(divisor, 1)
+    remainder = number % divisor
+    return tl.where(remainder < 0, remainder + divisor, remainder)
+
+
+@triton.jit
+def in_hidden_cell(row_ptr, row, col, live, ROW: tl.constexpr):
+    """Which places lie in cells whose bit is set."""
+    side = tl.load(row_ptr + ROW.cell)
+    return _bit(row_ptr + ROW.hidden, row // side * ROW.hidden_line + col // side, live)
+
+
+@triton.jit
+def _bit(words_ptr, index, mask):
+    """Bits of a bitmap, lowest first: bytes and words number them alike."""
+    word = tl.load(words_ptr + (index >> 5), mask=mask, other=0)
+    return ((word >> (index & 31)) & 1) != 0
+
+
+@triton.jit
+def _float(word_ptr):
+    return tl.load(word_ptr).to(tl.float32, bitcast=True)
+
+
+@triton.jit
+def _round(values):
+    """To whole numbers, half to even, below 2**22 in size."""
+    return (values + 12582912.0) - 12582912.0
+
+
+@triton.jit
+def noise_kernel(
+    out_ptr,
+    plan_ptr,
+    out_image_stride,
+    out_channel_stride,
+    out_row_stride,
+    out_col_stride,
+    ROW: tl.constexpr,
+    SHAPE: tl.constexpr,
+):
+    """One program writes noise over what is erased in a tile of one image, in all channels.
+
+    A kernel of its own: within the other, every plan that erases would pay for its registers.
+    """
+    order: tl.constexpr = SHAPE.write
+    side = tl.program_id(0) % ROW.images
+    row_ptr = plan_ptr + (tl.program_id(0) // ROW.images).to(tl.int64) * ROW.width
+    image = tl.load(row_ptr + side).to(tl.int64)
+    row_ptr += side * ROW.second
+    tile = tl.program_id(1) + tl.program_id(2) * _GRID_LIMIT
+    key = tl.load(row_ptr + ROW.noise)
+    top, bottom = _rows_of_tile(tile, SHAPE)
+    if (key != 0) & _erases(row_ptr, top, bottom, ROW):
+        _, place, row, x, live = _places(tile, SHAPE)
+        col = x
+        if SHAPE.write == "lines":
+            col = x // SHAPE.channels
+        mask = live & erased(row_ptr, row, col, x, live, ROW, SHAPE)
+        strides = (out_channel_stride, out_row_stride, out_col_stride)
+        image_ptr = out_ptr + image * out_image_stride
+        pixel = row * SHAPE.width + col
+        if SHAPE.write == "lines":
+            channel = x - col * SHAPE.channels
+            values = noise(channel * (SHAPE.height * SHAPE.width) + pixel, key, SHAPE)
+            tl.store(image_ptr + place, values.to(out_ptr.dtype.element_ty), mask=mask)
+        else:
+            for channel in range(SHAPE.channels):
+                values = noise(channel * (SHAPE.height * SHAPE.width) + pixel, key, SHAPE)
+                target = image_ptr + _offset(place, row, col, channel, strides, order)
+                tl.store(target, values.to(out_ptr.dtype.element_ty), mask=mask)
+
+
+@triton.jit
+def noise(place, key, SHAPE: tl.constexpr):
+    """Normal noise in float32, or uniform in 0 … 255, for every place."""
+    bits = _scramble(_scramble(place.to(tl.uint32)) + key.to(tl.uint32, bitcast=True))
+    if SHAPE.rounded:
+        return (bits >> 24).to(tl.float32)
+    uniform = ((bits >> 9).to(tl.float32) + 0.5) * (1 / 8388608)  # exact: 24 bits, so never 0 or 1
+    return 1.4142135623730951 * _erfinv(2 * uniform - 1)
+
+
+@triton.jit
+def _scramble(x):
+    """A bijection of 32-bit integers that mixes all bits (Wellons' lowbias32)."""
+    x = (x ^ (x >> 16)) * 0x7FEB352D
+    x = (x ^ (x >> 15)) * 0x846CA68B
+    return x ^ (x >> 16)
+
+
+@triton.jit
+def _erfinv(x):
+    """Giles' single-precision inverse error function."""
+    w = -tl.log((1 - x) * (1 + x))
+    central = w < 5
+    t = tl.where(central, w - 2.5, tl.sqrt_rn(w) - 3)
+    result = tl.zeros_like(x)
+    for k in tl.static_range(9):
+        result = result * t + tl.where(central, _CENTRE[k], _TAIL[k])
+    return result * x
+
+
+def soft_targets(
+    labels: Tensor,
+    partners: Tensor | None,
+    shares: Tensor,
+    *,
+    num_classes: int,
+    label_smoothing: float = 0.0,
+    ignore_index: int = -100,
+) -> Tensor:
+    """``[B, num_classes]`` float32 in one launch. Rows sum to one, less what belongs to ignored labels.
+
+    Args:
+        labels: ``[B]`` class indices, of which each row takes its own and those of its ``partners``; or ``[B, S]``,
+            with no partners.
+        partners: ``[B, K]`` integers.
+        shares: ``[B, S]`` float32; ``S`` is ``1 + K``.
+    """
+    out = torch.empty(len(shares), num_classes, device=labels.device)
+    if out.numel() > 0:
+        block = min(triton.next_power_of_2(num_classes), 1024)
+        soft_targets_kernel[(len(shares), -(-num_classes // block))](
+            labels.contiguous(),
+            labels if partners is None else partners.contiguous(),
+            shares.contiguous(),
+            out,
+            1 - label_smoothing,
+            label_smoothing / num_classes,
+            ignore_index,
+            num_classes,
+            shares.shape[1],
+            partners is not None,
+            label_smoothing > 0,
+            block,
+            enable_fp_fusion=False,
+        )
+    return out
+
+
+@triton.jit
+def soft_targets_kernel(
+    labels_ptr,
+    partners_ptr,
+    shares_ptr,
+    out_ptr,
+    kept,
+    spread,
+    ignore_index,
+    CLASSES: tl.constexpr,
+    SOURCES: tl.constexpr,
+    PARTNERS: tl.constexpr,
+    SMOOTH: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
+    """One program writes a block of classes of one row; the same class twice adds up."""
+    row = tl.program_id(0).to(tl.int64)
+    column = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
+    values = tl.zeros([BLOCK], tl.float32)
+    total = 0.0
+    for s in tl.static_range(SOURCES):
+        label, share = _label(labels_ptr, partners_ptr, shares_ptr, row, s, ignore_index, SOURCES, PARTNERS)
+        values += tl.where(column == label, share, 0.0)
+        total += share
+    if SMOOTH:
+        values = kept * values + spread * total
+    tl.store(out_ptr + row * CLASSES + column, values, mask=column < CLASSES)
+
+
+@triton.jit
+def _label(labels_ptr, partners_ptr, shares_ptr, row, s, ignore_index, SOURCES: tl.constexpr, PARTNERS: tl.constexpr):
+    """A label of a row and its share, which is 0 if it is ignored."""
+    if PARTNERS:
+        source = row
+        if s > 0:
+            source = tl.load(partners_ptr + row * (SOURCES - 1) + (s - 1)).to(tl.int64)
+    else:
+        source = row * SOURCES + s
+    label = tl.load(labels_ptr + source)
+    share = tl.load(shares_ptr + row * SOURCES + s)
+    return label, share * (label != ignore_index).to(tl.float32)
+
+
+def soft_cross_entropy(
+    logits: Tensor, labels: Tensor, shares: Tensor, *, label_smoothing: float = 0.0, ignore_index: int = -100
+) -> Tensor:
+    """``[B]`` float32: the cross-entropy of each row of ``logits [B, num_classes]`` with its sparse soft target.
+
+    Reads the logits once, and for the gradient once more; no ``[B, num_classes]`` target is made.
+
+    Args:
+        logits: float16, bfloat16 or float32; the gradient has its dtype.
+        labels: ``[B, S]`` class indices.
+        shares: ``[B, S]`` float32, through which no gradient flows.
+    """
+    loss: Tensor = _SoftCrossEntropy.apply(logits, labels, shares, label_smoothing, ignore_index)
+    return loss
+
+
+class _SoftCrossEntropy(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, logits, labels, shares, label_smoothing, ignore_index):
+        logits = logits if logits.stride(1) == 1 else logits.contiguous()
+        labels, shares = labels.contiguous(), shares.contiguous()
+        batch, classes = logits.shape
+        loss, log_sum = torch.empty(2, batch, device=logits.device)
+        smoothing = (1 - label_smoothing, label_smoothing / max(classes, 1))
+        if batch > 0:
+            block, warps = _row_block(classes)
+            cross_entropy_kernel[(batch,)](
+                logits, logits.stride(0), labels, shares, loss, log_sum,
+                *smoothing, ignore_index, classes, shares.shape[1], label_smoothing > 0, block,
+                num_warps=warps, enable_fp_fusion=True,
+            )  # fmt: skip
+        ctx.save_for_backward(logits, labels, shares, log_sum)
+        ctx.smoothing, ctx.ignore_index = smoothing, ignore_index
+        return loss
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, grad_loss):
+        logits, labels, shares, log_sum = ctx.saved_tensors
+        batch, classes = logits.shape
+        grad = torch.empty_like(logits, memory_format=torch.contiguous_format)
+        if batch > 0:
+            block = min(triton.next_power_of_2(classes), 2048)
+            cross_entropy_gradient_kernel[(batch, -(-classes // block))](
+                logits, logits.stride(0), labels, shares, log_sum, grad_loss, grad_loss.stride(0), grad,
+                *ctx.smoothing, ctx.ignore_index, classes, shares.shape[1], block, enable_fp_fusion=True,
+            )  # fmt: skip
+        return grad, None, None, None, None
+
+
+def _row_block(classes: int) -> tuple[int, int]:
+    """How many classes a program reads at a time, and its warps: the whole row in registers, if it is short."""
+    block = min(triton.next_power_of_2(classes), 8192)
+    return block, 4 if block <= 2048 else 8
+
+
+@triton.jit
+def cross_entropy_kernel(
+    logits_ptr,
+    row_stride,
+    labels_ptr,
+    shares_ptr,
+    loss_ptr,
+    log_sum_ptr,
+    kept,
+    spread,
+    ignore_index,
+    CLASSES: tl.constexpr,
+    SOURCES: tl.constexpr,
+    SMOOTH: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
+    """One program reads one row once, with a running maximum, and writes its loss and the logarithm of its sum."""
+    row = tl.program_id(0).to(tl.int64)
+    row_ptr = logits_ptr + row * row_stride
+    top = -float("inf")
+    total = 0.0
+    plain = 0.0
+    for start in range(0, CLASSES, BLOCK):
+        column = start + tl.arange(0, BLOCK)
+        live = column < CLASSES
+        logits = tl.load(row_ptr + column, mask=live, other=-float("inf")).to(tl.float32)
+        higher = tl.maximum(tl.maximum(top, tl.max(logits, 0)), -3e38)  # finite, even if a block is all -inf
+        total = total * tl.exp(top - higher) + tl.sum(tl.exp(logits - higher), 0)
+        if SMOOTH:
+            plain += tl.sum(tl.where(live, logits, 0.0), 0)
+        top = higher
+    log_sum = top + tl.log(total)
+    loss = 0.0
+    known = 0.0
+    for s in tl.static_range(SOURCES):
+        label, share = _label(labels_ptr, labels_ptr, shares_ptr, row, s, ignore_index, SOURCES, False)
+        logit = tl.load(row_ptr + label, mask=share != 0, other=0.0).to(tl.float32)
+        loss += kept * share * (log_sum - logit) * (share != 0).to(tl.float32)
+        known += share
+    if SMOOTH:
+        loss += spread * known * (CLASSES * log_sum - plain)
+    tl.store(loss_ptr + row, loss)
+    tl.store(log_sum_ptr + row, log_sum)
+
+
+@triton.jit
+def cross_entropy_gradient_kernel(
+    logits_ptr,
+    row_stride,
+    labels_ptr,
+    shares_ptr,
+    log_sum_ptr,
+    grad_loss_ptr,
+    grad_loss_stride,
+    grad_ptr,
+    kept,
+    spread,
+    ignore_index,
+    CLASSES: tl.constexpr,
+    SOURCES: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
+    """One program writes a block of classes of one row: the row's share of softmax, less its target."""
+    row = tl.program_id(0).to(tl.int64)
+    column = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
+    live = column < CLASSES
+    logits = tl.load(logits_ptr + row * row_stride + column, mask=live, other=-float("inf")).to(tl.float32)
+    target = tl.zeros([BLOCK], tl.float32)
+    known = 0.0
+    for s in tl.static_range(SOURCES):
+        label, share = _label(labels_ptr, labels_ptr, shares_ptr, row, s, ignore_index, SOURCES, False)
+        target += tl.where(column == label, share, 0.0)
+        known += share
+    softmax = tl.exp(logits - tl.load(log_sum_ptr + row))
+    grad = known * softmax - (kept * target + spread * known)
+    grad = grad * tl.load(grad_loss_ptr + row * grad_loss_stride)
+    tl.store(grad_ptr + row * CLASSES + column, grad.to(grad_ptr.dtype.element_ty), mask=live)

@@ -1,0 +1,480 @@
+"""Every kernel equals the reference, bit for bit; on the CPU under Triton's interpreter."""
+
+import os
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+if DEVICE == "cpu":
+    os.environ.setdefault("TRITON_INTERPRET", "1")  # read when the kernels are defined
+fused = pytest.importorskip("mixcollate.kernels.fused", reason="Triton is not installed")
+
+from mixcollate.kernels import reference  # noqa: E402
+from mixcollate.kernels.packed import pack  # noqa: E402
+from mixcollate.plan import MixPlan, identity, select, two_shares  # noqa: E402
+from mixcollate.targets import SoftTarget, mix_targets, soft_cross_entropy  # noqa: E402
+
+INTERPRETED = fused.triton.knobs.runtime.interpret
+if DEVICE == "cpu" and not INTERPRETED:
+    pytest.skip("the kernels were defined without TRITON_INTERPRET=1", allow_module_level=True)
+
+U8, F16, BF16, F32, F64 = torch.uint8, torch.float16, torch.bfloat16, torch.float32, torch.float64
+SIZES = [(1, 3, 1, 1), (2, 3, 4, 16), (3, 1, 7, 5), (7, 3, 3, 5), (2, 4, 1, 33)]
+
+
+@pytest.fixture(autouse=True)
+def small_tiles(monkeypatch):
+    """Tiles of a few pixels, so that small images need several and the last one is partial."""
+    monkeypatch.setattr(fused, "VECTORS", 8)
+
+
+def draw_box(numbers, batch, size):
+    rows, cols = (np.sort(numbers.integers(0, length + 1, (batch, 2)), 1) for length in size)
+    return np.stack([rows[:, 0], cols[:, 0], rows[:, 1], cols[:, 1]], 1).astype(np.int32)
+
+
+def paired(array, partner):
+    """What both images of a pair share: the row of the first."""
+    return array[np.minimum(partner, np.arange(len(partner)))]
+
+
+def draw_plan(rule, shape, numbers):
+    """A plan of one rule; every field differs between images, as far as the rule allows."""
+    batch, channels, *size = shape
+    size = tuple(size)
+    index = np.arange(batch)
+    share = numbers.random(batch, np.float32)
+    share[: batch // 3] = numbers.integers(0, 2, batch // 3)
+    ones, zeros = np.ones(batch, np.float32), np.zeros(batch, np.float32)
+    box = draw_box(numbers, batch, size)
+    flip, roll = index[::-1].copy(), np.roll(index, 1)
+    mixed = {"size": size, "partners": roll[:, None], "shares": two_shares(share)}
+    both = {"size": size, "partners": flip[:, None], "shares": two_shares(paired(share, flip))}
+    width = -(-size[1] // 8)
+    if rule == "nothing":
+        return identity(batch, size)
+    if rule == "mixup":
+        return MixPlan(**both, own_outside=paired(share, flip))
+    if rule == "mixup, roll":
+        return MixPlan(**mixed, own_outside=share)
+    if rule == "cutmix":
+        return MixPlan(**both, own_outside=ones, own_inside=zeros, box=paired(box, flip))
+    if rule == "cutmix, roll":
+        return MixPlan(**mixed, own_outside=ones, own_inside=zeros, box=box)
+    if rule == "both sides of the box":
+        return MixPlan(
+            **both, own_outside=paired(share, flip), own_inside=paired(share[::-1], flip), box=box[:1] + 0 * box
+        )
+    if rule == "bitmap":
+        bitmap = numbers.integers(0, 256, (batch, size[0], width), dtype=np.uint8)
+        return MixPlan(**mixed, own_outside=share, own_inside=share[::-1].copy(), box=box, bitmap=bitmap)
+    if rule == "resized":
+        kind = np.arange(batch, dtype=np.int8) % 3
+        return MixPlan(**mixed, own_outside=ones, own_inside=np.where(index % 2, zeros, share), box=box, resized=kind)
+    if rule == "pieces":
+        return draw_pieces(batch, size, numbers)
+    if rule == "pieces or mixup":
+        plans = [draw_pieces(batch, size, numbers), MixPlan(**mixed, own_outside=share)]
+        return select(numbers.integers(0, 2, batch), plans)
+    return draw_erasing(rule, draw_plan("nothing", shape, numbers), channels, numbers)
+
+
+def draw_pieces(batch, size, numbers):
+    corner = np.stack([numbers.integers(0, length + 1, batch) for length in size], 1).astype(np.int32)
+    shift = np.zeros((batch, 4, 2), np.int32)
+    for axis, length in enumerate(size):
+        edge = corner[:, axis]
+        after = [2, 3] if axis == 0 else [1, 3]
+        for piece in range(4):  # a piece may start anywhere that leaves it within its image
+            begin, extent = (edge, length - edge) if piece in after else (0 * edge, edge)
+            shift[:, piece, axis] = numbers.integers(0, length - extent + 1) - begin
+    partners = np.stack([numbers.permutation(batch) for _ in range(3)], 1)
+    return MixPlan(
+        size=size, partners=partners, shares=np.full((batch, 4), 0.25, np.float32), corner=corner, shift=shift
+    )
+
+
+def draw_erasing(rule, plan, channels, numbers):
+    """``plan``, with something erased."""
+    batch, (height, width) = len(plan), plan.size
+    if rule == "erased boxes":
+        boxes = np.stack([draw_box(numbers, batch, plan.size) for _ in range(2)], 1)
+        fill = numbers.integers(0, 256, (batch, 2, channels)).astype(np.float32)
+        return replace(plan, erase_box=boxes, fill=fill)
+    fill = numbers.integers(0, 256, (batch, 1, 1)).astype(np.float32)
+    if rule in ("grid", "turned grid"):
+        tile = numbers.integers(0, 7, batch)
+        fields = [tile, np.minimum(numbers.integers(0, 4, batch), tile), *numbers.integers(0, 6, (2, batch))]
+        grid = np.stack([*fields, numbers.integers(0, 2, batch)], 1).astype(np.int32)
+        angle = numbers.random(batch) * 7
+        turn = np.stack([np.cos(angle), np.sin(angle)], 1).astype(np.float32)
+        return replace(plan, grid=grid, fill=fill, turn=turn if rule == "turned grid" else None)
+    if rule == "hidden cells":
+        hidden = numbers.integers(0, 256, (batch, height, -(-width // 8)), dtype=np.uint8)
+        cell = numbers.integers(1, 5, batch).astype(np.int32)
+        cell[:1] = 2**30
+        return replace(plan, cell=cell, hidden=hidden * (cell < 2**30)[:, None, None].astype(np.uint8), fill=fill)
+    if rule == "noise":
+        key = numbers.integers(0, 2**32, batch)
+        key[1:2] = 0
+        return replace(draw_erasing("erased boxes", plan, channels, numbers), noise=key)
+    raise ValueError(rule)
+
+
+MIXING = ["nothing", "mixup", "mixup, roll", "cutmix", "cutmix, roll", "both sides of the box", "bitmap", "resized",
+          "pieces", "pieces or mixup"]  # fmt: skip
+ERASING = ["erased boxes", "grid", "turned grid", "hidden cells"]
+
+
+def draw_images(shape, dtype, numbers):
+    values = torch.from_numpy(numbers.integers(0, 256, shape, dtype=np.uint8))
+    if dtype != U8:
+        values = values / 16 - 4 + torch.from_numpy(numbers.random(shape, np.float32))
+    return values.to(DEVICE, dtype)
+
+
+def affine(channels):
+    scale = torch.linspace(0.013, 0.021, channels, device=DEVICE)
+    return {"scale": scale, "bias": torch.linspace(-2.1, -1.7, channels, device=DEVICE)}
+
+
+UNCHANGED = {"scale": None, "bias": None}
+
+
+def expected(images, plan, dtype, numbers):
+    """What the reference makes of it, in the reading of bfloat16 that the interpreter has: it truncates."""
+    truncated = dtype == BF16 and INTERPRETED
+    out = torch.empty_like(images, dtype=F32 if truncated else dtype)
+    reference.mix(images, plan, out, **numbers)
+    return (out.contiguous().view(torch.int32) & -65536).view(F32).to(BF16) if truncated else out
+
+
+def poisoned(images, dtype, memory_format=torch.contiguous_format):
+    """An output that no kernel leaves like this, between two images that none may touch."""
+    padded = torch.empty((len(images) + 2, *images.shape[1:]), dtype=dtype, device=DEVICE, memory_format=memory_format)
+    return padded.fill_(171 if dtype == U8 else float("nan"))
+
+
+def check(images, plan, dtype, numbers, memory_format=torch.contiguous_format):
+    wanted, kept = expected(images, plan, dtype, numbers), images.clone()
+    padded = poisoned(images, dtype, memory_format)
+    fused.mix(images, plan, padded[1:-1], **numbers)
+    assert torch.equal(padded[1:-1], wanted)
+    assert torch.equal(images, kept)
+    guard = torch.stack([padded[0], padded[-1]])
+    assert (guard == 171).all() if dtype == U8 else guard.isnan().all()
+
+
+@pytest.mark.parametrize("rule", MIXING + ERASING)
+@pytest.mark.parametrize(
+    "shape, dtypes",
+    [*((shape, (U8, F32)) for shape in SIZES), *((shape, (F32, F32)) for shape in SIZES), (SIZES[2], (U8, U8))],
+    ids=str,
+)
+def test_equals_the_reference(rule, shape, dtypes):
+    numbers = np.random.default_rng(len(rule))
+    images = draw_images(shape, dtypes[0], numbers)
+    plan = draw_plan(rule, shape, numbers)
+    check(images, plan, dtypes[1], affine(shape[1]) if dtypes[0] != dtypes[1] else UNCHANGED)
+
+
+@pytest.mark.parametrize("rule", ["mixup", "cutmix, roll", "resized", "pieces or mixup", "erased boxes"])
+@pytest.mark.parametrize(
+    "dtypes",
+    [(U8, BF16), (U8, F16), (U8, F64), (F16, F16), (BF16, BF16), (BF16, F32), (F32, BF16), (F64, F64), (F64, F16)],
+    ids=str,
+)
+def test_dtypes(rule, dtypes):
+    numbers = np.random.default_rng(1)
+    shape = (3, 3, 2, 8)
+    images = draw_images(shape, dtypes[0], numbers)
+    check(images, draw_plan(rule, shape, numbers), dtypes[1], affine(3))
+
+
+LAST = torch.channels_last
+
+
+@pytest.mark.parametrize(
+    "rule, channels", [*((rule, 3) for rule in MIXING + ERASING), ("pieces", 4), ("cutmix", 4), ("cutmix, roll", 2)]
+)
+@pytest.mark.parametrize("orders", [("nhwc", "nhwc"), ("nhwc", "nchw"), ("nchw", "nhwc")], ids="->".join)
+def test_channels_last(rule, channels, orders):
+    numbers = np.random.default_rng(2)
+    shape = (3, channels, 3, 6)
+    images = draw_images(shape, U8, numbers)
+    images = images.contiguous(memory_format=LAST) if orders[0] == "nhwc" else images
+    plan = draw_plan(rule, shape, numbers)
+    check(images, plan, F32, affine(channels), LAST if orders[1] == "nhwc" else torch.contiguous_format)
+
+
+def test_channels_last_of_aligned_lines():
+    """Vectors that never cross a row, and images that fill whole tiles."""
+    numbers = np.random.default_rng(3)
+    shape = (3, 3, 4, 8)
+    images = draw_images(shape, U8, numbers).contiguous(memory_format=LAST)
+    for rule in ("cutmix", "cutmix, roll"):
+        plan = draw_erasing("erased boxes", draw_plan(rule, shape, numbers), 3, numbers)
+        for memory_format in (LAST, torch.contiguous_format):
+            check(images, plan, F32, affine(3), memory_format)
+
+
+@pytest.mark.parametrize("rule", ["cutmix", "cutmix, roll", "resized", "pieces", "turned grid"])
+@pytest.mark.parametrize("view", ["every other column", "turned", "one image for all", "odd start"])
+def test_any_strides(rule, view):
+    numbers = np.random.default_rng(4)
+    shape = (2, 3, 5, 8)
+    images = {
+        "every other column": lambda: draw_images((2, 3, 5, 16), F32, numbers)[..., ::2],
+        "turned": lambda: draw_images((2, 3, 8, 5), F32, numbers).mT,
+        "one image for all": lambda: draw_images((1, 3, 5, 8), F32, numbers).expand(2, -1, -1, -1),
+        "odd start": lambda: draw_images((2, 4, 5, 9), F32, numbers)[:, 1:, :, 1:],
+    }[view]()
+    plan = draw_plan(rule, shape, numbers)
+    check(images, plan, F32, UNCHANGED)
+    if view == "one image for all":
+        return
+    wanted = expected(images, plan, F32, UNCHANGED)
+    fused.mix(images, plan, images, **UNCHANGED)
+    assert torch.equal(images, wanted)
+
+
+@pytest.mark.parametrize("rule", MIXING + ERASING)
+@pytest.mark.parametrize("erasing", [None, "erased boxes", "turned grid", "hidden cells"])
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, LAST], ids=["nchw", "nhwc"])
+def test_in_place(rule, erasing, memory_format):
+    if erasing is not None and (rule in ERASING or memory_format == LAST):
+        return
+    numbers = np.random.default_rng(5)
+    shape = (3, 2, 5, 8)
+    plan = draw_plan(rule, shape, numbers)
+    plan = plan if erasing is None else draw_erasing(erasing, plan, 2, numbers)
+    for dtype in (U8, F32) if erasing is None else (F32,):
+        images = draw_images(shape, dtype, numbers).contiguous(memory_format=memory_format)
+        wanted = expected(images, plan, dtype, UNCHANGED)
+        fused.mix(images, plan, images, **UNCHANGED)
+        assert torch.equal(images, wanted)
+
+
+@pytest.mark.parametrize("rule", ["mixup", "mixup, roll", "erased boxes"])
+def test_in_place_normalised(rule):
+    numbers = np.random.default_rng(6)
+    shape = (3, 2, 5, 8)
+    plan, images = draw_plan(rule, shape, numbers), draw_images(shape, F32, numbers)
+    wanted = expected(images, plan, F32, affine(2))
+    fused.mix(images, plan, images, **affine(2))
+    assert torch.equal(images, wanted)
+
+
+@pytest.mark.parametrize("dtype", [U8, F32], ids=str)
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, LAST], ids=["nchw", "nhwc"])
+@pytest.mark.parametrize("rule", ["nothing", "cutmix", "cutmix, roll"])
+def test_noise(rule, dtype, memory_format):
+    """Equal to rounding (2e-6): the logarithm in it is not the same everywhere; integers are equal."""
+    numbers = np.random.default_rng(7)
+    shape = (3, 3, 3, 8)
+    plan = draw_erasing("noise", draw_plan(rule, shape, numbers), 3, numbers)
+    images = draw_images(shape, dtype, numbers).contiguous(memory_format=memory_format)
+    wanted = expected(images, plan, dtype, UNCHANGED)
+    out = torch.empty_like(images)
+    fused.mix(images, plan, out, **UNCHANGED)
+    torch.testing.assert_close(out, wanted, rtol=0, atol=0 if dtype == U8 else 2e-6)
+    fused.mix(images, plan, images, **UNCHANGED)
+    assert torch.equal(images, out)
+
+
+def test_noise_on_grid_and_cells():
+    numbers = np.random.default_rng(8)
+    shape = (4, 2, 3, 8)
+    images = draw_images(shape, U8, numbers)
+    for rule in ("turned grid", "hidden cells"):
+        plan = draw_erasing(rule, draw_plan("nothing", shape, numbers), 2, numbers)
+        plan = replace(plan, noise=np.array([3, 0, 2**32 - 1, 5]))
+        check(images, plan, U8, UNCHANGED)
+
+
+@pytest.mark.filterwarnings("ignore:invalid value encountered:RuntimeWarning")  # NumPy's, from the interpreter
+def test_a_partner_that_is_not_finite_stays_out():
+    """Shares of 1 and 0 copy; nothing of the other image gets in, not even as 0 x infinity."""
+    images = torch.full((2, 1, 4, 8), 3.0, device=DEVICE)
+    images[1] = float("inf")
+    plan = MixPlan(
+        size=(4, 8),
+        partners=np.array([[1], [0]]),
+        shares=two_shares(np.ones(2, np.float32)),
+        own_outside=np.ones(2, np.float32),
+    )
+    for partners in (plan.partners, np.array([[1], [1]])):
+        out = torch.empty_like(images)
+        fused.mix(images, replace(plan, partners=partners), out, **UNCHANGED)
+        assert torch.equal(out, images)
+
+
+def test_in_place_touches_only_the_box():
+    """What lies outside the box is neither read nor written: there it may be anything, even not a number."""
+    images = torch.full((2, 3, 8, 16), float("nan"), device=DEVICE)
+    images[0, :, 2:4, 4:8], images[1, :, 2:4, 4:8] = 1, 2
+    before = images.clone()
+    box = np.tile(np.array([2, 4, 4, 8], np.int32), (2, 1))
+    ones = np.ones(2, np.float32)
+    plan = MixPlan(
+        size=(8, 16),
+        partners=np.array([[1], [0]]),
+        shares=two_shares(ones),
+        own_outside=ones,
+        own_inside=0 * ones,
+        box=box,
+    )
+    packed = pack(plan, DEVICE)
+    fused.mix_packed(images, packed, images, **UNCHANGED)
+    outside = torch.ones(8, 16, dtype=torch.bool, device=DEVICE)
+    outside[2:4, 4:8] = False
+    same = images.view(torch.int32) == before.view(torch.int32)
+    assert same[..., outside].all()
+    assert (images[0, :, 2:4, 4:8] == 2).all()
+    assert (images[1, :, 2:4, 4:8] == 1).all()
+
+
+@pytest.mark.skipif(not INTERPRETED, reason="only the interpreter can choose the order of programs")
+@pytest.mark.parametrize("rule", MIXING + ERASING)
+def test_order_of_programs(rule, monkeypatch):
+    """Last program first: if one read what another writes, in place, the result would change."""
+    from triton.runtime import interpreter
+
+    numbers = np.random.default_rng(9)
+    shape = (3, 2, 5, 8)
+    plan, images = draw_plan(rule, shape, numbers), draw_images(shape, F32, numbers)
+    wanted = expected(images, plan, F32, UNCHANGED)
+    builder, number = interpreter.interpreter_builder, interpreter.interpreter_builder.set_grid_idx
+    last_first = lambda *at: number(*(length - 1 - one for length, one in zip(builder.grid_dim, at, strict=True)))  # noqa: E731
+    monkeypatch.setattr(builder, "set_grid_idx", last_first)
+    fused.mix(images, plan, images, **UNCHANGED)
+    assert torch.equal(images, wanted)
+
+
+def boxes_of(batch, box):
+    """CutMix of neighbours, with the same box everywhere."""
+    ones = np.ones(batch, np.float32)
+    partners = np.arange(batch)[:, None] ^ 1
+    box = np.tile(np.array(box, np.int32), (batch, 1))
+    return MixPlan(
+        size=(5, 8), partners=partners, shares=two_shares(ones), own_outside=ones, own_inside=0 * ones, box=box
+    )
+
+
+@pytest.mark.parametrize("row", range(5))
+def test_in_place_finds_a_box_of_one_row(row):
+    """Also in the first and the last row of a tile, which is passed over if nothing changes in it."""
+    images = draw_images((2, 1, 5, 8), F32, np.random.default_rng(13))
+    wanted = expected(images, boxes_of(2, [row, 2, row + 1, 3]), F32, UNCHANGED)
+    fused.mix(images, boxes_of(2, [row, 2, row + 1, 3]), images, **UNCHANGED)
+    assert torch.equal(images, wanted)
+
+
+def test_halves_are_rounded_to_even():
+    images = torch.arange(256, dtype=U8, device=DEVICE).repeat(2, 1).view(2, 1, 16, 16)
+    images[1] = 7
+    half = np.full(2, 0.5, np.float32)
+    plan = MixPlan(size=(16, 16), partners=np.array([[1], [0]]), shares=two_shares(half), own_outside=half)
+    check(images, plan, U8, UNCHANGED)
+
+
+@pytest.mark.skipif(not INTERPRETED, reason="a compiled kernel keeps the limit that it was compiled with")
+def test_more_programs_than_one_axis_holds(monkeypatch):
+    monkeypatch.setattr(fused, "GRID_LIMIT", 1)
+    monkeypatch.setattr(fused, "_GRID_LIMIT", fused.tl.constexpr(1))
+    numbers = np.random.default_rng(14)
+    shape = (2, 2, 8, 18)  # 2 tiles of 2 channels
+    plan = draw_erasing("noise", draw_plan("cutmix", shape, numbers), 2, numbers)
+    plan.erase_box[0] = (0, 0, 8, 18)
+    check(draw_images(shape, U8, numbers), plan, U8, UNCHANGED)
+
+
+def test_no_images():
+    images = torch.empty(0, 3, 4, 4, device=DEVICE)
+    fused.mix(images, identity(0, (4, 4)), images, **UNCHANGED)
+    assert images.shape == (0, 3, 4, 4)
+
+
+def test_an_image_of_too_many_elements_is_refused():
+    images = torch.empty(1, 1, 1, 2**30 + 1, device="meta")
+    with pytest.raises(ValueError, match=r"an image must span at most 2\*\*30 elements .* got 1073741825"):
+        fused.mix(images, identity(1, images.shape[2:]), images, **UNCHANGED)
+
+
+def draw_target(batch, classes, sources, numbers):
+    labels = torch.from_numpy(numbers.integers(0, classes, (batch, sources)))
+    labels[::3, -1] = labels[::3, 0]  # the same class twice
+    labels[1::3, 0] = -100  # no class
+    shares = torch.from_numpy(numbers.dirichlet(np.ones(sources), batch).astype(np.float32))
+    return SoftTarget(labels.to(DEVICE), shares.to(DEVICE))
+
+
+@pytest.mark.parametrize("batch, classes, sources", [(0, 3, 2), (1, 1, 1), (5, 7, 2), (3, 1030, 4)])
+@pytest.mark.parametrize("label_smoothing", [0.0, 0.1])
+def test_soft_targets(batch, classes, sources, label_smoothing):
+    """Equal; with smoothing to 1e-7, because the sum of a row is another order of additions."""
+    target = draw_target(batch, classes, sources, np.random.default_rng(10))
+    wanted = target.dense(classes, label_smoothing=label_smoothing)
+    options = {"num_classes": classes, "label_smoothing": label_smoothing}
+    made = fused.soft_targets(target.labels, None, target.shares, **options)
+    torch.testing.assert_close(made, wanted, rtol=0, atol=1e-7 if label_smoothing else 0)
+
+
+@pytest.mark.parametrize("rule", ["mixup", "mixup, roll", "pieces"])
+def test_soft_targets_of_a_plan(rule):
+    numbers = np.random.default_rng(11)
+    plan = draw_plan(rule, (5, 1, 4, 4), numbers)
+    labels = torch.tensor([2, 0, 2, -100, 5], device=DEVICE)
+    wanted = mix_targets(labels, plan, num_classes=6)
+    packed = pack(plan, DEVICE)
+    for partners, shares in [
+        (torch.from_numpy(plan.partners).to(DEVICE), torch.from_numpy(plan.shares).to(DEVICE)),
+        (packed.partners, packed.shares),
+    ]:
+        assert torch.equal(fused.soft_targets(labels, partners, shares, num_classes=6), wanted)
+
+
+@pytest.mark.parametrize("batch, classes, sources", [(0, 3, 2), (1, 1, 1), (5, 7, 2), (2, 8195, 4)])
+@pytest.mark.parametrize("label_smoothing", [0.0, 0.1])
+@pytest.mark.parametrize("dtype", [F32, F16, BF16], ids=str)
+def test_soft_cross_entropy(batch, classes, sources, label_smoothing, dtype):
+    """Against plain torch in float64, on the same rounded logits; the gradient is rounded to their dtype."""
+    numbers = np.random.default_rng(12)
+    target = draw_target(batch, classes, sources, numbers)
+    logits = torch.from_numpy(4 * numbers.standard_normal((batch, classes + 3)).astype(np.float32)).to(DEVICE, dtype)
+    exact = logits[:, :classes].double().requires_grad_()
+    wide = logits[:, :classes].requires_grad_()  # rows that do not follow each other in memory
+    options = {"label_smoothing": label_smoothing}
+    wanted = soft_cross_entropy(exact, target, reduction="none", **options)
+    loss = fused.soft_cross_entropy(wide, *target, **options)
+    torch.testing.assert_close(loss.double(), wanted, rtol=2e-6, atol=2e-6)
+    for weigh in (torch.sum, lambda rows: (rows * torch.linspace(-1, 2, batch, device=DEVICE)).sum()):
+        (grad,) = torch.autograd.grad(weigh(loss), wide, retain_graph=True)
+        (wanted_grad,) = torch.autograd.grad(weigh(wanted), exact, retain_graph=True)
+        assert grad.dtype == dtype
+        tolerance = {F32: 1e-6, F16: 1e-3, BF16: 2**-7}[dtype]
+        torch.testing.assert_close(grad.double(), wanted_grad, rtol=tolerance, atol=1e-6)
+
+
+def test_soft_cross_entropy_is_stable():
+    """Large logits neither overflow nor lose the small ones, and a row without a label costs nothing."""
+    logits = torch.tensor([[1e4, -1e4, 0.0], [-1e4, -1e4, -1e4], [3.0, 2.0, 1.0]], device=DEVICE, requires_grad=True)
+    labels = torch.tensor([[0, 1], [2, 2], [-100, -100]], device=DEVICE)
+    shares = torch.tensor([[0.5, 0.5]] * 3, device=DEVICE)
+    loss = fused.soft_cross_entropy(logits, labels, shares)
+    torch.testing.assert_close(loss, torch.tensor([1e4, 1.098612, 0], device=DEVICE), rtol=1e-5, atol=1e-3)
+    loss.sum().backward()
+    assert (logits.grad[2] == 0).all()
+    assert logits.grad.isfinite().all()
+
+
+def test_soft_cross_entropy_of_classes_ruled_out():
+    """Logits of minus infinity, even a whole block of them."""
+    logits = torch.full((1, 8200), -float("inf"), device=DEVICE)
+    logits[0, -2:] = torch.tensor([1.0, 2.0])
+    labels, shares = torch.tensor([[8198, 8199]], device=DEVICE), torch.tensor([[0.25, 0.75]], device=DEVICE)
+    wanted = soft_cross_entropy(logits[:, -2:], SoftTarget(labels - 8198, shares), reduction="none")
+    torch.testing.assert_close(fused.soft_cross_entropy(logits, labels, shares), wanted)

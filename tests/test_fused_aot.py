@@ -1,0 +1,302 @@
+"""Do the kernels compile for an H200 into what was meant: no spills, 16-byte accesses, few registers?
+
+Compiles for sm_90 with Triton's own assembler; needs no GPU. ``python tests/test_fused_aot.py`` prints the table.
+"""
+
+import collections
+import json
+import os
+import re
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+import torch
+
+from mixcollate.plan import MixPlan
+
+B, H, W = 8, 224, 224
+
+
+class Kernel(NamedTuple):
+    """What became of a kernel: registers, spills, how often it loads and stores how many bytes at a time, and machine
+    instructions per output element.
+    """
+
+    registers: int
+    spills: int
+    loads: dict[str, int]
+    stores: dict[str, int]
+    instructions: float
+
+    def __str__(self) -> str:
+        moves = [" ".join(f"{width} x{n}" for width, n in which.items()) for which in (self.loads, self.stores)]
+        return f"{self.registers:9} {self.spills:6} {self.instructions:9.1f}  {' / '.join(moves)}"
+
+
+def compile_for_h200(kernel, arguments, constants, elements, warps):
+    """Compile as a launch with these arguments would, and read the machine code."""
+    import triton
+    from triton.backends.compiler import GPUTarget
+    from triton.compiler import ASTSource
+
+    signature, constexprs, attributes = {}, {}, {}
+    for place, (name, value) in enumerate(zip(kernel.arg_names, [*arguments, *constants], strict=True)):
+        if place >= len(arguments) or (isinstance(value, int) and value == 1):
+            signature[name] = "constexpr"
+            constexprs[(place,)] = value
+        else:
+            signature[name] = value if isinstance(value, str) else "i32"
+            if isinstance(value, str) or value % 16 == 0:
+                attributes[(place,)] = [["tt.divisibility", 16]]
+    source = ASTSource(fn=kernel, signature=signature, constexprs=constexprs, attrs=attributes)
+    options = {"num_warps": warps, "enable_fp_fusion": False}
+    compiled = triton.compile(source, target=GPUTarget("cuda", 90, 32), options=options)
+    return _read(compiled, elements / (32 * warps))
+
+
+def _read(compiled, elements):
+    import triton
+
+    tools = Path(triton.__file__).parent / "backends/nvidia/bin"
+    with tempfile.NamedTemporaryFile(suffix=".cubin") as cubin:
+        cubin.write(compiled.asm["cubin"])
+        cubin.flush()
+        run = {"capture_output": True, "text": True, "check": True}
+        machine = subprocess.run([tools / "nvdisasm", "-c", cubin.name], **run).stdout
+        usage = subprocess.run([tools / "cuobjdump", "-res-usage", cubin.name], **run)
+    registers = re.search(r"REG:(\d+)", usage.stdout + usage.stderr)
+    names = re.findall(r"^\s+(?:/\*[0-9a-f]+\*/\s+)?(?:@!?U?P\w+\s+)?([A-Z][A-Z0-9_.]*)\b", machine, re.MULTILINE)
+    real = [name for name in names if name.split(".")[0] not in ("NOP", "BRA", "EXIT")]
+    moves = re.findall(r"\b(ld|st)\.global(?:\.\w+)*?((?:\.v\d)?)\.b(\d+)", compiled.asm["ptx"])
+    widths = collections.Counter((kind, int(vector[2:] or 1) * int(bits) // 8) for kind, vector, bits in moves)
+    return Kernel(
+        registers=int(registers[1]),
+        spills=sum(name.startswith(("LDL", "STL")) for name in names),
+        loads={f"{width}B": widths[kind, width] for kind, width in sorted(widths) if kind == "ld" and width > 4},
+        stores={f"{width}B": widths[kind, width] for kind, width in sorted(widths) if kind == "st"},
+        instructions=len(real) / elements,
+    )
+
+
+def plans():
+    """One plan of each kind, for 8 images of 224 x 224."""
+    ones, zeros = np.ones(B, np.float32), np.zeros(B, np.float32)
+    flip, roll = np.arange(B)[::-1, None].copy(), np.roll(np.arange(B), 1)[:, None]
+    shares = np.full((B, 2), 0.5, np.float32)
+    box = np.tile(np.array([10, 20, 100, 120], np.int32), (B, 1))
+    fill = np.zeros((B, 1, 3), np.float32)
+    mixed = {"size": (H, W), "partners": flip, "shares": shares, "own_outside": ones}
+    boxed = {**mixed, "own_inside": zeros, "box": box}
+    alone = {"size": (H, W), "partners": np.empty((B, 0), np.int64), "shares": np.ones((B, 1), np.float32)}
+    four = {**alone, "partners": np.tile(roll, (1, 3)), "shares": np.full((B, 4), 0.25, np.float32)}
+    grid = np.tile(np.array([96, 40, 3, 5, 0], np.int32), (B, 1))
+    return {
+        "mixup": MixPlan(**mixed),
+        "cutmix": MixPlan(**boxed),
+        "cutmix+erase": MixPlan(**boxed, erase_box=box[:, None], fill=fill),
+        "cutmix, roll": MixPlan(**{**boxed, "partners": roll}),
+        "cutmix+erase, roll": MixPlan(**{**boxed, "partners": roll}, erase_box=box[:, None], fill=fill),
+        "resizemix": MixPlan(**boxed, resized=np.full(B, 2, np.int8)),
+        "fmix": MixPlan(**boxed, bitmap=np.zeros((B, H, W // 8), np.uint8)),
+        "ricap": MixPlan(**four, corner=box[:, :2], shift=np.zeros((B, 4, 2), np.int32)),
+        "erase": MixPlan(**alone, erase_box=box[:, None], fill=fill),
+        "noise": MixPlan(**alone, erase_box=box[:, None], fill=fill, noise=np.ones(B, np.int64)),
+        "gridmask": MixPlan(**alone, grid=grid, turn=np.tile(np.float32([0.6, 0.8]), (B, 1)), fill=fill),
+        "hide": MixPlan(**alone, cell=np.full(B, 16, np.int32), hidden=np.zeros((B, 14, 2), np.uint8), fill=fill),
+        "nothing": MixPlan(**alone),
+    }
+
+
+TYPES = {torch.uint8: "u8", torch.float16: "fp16", torch.bfloat16: "bf16", torch.float32: "fp32"}
+
+
+def compile_mix(plan, source, target, *, read="nchw", write="nchw", size=(H, W), in_place=False, noise=False):
+    """The kernel that ``mix`` would launch for one batch; images on ``meta`` have shapes and strides, no memory."""
+    from mixcollate.kernels import fused, packed
+
+    formats = {"nchw": torch.contiguous_format, "nhwc": torch.channels_last}
+    images = torch.empty(B, 3, *size, dtype=source, device="meta").to(memory_format=formats[read])
+    out = torch.empty(B, 3, *size, dtype=target, device="meta").to(memory_format=formats[write])
+    layout = packed.pack(plan, "cpu").layout
+    normalise = source == torch.uint8 and target != torch.uint8
+    shape = fused._geometry(images, out, layout.row, in_place=in_place, normalise=normalise)
+    words = shape.read == "words"
+    strides = [images.stride(0) // (4 if words else 1), *images.stride()[1:], *out.stride()]
+    pointers = ["*i32" if words else f"*{TYPES[source]}", f"*{TYPES[target]}", "*i32", "*fp32", "*fp32"]
+    elements = shape.vectors * shape.vec * shape.group * layout.row.images
+    kernel, arguments = fused.mix_kernel, [*pointers, *strides]
+    if noise:
+        kernel, arguments = fused.noise_kernel, [pointers[1], "*i32", *out.stride()]
+        elements = shape.vectors * shape.vec * shape.channels
+    return compile_for_h200(kernel, arguments, [layout.row, shape], elements, fused._warps(shape.vectors))
+
+
+U8, BF16, F32 = torch.uint8, torch.bfloat16, torch.float32
+CASES = {
+    "pair u8 -> bf16, mixup": ("mixup", U8, BF16, {}),
+    "pair u8 -> bf16, cutmix": ("cutmix", U8, BF16, {}),
+    "pair u8 -> bf16, cutmix + erase": ("cutmix+erase", U8, BF16, {}),
+    "pair u8 -> fp32, cutmix": ("cutmix", U8, F32, {}),
+    "pair u8 -> u8, mixup": ("mixup", U8, U8, {}),
+    "in place fp32, mixup": ("mixup", F32, F32, {"in_place": True}),
+    "in place bf16, mixup": ("mixup", BF16, BF16, {"in_place": True}),
+    "in place fp32, cutmix": ("cutmix", F32, F32, {"in_place": True}),
+    "in place bf16, cutmix + erase": ("cutmix+erase", BF16, BF16, {"in_place": True}),
+    "in place fp32, erase": ("erase", F32, F32, {"in_place": True}),
+    "any partner u8 -> bf16, cutmix": ("cutmix, roll", U8, BF16, {}),
+    "any partner u8 -> bf16, cutmix + erase": ("cutmix+erase, roll", U8, BF16, {}),
+    "u8 -> bf16, resizemix": ("resizemix", U8, BF16, {}),
+    "u8 -> bf16, fmix": ("fmix", U8, BF16, {}),
+    "u8 -> bf16, ricap": ("ricap", U8, BF16, {}),
+    "u8 -> bf16, gridmask": ("gridmask", U8, BF16, {}),
+    "u8 -> bf16, hide and seek": ("hide", U8, BF16, {}),
+    "u8 -> bf16, normalise only": ("nothing", U8, BF16, {}),
+    "pair nhwc u8 -> nhwc bf16, cutmix": ("cutmix", U8, BF16, {"read": "nhwc", "write": "nhwc"}),
+    "pair nhwc u8 -> nhwc bf16, cutmix + erase": ("cutmix+erase", U8, BF16, {"read": "nhwc", "write": "nhwc"}),
+    "any partner nhwc u8 -> nhwc bf16": ("cutmix, roll", U8, BF16, {"read": "nhwc", "write": "nhwc"}),
+    "pair nhwc u8 -> nchw bf16, cutmix": ("cutmix", U8, BF16, {"read": "nhwc"}),
+    "pair nchw u8 -> nhwc bf16, cutmix": ("cutmix", U8, BF16, {"write": "nhwc"}),
+    "noise bf16": ("noise", BF16, BF16, {"in_place": True, "noise": True}),
+}
+
+
+def compile_target(kernel, dtype):
+    """The kernels of soft targets and their loss, for 1000 classes and two labels a row."""
+    from mixcollate.kernels import fused
+
+    labels, numbers = ["*i64", "*fp32"], ["fp32", "fp32", "i32"]
+    if kernel == "dense":
+        arguments = ["*i64", "*i32", "*fp32", "*fp32", *numbers]
+        return compile_for_h200(fused.soft_targets_kernel, arguments, [1000, 2, True, True, 1024], 1024, 4)
+    if kernel == "loss":
+        arguments = [f"*{TYPES[dtype]}", 1024, *labels, "*fp32", "*fp32", *numbers]
+        block, warps = fused._row_block(21841)
+        return compile_for_h200(fused.cross_entropy_kernel, arguments, [21841, 2, True, block], block, warps)
+    arguments = [f"*{TYPES[dtype]}", 1024, *labels, "*fp32", "*fp32", 1, f"*{TYPES[dtype]}", *numbers]
+    return compile_for_h200(fused.cross_entropy_gradient_kernel, arguments, [1000, 2, 1024], 1024, 4)
+
+
+TARGETS = {
+    "soft targets": ("dense", F32),
+    "soft cross-entropy, 21841 classes bf16": ("loss", BF16),
+    "its gradient, 1000 classes bf16": ("gradient", BF16),
+}
+
+
+def compile_case(name):
+    if name in TARGETS:
+        return compile_target(*TARGETS[name])
+    plan, source, target, options = CASES[name]
+    return compile_mix(plans()[plan], source, target, **options)
+
+
+@pytest.fixture(scope="module")
+def kernels():
+    """All kernels, compiled by a process of its own: in this one Triton may be interpreting."""
+    pytest.importorskip("triton")
+    environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
+    command = [sys.executable, "-W", "ignore", __file__, "--json"]
+    run = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stderr
+    compiled = {name: Kernel(**fields) for name, fields in json.loads(run.stdout).items()}
+    print(table(compiled))
+    return compiled
+
+
+@pytest.mark.parametrize("name", [*CASES, *TARGETS])
+def test_nothing_spills(kernels, name):
+    assert kernels[name].spills == 0
+
+
+@pytest.mark.parametrize("name", [name for name in CASES if name.startswith(("pair", "in place", "any"))])
+def test_registers(kernels, name):
+    """64 let half the threads of a multiprocessor run. What erases both images of a pair may take 96: five programs of
+    128 threads with 48 bytes each on their way are 30 KB, and 26 KB hide the memory's latency.
+    """
+    apart = "nchw u8 -> nhwc" in name
+    assert kernels[name].registers <= (96 if "cutmix + erase" in name or apart else 64)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_stores_are_16_bytes_wide(kernels, name):
+    """Except where neighbours in the input do not stay neighbours, and in noise, which few pixels get."""
+    widths = {
+        "pair nhwc u8 -> nchw bf16, cutmix": {"8B"},
+        "pair nchw u8 -> nhwc bf16, cutmix": {"2B"},
+        "noise bf16": {"2B"},
+    }
+    assert set(kernels[name].stores) == widths.get(name, {"16B"})
+
+
+def test_loads_are_as_wide_as_the_tile(kernels):
+    """8 bytes of uint8 become 16 of bfloat16; what is already in the output's type comes 16 at a time."""
+    assert kernels["pair u8 -> bf16, cutmix"].loads["8B"] == 6
+    assert kernels["in place fp32, cutmix"].loads["16B"] == 6
+    assert kernels["any partner u8 -> bf16, cutmix"].loads["8B"] == 6
+    assert kernels["pair nhwc u8 -> nhwc bf16, cutmix"].loads["8B"] == 4
+
+
+def test_instructions(kernels):
+    """At 3 bytes an element an H200 has time for 20 instructions a thread before they, not memory, set the pace."""
+    for name, kernel in kernels.items():
+        if name.startswith("pair") and "-> nhwc" not in name:
+            assert kernel.instructions <= 15, name
+
+
+def launch_without_gpu():
+    """Take every launch up to the driver: arguments are bound, specialised, and compiled for an absent H200."""
+    import triton
+    from triton.backends.compiler import GPUTarget
+
+    from mixcollate.kernels import fused, packed
+
+    class Driver:
+        get_current_target = staticmethod(lambda: GPUTarget("cuda", 90, 32))
+        get_current_device = staticmethod(lambda: 0)
+        get_current_stream = staticmethod(lambda device: 0)
+
+    triton.runtime.driver.set_active(Driver())
+    compiled = []
+    for name in ("mix", "noise", "soft_targets", "cross_entropy", "cross_entropy_gradient"):
+        kernel = getattr(fused, f"{name}_kernel")
+        launch = kernel.run
+        kernel.run = lambda *args, launch=launch, **options: compiled.append(
+            launch(*args, **{**options, "warmup": True})
+        )
+    images = torch.zeros(B, 3, H, W, dtype=U8)
+    for plan in plans().values():
+        out = torch.empty(B, 3, H, W, dtype=BF16)
+        fused.mix_packed(images, packed.pack(plan, "cpu"), out, scale=torch.ones(3), bias=torch.ones(3))
+    labels, shares = torch.zeros(4, 2, dtype=torch.int64), torch.ones(4, 2)
+    fused.soft_targets(labels, None, shares, num_classes=10)
+    fused.soft_cross_entropy(torch.zeros(4, 1000, requires_grad=True), labels, shares).sum().backward()
+    return len(compiled)
+
+
+def test_launches():
+    """What the interpreter skips and compiling ahead of time goes around."""
+    code = "import test_fused_aot; assert test_fused_aot.launch_without_gpu() == 17"
+    environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
+    environment["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).parent), *sys.path])
+    subprocess.run([sys.executable, "-W", "error", "-c", code], env=environment, check=True)
+
+
+def table(compiled):
+    import triton
+
+    head = f"{f'sm_90, {H} x {W}, triton {triton.__version__}':42} registers spills SASS/elem  loads / stores"
+    return "\n".join([head, *(f"{name:42} {kernel}" for name, kernel in compiled.items())])
+
+
+if __name__ == "__main__":
+    compiled = {name: compile_case(name) for name in [*CASES, *TARGETS]}
+    print(
+        json.dumps({name: kernel._asdict() for name, kernel in compiled.items()})
+        if "--json" in sys.argv
+        else table(compiled)
+    )

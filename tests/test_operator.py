@@ -1,0 +1,261 @@
+"""The packed plan, and the operator that torch.compile sees."""
+
+import subprocess
+import sys
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from mixcollate.kernels import mix
+from mixcollate.kernels.packed import PackedPlan, layout_from_key, pack
+from mixcollate.plan import PARTS, MixPlan, chain, identity, two_shares
+
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+BATCH, SIZE = 4, (6, 10)
+MEAN, STD = (0.4, 0.5, 0.6), (0.2, 0.25, 0.3)
+
+
+def mixup(partner, own):
+    own = np.asarray(own, np.float32)
+    return MixPlan(size=SIZE, partners=np.asarray(partner)[:, None], shares=two_shares(own), own_outside=own)
+
+
+def pairs(share=0.25):
+    return mixup([1, 0, 3, 2], [share, share, 0.5, 0.5])
+
+
+def full():
+    """A plan with every part in it, mixed in one pass and erased in two."""
+    numbers = np.random.default_rng(0)
+    batch = mixup([1, 2, 3, 0], [0.1, 0.2, 0.3, 1.0])
+    first = replace(
+        batch,
+        partners=np.array([[1, 2, 3], [2, 3, 0], [0, 0, 0], [3, 3, 3]]),
+        shares=np.full((BATCH, 4), 0.25, np.float32),
+        own_inside=np.float32([0, 0.5, 1, 0]),
+        box=np.int32([[0, 0, 3, 4], [1, 1, 2, 2], [0, 0, 0, 0], [2, 3, 6, 10]]),
+        bitmap=numbers.integers(0, 256, (BATCH, 6, 2), dtype=np.uint8),
+        resized=np.int8([0, 1, 2, 0]),
+        corner=np.int32([[3, 4], [0, 0], [6, 10], [2, 2]]),
+        shift=np.zeros((BATCH, 4, 2), np.int32),
+    )
+    return chain(first, erasing())
+
+
+def erasing():
+    numbers = np.random.default_rng(1)
+    return replace(
+        identity(BATCH, SIZE),
+        erase_box=np.int32([[[0, 0, 2, 2]], [[1, 1, 3, 3]], [[0, 0, 0, 0]], [[2, 2, 6, 10]]]),
+        grid=np.int32([[4, 2, 1, 1, 0], [0, 0, 0, 0, 0], [3, 1, 0, 2, 1], [5, 5, 0, 0, 0]]),
+        turn=np.float32([[1, 0], [0, 1], [0.6, 0.8], [1, 0]]),
+        cell=np.int32([2, 3, 2**30, 5]),
+        hidden=numbers.integers(0, 256, (BATCH, 3, 1), dtype=np.uint8),
+        fill=np.float32([[[1, 2, 3]]] * BATCH),
+        noise=np.array([0, 1, 2**32 - 1, 0]),
+    )
+
+
+def assert_same(one, other):
+    assert (one.size, one.fill_mean) == (other.size, other.fill_mean)
+    for name in ["partners", "shares", *PARTS]:
+        a, b = getattr(one, name), getattr(other, name)
+        if a is None or b is None:
+            assert a is b, name
+        else:
+            assert a.dtype == b.dtype, name
+            np.testing.assert_array_equal(a, b, name)
+    assert (one.then is None) == (other.then is None)
+    if one.then is not None:
+        assert_same(one.then, other.then)
+
+
+PLANS = {
+    "identity": lambda: identity(BATCH, SIZE),
+    "pairs": pairs,
+    "odd": lambda: mixup([2, 1, 0], [0.5, 1, 0.5]),
+    "roll": lambda: mixup([3, 0, 1, 2], [0.1, 0.2, 0.3, 0.4]),
+    "full": full,
+    "erasing": erasing,
+    "pairs, erased": lambda: chain(pairs(), erasing()),
+    "three passes": lambda: chain(chain(pairs(), erasing()), chain(pairs(0.75), pairs())),
+    "none": lambda: identity(0, SIZE),
+}
+
+
+@pytest.mark.parametrize("plan", PLANS)
+def test_unpacking_gives_the_plan_back(plan):
+    plan = PLANS[plan]()
+    packed = pack(plan, DEVICE)
+    assert_same(packed.unpack(), plan)
+    assert_same(PackedPlan(packed.words, layout_from_key(packed.key)).unpack(), plan)
+
+
+@pytest.mark.parametrize("plan", PLANS)
+def test_labels_find_their_partners_and_shares(plan):
+    plan = PLANS[plan]()
+    packed = pack(plan, DEVICE)
+    while plan is not None:
+        np.testing.assert_array_equal(packed.partners.cpu(), plan.partners)
+        np.testing.assert_array_equal(packed.shares.cpu(), plan.shares)
+        plan, packed = plan.then, packed.then
+    assert packed is None
+
+
+def test_pairs_take_one_row():
+    assert pack(pairs(), "cpu").layout.rows == 2
+    assert pack(PLANS["odd"](), "cpu").layout.rows == 2
+    assert pack(PLANS["roll"](), "cpu").layout.rows == 4
+
+
+def test_copy_replaces_the_numbers_in_place():
+    packed = pack(pairs(0.25), DEVICE)
+    address = packed.words.data_ptr()
+    later = mixup([2, 3, 0, 1], [0.75, 0.5, 0.75, 0.5])
+    assert_same(packed.copy_(later).unpack(), later)
+    assert packed.words.data_ptr() == address
+
+
+def test_copy_of_a_plan_with_less_in_it():
+    packed = pack(chain(pairs(), erasing()), DEVICE)
+    packed.copy_(pairs(0.5))
+    images = torch.rand(BATCH, 3, *SIZE, device=DEVICE)
+    torch.testing.assert_close(mix(images, packed), mix(images, pairs(0.5)), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize(
+    "plan, message",
+    [
+        (lambda: mixup([1, 0], [0.5, 0.5]), r"plan must have the \(batch, size, partners, fill_mean\) \(4, .* got \(2"),
+        (lambda: mixup([1, 2, 3, 0], [0.5] * 4), "plan must make 2 mutual pairs"),
+        (lambda: mixup([0, 1, 2, 3], [0.5] * 4), "plan must make 2 mutual pairs"),
+        (lambda: replace(pairs(), box=np.zeros((4, 4), np.int32)), "plan has a part 'box' that the packed plan has no"),
+        (lambda: chain(pairs(), pairs()), "plan must have as many passes as the packed plan"),
+        (lambda: mixup([1, 0, 3, 4], [0.5] * 4), r"plan.partners must be in 0 … 3, got 0 … 4"),
+    ],
+)
+def test_copy_of_a_plan_without_room_is_refused(plan, message):
+    packed = pack(pairs(), DEVICE)
+    before = packed.words.clone()
+    with pytest.raises(ValueError, match=message):
+        packed.copy_(plan())
+    assert torch.equal(packed.words, before)
+
+
+def test_copy_of_more_boxes_is_refused():
+    packed = pack(erasing(), DEVICE)
+    more = replace(erasing(), erase_box=np.zeros((BATCH, 2, 4), np.int32), fill=np.zeros((BATCH, 2, 3), np.float32))
+    with pytest.raises(ValueError, match=r"plan.erase_box must fit the packed plan's \(4, 1, 4\), got \(4, 2, 4\)"):
+        packed.copy_(more)
+
+
+def test_a_partner_outside_the_batch_is_refused():
+    with pytest.raises(ValueError, match=r"plan.partners must be in 0 … 3, got -1 … 2"):
+        pack(mixup([1, 0, -1, 2], [0.5] * 4), DEVICE)
+
+
+@pytest.mark.parametrize("plan", ["identity", "pairs", "roll", "erasing", "pairs, erased", "three passes"])
+def test_mix_takes_a_packed_plan(plan):
+    plan = PLANS[plan]()
+    images = torch.randint(0, 256, (BATCH, 3, *SIZE), dtype=torch.uint8, device=DEVICE)
+    packed = pack(plan, DEVICE)
+    torch.testing.assert_close(mix(images, packed), mix(images, plan), rtol=0, atol=0)
+    wanted = mix(images, plan, mean=MEAN, std=STD)
+    torch.testing.assert_close(mix(images, packed, mean=MEAN, std=STD), wanted, rtol=0, atol=0)
+    assert mix(images, packed, out=images) is images
+
+
+def test_a_packed_plan_is_checked_like_a_plan():
+    images = torch.zeros(BATCH, 3, 5, 10, device=DEVICE)
+    with pytest.raises(ValueError, match=r"\(height, width\) \(6, 10\)"):
+        mix(images, pack(erasing(), DEVICE))
+    with pytest.raises(ValueError, match="one row for each of the plan's 4"):
+        mix(images[:2], pack(pairs(), DEVICE))
+    with pytest.raises(ValueError, match="fill must have 1 or 2 channels, got 3"):
+        mix(torch.zeros(BATCH, 2, *SIZE, device=DEVICE), pack(erasing(), DEVICE))
+    mean = replace(erasing(), fill_mean=True)
+    with pytest.raises(ValueError, match="fill='mean' needs mean"):
+        mix(torch.zeros(BATCH, 3, *SIZE, device=DEVICE), pack(mean, DEVICE))
+    with pytest.raises(ValueError, match=r"plan must be on .*, got meta"):
+        mix(images, pack(pairs(), "meta"))
+
+
+def arguments(plan, dtype=None):
+    packed = pack(plan, DEVICE)
+    return packed.words, packed.key, list(MEAN), list(STD), dtype, torch.channels_last, "auto"
+
+
+@pytest.mark.parametrize("plan", ["pairs", "roll", "pairs, erased"])
+def test_opcheck(plan):
+    plan = PLANS[plan]()
+    images = torch.randint(0, 256, (BATCH, 3, *SIZE), dtype=torch.uint8, device=DEVICE)
+    floats = torch.rand(BATCH, 3, *SIZE, device=DEVICE).contiguous(memory_format=torch.channels_last)
+    torch.library.opcheck(torch.ops.mixcollate.mix, (images, *arguments(plan)))
+    torch.library.opcheck(torch.ops.mixcollate.mix, (images, *arguments(plan, torch.float16)))
+    torch.library.opcheck(torch.ops.mixcollate.mix_, (floats, None, *arguments(plan)))
+    torch.library.opcheck(torch.ops.mixcollate.mix_, (floats, images, *arguments(plan)))
+
+
+@pytest.mark.filterwarnings("ignore:.torch.jit.script_method. is deprecated:DeprecationWarning")  # inductor's of 2.11
+@pytest.mark.parametrize("backend", ["aot_eager", "inductor"])
+def test_compiles_in_one_graph(backend):
+    """Out of place, into ``out``, and in place; and another plan of the same layout is no other program."""
+    torch._dynamo.reset()
+    images = torch.randint(0, 256, (BATCH, 3, *SIZE), dtype=torch.uint8, device=DEVICE)
+
+    def step(images, out, plan):
+        made = mix(images, plan, mean=MEAN, std=STD, dtype=torch.float16) * 2
+        mix(images, plan, mean=MEAN, std=STD, out=out)
+        mix(out, plan, mean=MEAN, out=out)
+        return made.float().mean((2, 3)), out.sum() + 1
+
+    compiled = torch.compile(step, fullgraph=True, backend=backend)
+    out, wanted = torch.zeros(2, BATCH, 3, *SIZE, device=DEVICE)
+    packed = pack(chain(pairs(), erasing()), DEVICE)
+    torch.testing.assert_close(compiled(images, out, packed), step(images, wanted, packed))
+    assert torch.equal(out, wanted)
+    packed.copy_(chain(mixup([3, 2, 1, 0], [0.9, 0.5, 0.5, 0.9]), erasing()))
+    with torch._dynamo.config.patch(error_on_recompile=True):
+        torch.testing.assert_close(compiled(images, out, packed), step(images, wanted, packed))
+    assert torch.equal(out, wanted)
+
+
+def test_compiled_gradient_is_refused():
+    torch._dynamo.reset()
+    images = torch.rand(BATCH, 3, *SIZE, device=DEVICE, requires_grad=True)
+    compiled = torch.compile(lambda images, plan: mix(images, plan), backend="aot_eager", fullgraph=True)
+    with pytest.raises(Exception, match="no gradient to images"):
+        compiled(images, pack(pairs(), DEVICE))
+
+
+def test_loading_the_module_again_defines_no_operator_twice():
+    code = (
+        "import importlib, sys, mixcollate.kernels\n"
+        "importlib.reload(mixcollate.kernels)\n"
+        "for name in [name for name in sys.modules if name.startswith('mixcollate')]: del sys.modules[name]\n"
+        "import torch, mixcollate.kernels as kernels\n"
+        "from mixcollate.plan import identity\n"
+        "images = torch.rand(2, 3, 4, 4)\n"
+        "plan = kernels.packed.pack(identity(2, (4, 4)), 'cpu')\n"
+        "arguments = (images, plan.words, plan.key, None, None, None, None, 'auto')\n"
+        "assert torch.equal(torch.ops.mixcollate.mix(*arguments), images)\n"
+    )
+    subprocess.run([sys.executable, "-W", "error", "-c", code], check=True)
+
+
+def test_the_operator_needs_no_triton():
+    code = (
+        "import sys\n"
+        "sys.modules['triton'] = None\n"
+        "import torch\n"
+        "from mixcollate.kernels import mix\n"
+        "from mixcollate.kernels.packed import pack\n"
+        "from mixcollate.plan import identity\n"
+        "images = torch.rand(2, 3, 4, 4)\n"
+        "plan = pack(identity(2, (4, 4)), 'cpu')\n"
+        "run = torch.compile(lambda images: mix(images, plan), backend='eager', fullgraph=True)\n"
+        "assert torch.equal(torch.ops.mixcollate.mix(images, plan.words, plan.key, *[None] * 4, 'auto'), images)\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
