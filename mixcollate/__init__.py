@@ -1,5 +1,6 @@
 """mixup and its relatives on the device: one plan, one pass, soft targets."""
 
+import mixcollate.kernels.operator as _operator  # noqa: F401  # registers it with torch
 from mixcollate.collate import MixBatch as MixBatch
 from mixcollate.collate import MixupCollate as MixupCollate
 from mixcollate.loader import DeviceLoader as DeviceLoader

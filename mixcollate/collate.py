@@ -13,7 +13,8 @@ from torch.utils._pytree import tree_leaves, tree_map_only
 from torch.utils.data import default_collate
 from torchvision import tv_tensors
 
-from mixcollate.kernels import Statistic, mix, mix_masks
+from mixcollate.kernels import Statistic, beside, mix, mix_masks
+from mixcollate.kernels.packed import PackedPlan
 from mixcollate.methods import CutMix, MixUp, RandomErasing
 from mixcollate.methods.fill import Fill
 from mixcollate.plan import MixPlan, Per, Stream, identity
@@ -142,10 +143,13 @@ class MixupCollate:
         plan = self.transform.make_plan(self._at(batch, images[0]), self.stream)
         if not self.enabled:
             plan = identity(len(plan), plan.size)
-        changed: dict[Key, Any] = {key: self._mix_images(self._at(batch, key), plan, inplace=inplace) for key in images}
+        placed = beside(self._at(batch, images[0]), plan)
+        changed: dict[Key, Any] = {
+            key: self._mix_images(self._at(batch, key), placed, inplace=inplace) for key in images
+        }
         changed |= {key: mix_masks(self._at(batch, key), plan) for key in masks}
         if labels is not None:
-            changed[labels] = self._mix_labels(self._at(batch, labels), plan)
+            changed[labels] = self._mix_labels(self._at(batch, labels), placed)
         if self._half:
             batch, changed = _first_half((batch, changed), len(plan) // 2)
         if isinstance(batch, Tensor):
@@ -154,7 +158,7 @@ class MixupCollate:
             return {**batch, **changed}
         return tuple(changed.get(key, value) for key, value in enumerate(batch))
 
-    def _mix_images(self, images: Tensor, plan: MixPlan, *, inplace: bool) -> Tensor:
+    def _mix_images(self, images: Tensor, plan: MixPlan | PackedPlan, *, inplace: bool) -> Tensor:
         normalised = not (self.mean is None and self.std is None)
         keeps_dtype = self.dtype in (None, images.dtype) and (images.dtype.is_floating_point or not normalised)
         return mix(
@@ -167,7 +171,7 @@ class MixupCollate:
             out=images if inplace and keeps_dtype and self.memory_format is None else None,
         )
 
-    def _mix_labels(self, labels: Tensor, plan: MixPlan) -> Tensor | SoftTarget:
+    def _mix_labels(self, labels: Tensor, plan: MixPlan | PackedPlan) -> Tensor | SoftTarget:
         if self.transform.mixes or self.transform.num_classes is not None:
             return self.transform.mix_labels(labels, plan)
         return labels

@@ -5,6 +5,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
+from mixcollate.kernels.checks import can_fuse
 from mixcollate.kernels.packed import PackedPlan
 from mixcollate.plan import MixPlan
 
@@ -60,14 +61,27 @@ def mix_targets(
     check_labels(labels, plan, num_classes=num_classes, targets=targets, ignore_index=ignore_index)
     if labels.ndim == 2:
         return smooth(_mix_rows(labels.to(torch.float32), plan, label_mode), label_smoothing)
-    target = _mix_indices(labels.to(torch.int64), plan)
     if targets == "sparse":
-        return target
+        return _mix_indices(labels.to(torch.int64), plan)
     if num_classes is None:  # check_labels has refused this
         raise ValueError("num_classes must be given")
+    if labels.is_cuda and label_mode == "lerp" and plan.then is None:
+        from mixcollate.kernels import fused_targets  # one launch; the only way to Triton, taken on first use
+
+        partners, shares = _on(labels, plan)
+        return fused_targets.soft_targets(
+            labels,
+            partners,
+            shares,
+            num_classes=num_classes,
+            label_smoothing=label_smoothing,
+            ignore_index=ignore_index,
+        )
     if label_mode == "union":
+        target = _mix_indices(labels.to(torch.int64), plan)
         present = SoftTarget(target.labels, (target.shares > 0).to(torch.float32))
         return smooth(present.dense(num_classes, ignore_index=ignore_index).clamp_(max=1), label_smoothing)
+    target = _mix_indices(labels.to(torch.int64), plan)
     return target.dense(num_classes, label_smoothing=label_smoothing, ignore_index=ignore_index)
 
 
@@ -82,7 +96,8 @@ def _mix_indices(labels: Tensor, plan: MixPlan | PackedPlan | None) -> SoftTarge
     target = SoftTarget(labels[:, None], torch.ones(len(labels), 1, device=labels.device))
     while plan is not None:
         partners, shares = _on(labels, plan)
-        sources = torch.cat([torch.arange(len(labels), device=labels.device)[:, None], partners], 1)  # [B, 1 + K]
+        themselves = torch.arange(len(labels), device=labels.device)[:, None]
+        sources = torch.cat([themselves, partners.to(torch.int64)], 1)  # [B, 1 + K]
         mixed = target.shares[sources] * shares[:, :, None]  # [B, 1 + K, K before]
         target = SoftTarget(target.labels[sources].flatten(1), mixed.flatten(1))
         plan = plan.then
@@ -95,7 +110,7 @@ def _mix_rows(rows: Tensor, plan: MixPlan | PackedPlan | None, label_mode: Label
         if label_mode == "union":
             shares = (shares > 0).to(rows.dtype)
         mixed = rows * shares[:, :1]
-        for partner, share in zip(partners.T, shares.T[1:, :, None], strict=True):
+        for partner, share in zip(partners.to(torch.int64).T, shares.T[1:, :, None], strict=True):
             mixed = (
                 torch.maximum(mixed, rows[partner] * share) if label_mode == "union" else mixed + rows[partner] * share
             )
@@ -104,9 +119,8 @@ def _mix_rows(rows: Tensor, plan: MixPlan | PackedPlan | None, label_mode: Label
 
 
 def _on(labels: Tensor, plan: MixPlan | PackedPlan) -> tuple[Tensor, Tensor]:
-    """Partners (int64) and shares beside the labels."""
-    partners = torch.as_tensor(plan.partners, device=labels.device)
-    return partners.to(torch.int64), torch.as_tensor(plan.shares, device=labels.device)
+    """Partners and shares beside the labels."""
+    return torch.as_tensor(plan.partners, device=labels.device), torch.as_tensor(plan.shares, device=labels.device)
 
 
 def check_labels(
@@ -171,6 +185,15 @@ def soft_cross_entropy(
         raise ValueError(f"reduction must be 'mean', 'sum' or 'none', got {reduction!r}")
     if isinstance(target, Tensor) and target.ndim == 1:
         target = SoftTarget(target[:, None], torch.ones(len(target), 1, device=target.device))
+    if isinstance(target, SoftTarget) and weight is None and _can_fuse_loss(logits, target):
+        from mixcollate.kernels import fused_targets
+
+        losses = fused_targets.soft_cross_entropy(
+            logits, *target, label_smoothing=label_smoothing, ignore_index=ignore_index
+        )
+        if reduction == "mean":
+            return losses.sum() / target.known(ignore_index).shares.sum()
+        return losses.sum() if reduction == "sum" else losses
     log_probability = logits.log_softmax(1, dtype=torch.float64 if logits.dtype == torch.float64 else torch.float32)
     weighted = log_probability if weight is None else log_probability * weight
     if isinstance(target, SoftTarget):
@@ -189,6 +212,11 @@ def soft_cross_entropy(
     if reduction == "none":
         return -rows
     return -rows.sum() / counted.sum() if reduction == "mean" else -rows.sum()
+
+
+def _can_fuse_loss(logits: Tensor, target: SoftTarget) -> bool:
+    plain = logits.dtype != torch.float64 and not target.shares.requires_grad
+    return plain and logits.is_cuda and can_fuse() and not torch.compiler.is_compiling()
 
 
 def soft_accuracy(logits: Tensor, target: Tensor | SoftTarget, *, ignore_index: int = -100) -> Tensor:

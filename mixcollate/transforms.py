@@ -14,7 +14,8 @@ from torchvision.transforms import v2
 from typing_extensions import Unpack
 
 from mixcollate.checks import check_choice, check_probability
-from mixcollate.kernels import Impl, Statistic, mix, mix_masks
+from mixcollate.kernels import Impl, Statistic, beside, mix, mix_masks
+from mixcollate.kernels.packed import PackedPlan
 from mixcollate.plan import (
     Draw,
     MixPlan,
@@ -151,7 +152,7 @@ class MixTransform(v2.Transform):
         self,
         images: Tensor,
         labels: Tensor | None,
-        plan: MixPlan,
+        plan: MixPlan | PackedPlan,
         *,
         mean: Statistic | None = None,
         std: Statistic | None = None,
@@ -163,15 +164,15 @@ class MixTransform(v2.Transform):
 
         The keyword arguments are those of :func:`mixcollate.kernels.mix`.
         """
-        if not self.mixes or labels is None:
-            targets: Tensor | SoftTarget | None = labels
-        else:
-            targets = self.mix_labels(labels, plan)
+        placed = beside(images, plan, impl) if isinstance(plan, MixPlan) else plan
+        targets: Tensor | SoftTarget | None = labels
+        if self.mixes and labels is not None:
+            targets = self.mix_labels(labels, placed)
         out = images if self.inplace else None
-        mixed = mix(images, plan, mean=mean, std=std, dtype=dtype, memory_format=memory_format, out=out, impl=impl)
+        mixed = mix(images, placed, mean=mean, std=std, dtype=dtype, memory_format=memory_format, out=out, impl=impl)
         return mixed if labels is None else (mixed, targets)
 
-    def mix_labels(self, labels: Tensor, plan: MixPlan) -> Tensor | SoftTarget:
+    def mix_labels(self, labels: Tensor, plan: MixPlan | PackedPlan) -> Tensor | SoftTarget:
         """Soft targets for ``labels`` as this transform is told to make them."""
         return mix_targets(
             labels,
@@ -203,14 +204,15 @@ class MixTransform(v2.Transform):
         labels = self._find_labels(structure) if self.mixes else None
         slots = _image_slots(flat, labels)
         plan = self.make_plan(flat[slots[0]])
+        placed = beside(flat[slots[0]], plan)
         outputs = list(flat)
-        targets = None if labels is None else self.mix_labels(labels, plan)
+        targets = None if labels is None else self.mix_labels(labels, placed)
         for slot, value in enumerate(flat):
             if isinstance(value, tv_tensors.Mask):
                 outputs[slot] = tv_tensors.wrap(mix_masks(value.as_subclass(Tensor), plan), like=value)
         for slot in slots:
             value = flat[slot]
-            mixed = self.apply(value.as_subclass(Tensor), None, plan)
+            mixed = self.apply(value.as_subclass(Tensor), None, placed)
             outputs[slot] = tv_tensors.wrap(mixed, like=value) if isinstance(value, tv_tensors.TVTensor) else mixed
         if targets is not None:
             where = next(slot for slot, value in enumerate(flat) if value is labels)

@@ -12,7 +12,7 @@ if DEVICE == "cpu":
     os.environ.setdefault("TRITON_INTERPRET", "1")  # read when the kernels are defined
 fused = pytest.importorskip("mixcollate.kernels.fused", reason="Triton is not installed")
 
-from mixcollate.kernels import reference  # noqa: E402
+from mixcollate.kernels import fused_targets, reference  # noqa: E402
 from mixcollate.kernels.packed import pack  # noqa: E402
 from mixcollate.plan import MixPlan, identity, select, two_shares  # noqa: E402
 from mixcollate.targets import SoftTarget, mix_targets, soft_cross_entropy  # noqa: E402
@@ -419,7 +419,7 @@ def test_soft_targets(batch, classes, sources, label_smoothing):
     target = draw_target(batch, classes, sources, np.random.default_rng(10))
     wanted = target.dense(classes, label_smoothing=label_smoothing)
     options = {"num_classes": classes, "label_smoothing": label_smoothing}
-    made = fused.soft_targets(target.labels, None, target.shares, **options)
+    made = fused_targets.soft_targets(target.labels, None, target.shares, **options)
     torch.testing.assert_close(made, wanted, rtol=0, atol=1e-7 if label_smoothing else 0)
 
 
@@ -434,7 +434,7 @@ def test_soft_targets_of_a_plan(rule):
         (torch.from_numpy(plan.partners).to(DEVICE), torch.from_numpy(plan.shares).to(DEVICE)),
         (packed.partners, packed.shares),
     ]:
-        assert torch.equal(fused.soft_targets(labels, partners, shares, num_classes=6), wanted)
+        assert torch.equal(fused_targets.soft_targets(labels, partners, shares, num_classes=6), wanted)
 
 
 @pytest.mark.parametrize("batch, classes, sources", [(0, 3, 2), (1, 1, 1), (5, 7, 2), (2, 8195, 4)])
@@ -449,7 +449,7 @@ def test_soft_cross_entropy(batch, classes, sources, label_smoothing, dtype):
     wide = logits[:, :classes].requires_grad_()  # rows that do not follow each other in memory
     options = {"label_smoothing": label_smoothing}
     wanted = soft_cross_entropy(exact, target, reduction="none", **options)
-    loss = fused.soft_cross_entropy(wide, *target, **options)
+    loss = fused_targets.soft_cross_entropy(wide, *target, **options)
     torch.testing.assert_close(loss.double(), wanted, rtol=2e-6, atol=2e-6)
     for weigh in (torch.sum, lambda rows: (rows * torch.linspace(-1, 2, batch, device=DEVICE)).sum()):
         (grad,) = torch.autograd.grad(weigh(loss), wide, retain_graph=True)
@@ -464,7 +464,7 @@ def test_soft_cross_entropy_is_stable():
     logits = torch.tensor([[1e4, -1e4, 0.0], [-1e4, -1e4, -1e4], [3.0, 2.0, 1.0]], device=DEVICE, requires_grad=True)
     labels = torch.tensor([[0, 1], [2, 2], [-100, -100]], device=DEVICE)
     shares = torch.tensor([[0.5, 0.5]] * 3, device=DEVICE)
-    loss = fused.soft_cross_entropy(logits, labels, shares)
+    loss = fused_targets.soft_cross_entropy(logits, labels, shares)
     torch.testing.assert_close(loss, torch.tensor([1e4, 1.098612, 0], device=DEVICE), rtol=1e-5, atol=1e-3)
     loss.sum().backward()
     assert (logits.grad[2] == 0).all()
@@ -477,4 +477,4 @@ def test_soft_cross_entropy_of_classes_ruled_out():
     logits[0, -2:] = torch.tensor([1.0, 2.0])
     labels, shares = torch.tensor([[8198, 8199]], device=DEVICE), torch.tensor([[0.25, 0.75]], device=DEVICE)
     wanted = soft_cross_entropy(logits[:, -2:], SoftTarget(labels - 8198, shares), reduction="none")
-    torch.testing.assert_close(fused.soft_cross_entropy(logits, labels, shares), wanted)
+    torch.testing.assert_close(fused_targets.soft_cross_entropy(logits, labels, shares), wanted)

@@ -167,18 +167,18 @@ CASES = {
 
 def compile_target(kernel, dtype):
     """The kernels of soft targets and their loss, for 1000 classes and two labels a row."""
-    from mixcollate.kernels import fused
+    from mixcollate.kernels import fused_targets
 
     labels, numbers = ["*i64", "*fp32"], ["fp32", "fp32", "i32"]
     if kernel == "dense":
         arguments = ["*i64", "*i32", "*fp32", "*fp32", *numbers]
-        return compile_for_h200(fused.soft_targets_kernel, arguments, [1000, 2, True, True, 1024], 1024, 4)
+        return compile_for_h200(fused_targets.soft_targets_kernel, arguments, [1000, 2, True, True, 1024], 1024, 4)
     if kernel == "loss":
         arguments = [f"*{TYPES[dtype]}", 1024, *labels, "*fp32", "*fp32", *numbers]
-        block, warps = fused._row_block(21841)
-        return compile_for_h200(fused.cross_entropy_kernel, arguments, [21841, 2, True, block], block, warps)
+        block, warps = fused_targets._row_block(21841)
+        return compile_for_h200(fused_targets.cross_entropy_kernel, arguments, [21841, 2, True, block], block, warps)
     arguments = [f"*{TYPES[dtype]}", 1024, *labels, "*fp32", "*fp32", 1, f"*{TYPES[dtype]}", *numbers]
-    return compile_for_h200(fused.cross_entropy_gradient_kernel, arguments, [1000, 2, 1024], 1024, 4)
+    return compile_for_h200(fused_targets.cross_entropy_gradient_kernel, arguments, [1000, 2, 1024], 1024, 4)
 
 
 TARGETS = {
@@ -253,7 +253,7 @@ def launch_without_gpu():
     import triton
     from triton.backends.compiler import GPUTarget
 
-    from mixcollate.kernels import fused, packed
+    from mixcollate.kernels import fused, fused_targets, packed
 
     class Driver:
         get_current_target = staticmethod(lambda: GPUTarget("cuda", 90, 32))
@@ -263,7 +263,7 @@ def launch_without_gpu():
     triton.runtime.driver.set_active(Driver())
     compiled = []
     for name in ("mix", "noise", "soft_targets", "cross_entropy", "cross_entropy_gradient"):
-        kernel = getattr(fused, f"{name}_kernel")
+        kernel = getattr(fused if name in ("mix", "noise") else fused_targets, f"{name}_kernel")
         launch = kernel.run
         kernel.run = lambda *args, launch=launch, **options: compiled.append(
             launch(*args, **{**options, "warmup": True})
@@ -273,8 +273,8 @@ def launch_without_gpu():
         out = torch.empty(B, 3, H, W, dtype=BF16)
         fused.mix_packed(images, packed.pack(plan, "cpu"), out, scale=torch.ones(3), bias=torch.ones(3))
     labels, shares = torch.zeros(4, 2, dtype=torch.int64), torch.ones(4, 2)
-    fused.soft_targets(labels, None, shares, num_classes=10)
-    fused.soft_cross_entropy(torch.zeros(4, 1000, requires_grad=True), labels, shares).sum().backward()
+    fused_targets.soft_targets(labels, None, shares, num_classes=10)
+    fused_targets.soft_cross_entropy(torch.zeros(4, 1000, requires_grad=True), labels, shares).sum().backward()
     return len(compiled)
 
 

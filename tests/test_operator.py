@@ -230,21 +230,6 @@ def test_compiled_gradient_is_refused():
         compiled(images, pack(pairs(), DEVICE))
 
 
-def test_loading_the_module_again_defines_no_operator_twice():
-    code = (
-        "import importlib, sys, mixcollate.kernels\n"
-        "importlib.reload(mixcollate.kernels)\n"
-        "for name in [name for name in sys.modules if name.startswith('mixcollate')]: del sys.modules[name]\n"
-        "import torch, mixcollate.kernels as kernels\n"
-        "from mixcollate.plan import identity\n"
-        "images = torch.rand(2, 3, 4, 4)\n"
-        "plan = kernels.packed.pack(identity(2, (4, 4)), 'cpu')\n"
-        "arguments = (images, plan.words, plan.key, None, None, None, None, 'auto')\n"
-        "assert torch.equal(torch.ops.mixcollate.mix(*arguments), images)\n"
-    )
-    subprocess.run([sys.executable, "-W", "error", "-c", code], check=True)
-
-
 def test_the_operator_needs_no_triton():
     code = (
         "import sys\n"

@@ -2,13 +2,14 @@
 
 import functools
 from collections.abc import Sequence
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
 
 from mixcollate.kernels import host, reference
-from mixcollate.kernels.packed import PackedPlan, layout_from_key, pack
+from mixcollate.kernels.checks import can_fuse, check_images, check_out, check_plan, result_dtype
+from mixcollate.kernels.packed import PackedPlan, pack
 from mixcollate.plan import MixPlan
 
 Impl = Literal["auto", "reference", "host", "fused"]
@@ -54,15 +55,15 @@ def mix(
     """
     if isinstance(plan, PackedPlan) and torch.compiler.is_compiling():
         return _mix_by_operator(images, plan, mean, std, dtype, memory_format, out, impl)
-    _check_images(images, plan)
-    dtype = _result_dtype(images, dtype, normalised=mean is not None or std is not None, out=out)
-    _check_plan(images, plan, dtype, normalised=mean is not None)
+    check_images(images, plan)
+    dtype = result_dtype(images, dtype, normalised=mean is not None or std is not None, out=out)
+    check_plan(images, plan, dtype, normalised=mean is not None)
     scale, bias = _affine(images, mean, std, dtype)
     chosen = _choose(images, impl)
     if out is None:
-        out = _empty(images, dtype, memory_format)
+        out = empty_like(images, dtype, memory_format)
     else:
-        _check_out(images, out, dtype, memory_format)
+        check_out(images, out, dtype, memory_format)
         if out.data_ptr() == images.data_ptr() and out.stride() != images.stride():
             raise ValueError("out must be images itself or share no memory with it")
     if images.numel() > 0:
@@ -124,69 +125,6 @@ def _as_images(images: Tensor) -> Tensor:
     return images.reshape(len(images), 1, 1, -1)
 
 
-def _check_images(images: Tensor, plan: MixPlan | PackedPlan) -> None:
-    if not isinstance(images, Tensor):
-        raise TypeError(f"images must be a tensor, got {type(images).__name__}; stack the samples first")
-    if images.ndim < 1 or len(images) != len(plan):
-        raise ValueError(f"images must have one row for each of the plan's {len(plan)}, got {tuple(images.shape)}")
-    if images.dtype != torch.uint8 and not images.dtype.is_floating_point:
-        raise TypeError(f"images must be uint8 or floating point, got {images.dtype}; convert with .to(torch.uint8)")
-
-
-def _check_plan(images: Tensor, plan: MixPlan | PackedPlan, dtype: torch.dtype, *, normalised: bool) -> None:
-    places = ("box", "corner", "erase_box", "grid", "hidden")
-    if any(_shape(plan, name) is not None for name in places):
-        if images.ndim not in (4, 5):
-            raise ValueError(f"images must be [B, C, H, W] or [B, T, C, H, W] for boxes, got {tuple(images.shape)}")
-        if tuple(images.shape[-2:]) != plan.size:
-            raise ValueError(
-                f"images must have the (height, width) {plan.size} that the plan was drawn for, "
-                f"got {tuple(images.shape[-2:])}; draw one with make_plan(images)"
-            )
-    fill = _shape(plan, "fill")
-    if fill is not None:
-        if fill[1] not in (1, images.shape[-3]):
-            raise ValueError(f"fill must have 1 or {images.shape[-3]} channels, got {fill[1]}")
-        if plan.fill_mean and not normalised:
-            raise ValueError("fill='mean' needs mean= and std=; without them give the mean itself, fill=(r, g, b)")
-    if isinstance(plan, MixPlan):
-        _check_numbers(plan, dtype)
-    elif plan.words.device != images.device:
-        raise ValueError(f"plan must be on {images.device} as the images are, got {plan.words.device}")
-    if plan.then is not None:
-        _check_plan(images, plan.then, dtype, normalised=normalised)
-
-
-def _shape(plan: MixPlan | PackedPlan, name: str) -> tuple[int, ...] | None:
-    """The shape of one image's part of a plan, if it is there."""
-    if isinstance(plan, PackedPlan):
-        return plan.layout.shapes.get(name)
-    part = getattr(plan, name)
-    return None if part is None else tuple(part.shape[1:])
-
-
-def _check_numbers(plan: MixPlan, dtype: torch.dtype) -> None:
-    if plan.mixes and plan.partners.size and not 0 <= plan.partners.min() <= plan.partners.max() < len(plan):
-        raise ValueError(
-            f"plan.partners must be in 0 … {len(plan) - 1}, got {plan.partners.min()} … {plan.partners.max()}"
-        )
-    if plan.fill is not None and not dtype.is_floating_point:
-        if ((plan.fill < 0) | (plan.fill > 255) | (plan.fill % 1 != 0)).any():
-            raise ValueError(f"fill must be whole numbers in 0 … 255 for {dtype} images, got {plan.fill.ravel()[:3]} …")
-
-
-def _result_dtype(images: Tensor, dtype: torch.dtype | None, *, normalised: bool, out: Tensor | None) -> torch.dtype:
-    if dtype is None and out is not None:
-        dtype = out.dtype
-    if dtype is None:
-        dtype = torch.float32 if normalised and not images.dtype.is_floating_point else images.dtype
-    if not dtype.is_floating_point and (normalised or dtype != images.dtype):
-        raise TypeError(
-            f"dtype must be floating point for {images.dtype} images, normalised: {normalised}; got {dtype}"
-        )
-    return dtype
-
-
 def _affine(
     images: Tensor, mean: Statistic | None, std: Statistic | None, dtype: torch.dtype
 ) -> tuple[Tensor | None, Tensor | None]:
@@ -227,32 +165,28 @@ def _choose(images: Tensor, impl: Impl) -> str:
         raise ValueError(f"impl must be one of {get_args(Impl)}, got {impl!r}")
     differentiable = images.requires_grad and torch.is_grad_enabled()
     if impl == "auto":
-        if differentiable:
-            return "reference"
-        return {"cuda": "fused", "cpu": "host"}.get(images.device.type, "reference")
+        if images.is_cuda and can_fuse() and not differentiable:
+            return "fused"
+        return "host" if images.device.type == "cpu" and not differentiable else "reference"
     if impl != "reference" and differentiable:
         raise ValueError(f"impl={impl!r} passes no gradient to images; use impl='reference', or images.detach()")
-    if (impl, images.device.type) in (("fused", "cpu"), ("host", "cuda")):
+    if (impl == "fused" and not images.is_cuda) or (impl == "host" and images.device.type != "cpu"):
         raise ValueError(f"impl={impl!r} cannot run on {images.device}; use impl='auto' or 'reference'")
     return impl
 
 
-def _empty(images: Tensor, dtype: torch.dtype, memory_format: torch.memory_format | None) -> Tensor:
+def beside(images: Tensor, plan: MixPlan, impl: Impl = "auto") -> MixPlan | PackedPlan:
+    """``plan`` as the pixels and the labels of one batch can both read it: packed on the GPU, if that mixes it."""
+    return pack(plan, images.device) if _choose(images, impl) == "fused" else plan
+
+
+def empty_like(images: Tensor, dtype: torch.dtype, memory_format: torch.memory_format | None) -> Tensor:
+    """Memory for the result, laid out as the images are or as told."""
     if memory_format is None:
         memory_format = torch.preserve_format
     elif images.ndim != 4:
         raise ValueError(f"memory_format needs images [B, C, H, W], got {tuple(images.shape)}")
     return torch.empty_like(images, dtype=dtype, memory_format=memory_format)
-
-
-def _check_out(images: Tensor, out: Tensor, dtype: torch.dtype, memory_format: torch.memory_format | None) -> None:
-    if out.shape != images.shape or out.dtype != dtype or out.device != images.device:
-        raise ValueError(
-            f"out must be {tuple(images.shape)} {dtype} on {images.device}, "
-            f"got {tuple(out.shape)} {out.dtype} on {out.device}"
-        )
-    if memory_format is not None and not out.is_contiguous(memory_format=memory_format):
-        raise ValueError(f"out must be in memory_format {memory_format}, or leave memory_format out")
 
 
 def _mix_by_operator(
@@ -283,91 +217,3 @@ def _numbers(value: Statistic | None) -> list[float] | None:
     if value is None:
         return None
     return [float(value)] if isinstance(value, (int, float)) else [float(number) for number in value]
-
-
-def _operator(
-    images: Tensor,
-    words: Tensor,
-    layout: str,
-    mean: list[float] | None,
-    std: list[float] | None,
-    dtype: torch.dtype | None,
-    memory_format: torch.memory_format | None,
-    impl: Impl,
-) -> Tensor:
-    plan = PackedPlan(words, layout_from_key(layout))
-    return mix(images, plan, mean=mean, std=std, dtype=dtype, memory_format=memory_format, impl=impl)
-
-
-def _operator_(
-    out: Tensor,
-    images: Tensor | None,
-    words: Tensor,
-    layout: str,
-    mean: list[float] | None,
-    std: list[float] | None,
-    dtype: torch.dtype | None,
-    memory_format: torch.memory_format | None,
-    impl: Impl,
-) -> None:
-    plan, source = PackedPlan(words, layout_from_key(layout)), out if images is None else images
-    mix(source, plan, mean=mean, std=std, dtype=dtype, memory_format=memory_format, out=out, impl=impl)
-
-
-def _fake_operator(
-    images: Tensor,
-    words: Tensor,
-    layout: str,
-    mean: list[float] | None,
-    std: list[float] | None,
-    dtype: torch.dtype | None,
-    memory_format: torch.memory_format | None,
-    impl: Impl,
-) -> Tensor:
-    plan, normalised = PackedPlan(words, layout_from_key(layout)), mean is not None or std is not None
-    _check_images(images, plan)
-    dtype = _result_dtype(images, dtype, normalised=normalised, out=None)
-    _check_plan(images, plan, dtype, normalised=mean is not None)
-    return _empty(images, dtype, memory_format)
-
-
-def _fake_operator_(
-    out: Tensor,
-    images: Tensor | None,
-    words: Tensor,
-    layout: str,
-    mean: list[float] | None,
-    std: list[float] | None,
-    dtype: torch.dtype | None,
-    memory_format: torch.memory_format | None,
-    impl: Impl,
-) -> None:
-    plan, source = PackedPlan(words, layout_from_key(layout)), out if images is None else images
-    _check_images(source, plan)
-    _check_plan(source, plan, out.dtype, normalised=mean is not None)
-    if images is not None:
-        _check_out(source, out, out.dtype if dtype is None else dtype, memory_format)
-
-
-_ARGUMENTS = (
-    "Tensor words, str layout, float[]? mean, float[]? std, ScalarType? dtype, MemoryFormat? memory_format, str impl"
-)
-
-
-def _register() -> Any:
-    """Define the operators, once a process, even if this module is loaded again."""
-    if hasattr(torch.ops.mixcollate, "mix"):
-        return None
-    # torch.library.custom_op would cost several times as much a call; neither has types.
-    library: Any = torch.library.Library("mixcollate", "DEF")  # type: ignore[no-untyped-call]
-    library.define(f"mix(Tensor images, {_ARGUMENTS}) -> Tensor", tags=torch.Tag.pt2_compliant_tag)
-    library.define(f"mix_(Tensor(a!) out, Tensor? images, {_ARGUMENTS}) -> ()", tags=torch.Tag.pt2_compliant_tag)
-    for device in ("CPU", "CUDA"):
-        library.impl("mix", _operator, device)
-        library.impl("mix_", _operator_, device)
-    torch.library.register_fake("mixcollate::mix", _fake_operator, lib=library)
-    torch.library.register_fake("mixcollate::mix_", _fake_operator_, lib=library)
-    return library
-
-
-_LIBRARY = globals().get("_LIBRARY") or _register()  # the definitions live as long as this object

@@ -141,12 +141,14 @@ class PackedPlan:
         words: the plan, int32; further passes follow the first.
         layout: what the words mean.
         key: the layout as text.
+        whole_fill: whether its fill can be that of integer images.
     """
 
-    def __init__(self, words: Tensor, layout: Layout) -> None:
+    def __init__(self, words: Tensor, layout: Layout, *, whole_fill: bool = True) -> None:
         self.words = words
         self.layout = layout
         self.key = layout.key
+        self.whole_fill = whole_fill
 
     def __len__(self) -> int:
         return self.layout.batch
@@ -162,7 +164,7 @@ class PackedPlan:
     @property
     def then(self) -> "PackedPlan | None":
         later = self.layout.then
-        return None if later is None else PackedPlan(self.words[self.layout.words :], later)
+        return None if later is None else PackedPlan(self.words[self.layout.words :], later, whole_fill=self.whole_fill)
 
     @property
     def partners(self) -> Tensor:
@@ -185,6 +187,7 @@ class PackedPlan:
         """
         _check(plan, self.layout)
         self.words.copy_(_staged(plan, self.layout, self.words.device), non_blocking=True)
+        self.whole_fill = _whole_fill(plan)
         return self
 
     def unpack(self) -> MixPlan:
@@ -199,7 +202,14 @@ def pack(plan: MixPlan, device: torch.device | str) -> PackedPlan:
         ValueError: if a partner is not in the batch.
     """
     layout = _layout(plan)
-    return PackedPlan(_staged(plan, layout, torch.device(device)).to(device, non_blocking=True), layout)
+    words = _staged(plan, layout, torch.device(device)).to(device, non_blocking=True)
+    return PackedPlan(words, layout, whole_fill=_whole_fill(plan))
+
+
+def _whole_fill(plan: MixPlan) -> bool:
+    fill = plan.fill
+    whole = fill is None or not bool(((fill < 0) | (fill > 255) | (fill % 1 != 0)).any())
+    return whole and (plan.then is None or _whole_fill(plan.then))
 
 
 @functools.lru_cache(maxsize=256)

@@ -1,0 +1,98 @@
+"""What ``mix`` refuses, before anything is written; no check reads a value on the GPU."""
+
+import functools
+import importlib.util
+import os
+import shutil
+
+import torch
+from torch import Tensor
+
+from mixcollate.kernels.packed import PackedPlan
+from mixcollate.plan import MixPlan
+
+
+@functools.cache
+def can_fuse() -> bool:
+    """Whether Triton is there, and the C compiler that it needs to launch kernels."""
+    compilers = (os.environ.get("CC"), "cc", "gcc", "clang")
+    return importlib.util.find_spec("triton") is not None and any(shutil.which(name) for name in compilers if name)
+
+
+def check_images(images: Tensor, plan: MixPlan | PackedPlan) -> None:
+    """A batch, with a row for each of the plan's."""
+    if not isinstance(images, Tensor):
+        raise TypeError(f"images must be a tensor, got {type(images).__name__}; stack the samples first")
+    if images.ndim < 1 or len(images) != len(plan):
+        raise ValueError(f"images must have one row for each of the plan's {len(plan)}, got {tuple(images.shape)}")
+    if images.dtype != torch.uint8 and not images.dtype.is_floating_point:
+        raise TypeError(f"images must be uint8 or floating point, got {images.dtype}; convert with .to(torch.uint8)")
+
+
+def check_plan(images: Tensor, plan: MixPlan | PackedPlan, dtype: torch.dtype, *, normalised: bool) -> None:
+    """A plan for these images, whose numbers stay within the batch; those on a GPU are not looked at."""
+    places = ("box", "corner", "erase_box", "grid", "hidden")
+    if any(_shape(plan, name) is not None for name in places):
+        if images.ndim not in (4, 5):
+            raise ValueError(f"images must be [B, C, H, W] or [B, T, C, H, W] for boxes, got {tuple(images.shape)}")
+        if tuple(images.shape[-2:]) != plan.size:
+            raise ValueError(
+                f"images must have the (height, width) {plan.size} that the plan was drawn for, "
+                f"got {tuple(images.shape[-2:])}; draw one with make_plan(images)"
+            )
+    fill = _shape(plan, "fill")
+    if fill is not None:
+        if fill[1] not in (1, images.shape[-3]):
+            raise ValueError(f"fill must have 1 or {images.shape[-3]} channels, got {fill[1]}")
+        if plan.fill_mean and not normalised:
+            raise ValueError("fill='mean' needs mean= and std=; without them give the mean itself, fill=(r, g, b)")
+    if isinstance(plan, MixPlan):
+        _check_numbers(plan, dtype)
+    elif not (dtype.is_floating_point or plan.whole_fill):
+        raise ValueError(f"fill must be whole numbers in 0 … 255 for {dtype} images; normalise them, or give a colour")
+    elif plan.words.device != images.device:
+        raise ValueError(f"plan must be on {images.device} as the images are, got {plan.words.device}")
+    if plan.then is not None:
+        check_plan(images, plan.then, dtype, normalised=normalised)
+
+
+def _shape(plan: MixPlan | PackedPlan, name: str) -> tuple[int, ...] | None:
+    """The shape of one image's part of a plan, if it is there."""
+    if isinstance(plan, PackedPlan):
+        return plan.layout.shapes.get(name)
+    part = getattr(plan, name)
+    return None if part is None else tuple(part.shape[1:])
+
+
+def _check_numbers(plan: MixPlan, dtype: torch.dtype) -> None:
+    if plan.mixes and plan.partners.size and not 0 <= plan.partners.min() <= plan.partners.max() < len(plan):
+        raise ValueError(
+            f"plan.partners must be in 0 … {len(plan) - 1}, got {plan.partners.min()} … {plan.partners.max()}"
+        )
+    if plan.fill is not None and not dtype.is_floating_point:
+        if ((plan.fill < 0) | (plan.fill > 255) | (plan.fill % 1 != 0)).any():
+            raise ValueError(f"fill must be whole numbers in 0 … 255 for {dtype} images, got {plan.fill.ravel()[:3]} …")
+
+
+def result_dtype(images: Tensor, dtype: torch.dtype | None, *, normalised: bool, out: Tensor | None) -> torch.dtype:
+    """The dtype that comes out; integers stay what they are and are not normalised."""
+    if dtype is None and out is not None:
+        dtype = out.dtype
+    if dtype is None:
+        dtype = torch.float32 if normalised and not images.dtype.is_floating_point else images.dtype
+    if not dtype.is_floating_point and (normalised or dtype != images.dtype):
+        raise TypeError(
+            f"dtype must be floating point for {images.dtype} images, normalised: {normalised}; got {dtype}"
+        )
+    return dtype
+
+
+def check_out(images: Tensor, out: Tensor, dtype: torch.dtype, memory_format: torch.memory_format | None) -> None:
+    """Memory like that of the result."""
+    if out.shape != images.shape or out.dtype != dtype or out.device != images.device:
+        raise ValueError(
+            f"out must be {tuple(images.shape)} {dtype} on {images.device}, "
+            f"got {tuple(out.shape)} {out.dtype} on {out.device}"
+        )
+    if memory_format is not None and not out.is_contiguous(memory_format=memory_format):
+        raise ValueError(f"out must be in memory_format {memory_format}, or leave memory_format out")

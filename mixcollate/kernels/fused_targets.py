@@ -1,0 +1,237 @@
+"""Soft targets and their cross-entropy in Triton, from a few labels a row, whatever the number of classes."""
+
+# mypy: disable-error-code="attr-defined, no-untyped-call, call-arg, arg-type, assignment, misc, var-annotated"
+# (to mypy a kernel is a plain function, and constexpr a class without attributes)
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+
+def soft_targets(
+    labels: Tensor,
+    partners: Tensor | None,
+    shares: Tensor,
+    *,
+    num_classes: int,
+    label_smoothing: float = 0.0,
+    ignore_index: int = -100,
+) -> Tensor:
+    """``[B, num_classes]`` float32 in one launch. Rows sum to one, less what belongs to ignored labels.
+
+    Args:
+        labels: ``[B]`` class indices, of which each row takes its own and those of its ``partners``; or ``[B, S]``,
+            with no partners.
+        partners: ``[B, K]`` integers.
+        shares: ``[B, S]`` float32; ``S`` is ``1 + K``.
+    """
+    out = torch.empty(len(shares), num_classes, device=labels.device)
+    if out.numel() > 0:
+        block = min(triton.next_power_of_2(num_classes), 1024)
+        soft_targets_kernel[(len(shares), -(-num_classes // block))](
+            labels.contiguous(),
+            labels if partners is None else partners.contiguous(),
+            shares.contiguous(),
+            out,
+            1 - label_smoothing,
+            label_smoothing / num_classes,
+            ignore_index,
+            num_classes,
+            shares.shape[1],
+            partners is not None,
+            label_smoothing > 0,
+            block,
+            enable_fp_fusion=False,
+        )
+    return out
+
+
+@triton.jit
+def soft_targets_kernel(
+    labels_ptr,
+    partners_ptr,
+    shares_ptr,
+    out_ptr,
+    kept,
+    spread,
+    ignore_index,
+    CLASSES: tl.constexpr,
+    SOURCES: tl.constexpr,
+    PARTNERS: tl.constexpr,
+    SMOOTH: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
+    """One program writes a block of classes of one row; the same class twice adds up."""
+    row = tl.program_id(0).to(tl.int64)
+    column = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
+    values = tl.zeros([BLOCK], tl.float32)
+    total = 0.0
+    for s in tl.static_range(SOURCES):
+        label, share = _label(labels_ptr, partners_ptr, shares_ptr, row, s, ignore_index, CLASSES, SOURCES, PARTNERS)
+        values += tl.where(column == label, share, 0.0)
+        total += share
+    if SMOOTH:
+        values = kept * values + spread * total
+    tl.store(out_ptr + row * CLASSES + column, values, mask=column < CLASSES)
+
+
+@triton.jit
+def _label(
+    labels_ptr,
+    partners_ptr,
+    shares_ptr,
+    row,
+    s,
+    ignore_index,
+    CLASSES: tl.constexpr,
+    SOURCES: tl.constexpr,
+    PARTNERS: tl.constexpr,
+):
+    """A label of a row and its share: 0 if it is ignored, NaN if there is no such class, so that the loss shows it."""
+    if PARTNERS:
+        source = row
+        if s > 0:
+            source = tl.load(partners_ptr + row * (SOURCES - 1) + (s - 1)).to(tl.int64)
+    else:
+        source = row * SOURCES + s
+    label = tl.load(labels_ptr + source)
+    share = tl.load(shares_ptr + row * SOURCES + s)
+    share = tl.where((label >= 0) & (label < CLASSES), share, float("nan"))
+    return label, tl.where(label == ignore_index, 0.0, share)
+
+
+def soft_cross_entropy(
+    logits: Tensor, labels: Tensor, shares: Tensor, *, label_smoothing: float = 0.0, ignore_index: int = -100
+) -> Tensor:
+    """``[B]`` float32: the cross-entropy of each row of ``logits [B, num_classes]`` with its sparse soft target.
+
+    Reads the logits once, and for the gradient once more; no ``[B, num_classes]`` target is made.
+
+    Args:
+        logits: float16, bfloat16 or float32; the gradient has its dtype.
+        labels: ``[B, S]`` class indices.
+        shares: ``[B, S]`` float32, through which no gradient flows.
+    """
+    loss: Tensor = _SoftCrossEntropy.apply(logits, labels, shares, label_smoothing, ignore_index)
+    return loss
+
+
+class _SoftCrossEntropy(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, logits, labels, shares, label_smoothing, ignore_index):
+        logits = logits if logits.stride(1) == 1 else logits.contiguous()
+        labels, shares = labels.contiguous(), shares.contiguous()
+        batch, classes = logits.shape
+        loss, log_sum = torch.empty(2, batch, device=logits.device)
+        smoothing = (1 - label_smoothing, label_smoothing / max(classes, 1))
+        if batch > 0:
+            block, warps = _row_block(classes)
+            cross_entropy_kernel[(batch,)](
+                logits, logits.stride(0), labels, shares, loss, log_sum,
+                *smoothing, ignore_index, classes, shares.shape[1], label_smoothing > 0, block,
+                num_warps=warps, enable_fp_fusion=True,
+            )  # fmt: skip
+        ctx.save_for_backward(logits, labels, shares, log_sum)
+        ctx.smoothing, ctx.ignore_index = smoothing, ignore_index
+        return loss
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, grad_loss):
+        logits, labels, shares, log_sum = ctx.saved_tensors
+        batch, classes = logits.shape
+        grad = torch.empty_like(logits, memory_format=torch.contiguous_format)
+        if batch > 0:
+            block = min(triton.next_power_of_2(classes), 2048)
+            cross_entropy_gradient_kernel[(batch, -(-classes // block))](
+                logits, logits.stride(0), labels, shares, log_sum, grad_loss, grad_loss.stride(0), grad,
+                *ctx.smoothing, ctx.ignore_index, classes, shares.shape[1], block, enable_fp_fusion=True,
+            )  # fmt: skip
+        return grad, None, None, None, None
+
+
+def _row_block(classes: int) -> tuple[int, int]:
+    """How many classes a program reads at a time, and its warps: the whole row in registers, if it is short."""
+    block = min(triton.next_power_of_2(classes), 8192)
+    return block, 4 if block <= 2048 else 8
+
+
+@triton.jit
+def cross_entropy_kernel(
+    logits_ptr,
+    row_stride,
+    labels_ptr,
+    shares_ptr,
+    loss_ptr,
+    log_sum_ptr,
+    kept,
+    spread,
+    ignore_index,
+    CLASSES: tl.constexpr,
+    SOURCES: tl.constexpr,
+    SMOOTH: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
+    """One program reads one row once, with a running maximum, and writes its loss and the logarithm of its sum."""
+    row = tl.program_id(0).to(tl.int64)
+    row_ptr = logits_ptr + row * row_stride
+    top = -float("inf")
+    total = 0.0
+    plain = 0.0
+    for start in range(0, CLASSES, BLOCK):
+        column = start + tl.arange(0, BLOCK)
+        live = column < CLASSES
+        logits = tl.load(row_ptr + column, mask=live, other=-float("inf")).to(tl.float32)
+        higher = tl.maximum(tl.maximum(top, tl.max(logits, 0)), -3e38)  # finite, even if a block is all -inf
+        total = total * tl.exp(top - higher) + tl.sum(tl.exp(logits - higher), 0)
+        if SMOOTH:
+            plain += tl.sum(tl.where(live, logits, 0.0), 0)
+        top = higher
+    log_sum = top + tl.log(total)
+    loss = 0.0
+    known = 0.0
+    for s in tl.static_range(SOURCES):
+        label, share = _label(labels_ptr, labels_ptr, shares_ptr, row, s, ignore_index, CLASSES, SOURCES, False)
+        here = (share != 0) & (label >= 0) & (label < CLASSES)
+        logit = tl.load(row_ptr + label, mask=here, other=0.0).to(tl.float32)
+        loss += kept * share * (log_sum - logit) * (share != 0).to(tl.float32)
+        known += share
+    if SMOOTH:
+        loss += spread * known * (CLASSES * log_sum - plain)
+    tl.store(loss_ptr + row, loss)
+    tl.store(log_sum_ptr + row, log_sum)
+
+
+@triton.jit
+def cross_entropy_gradient_kernel(
+    logits_ptr,
+    row_stride,
+    labels_ptr,
+    shares_ptr,
+    log_sum_ptr,
+    grad_loss_ptr,
+    grad_loss_stride,
+    grad_ptr,
+    kept,
+    spread,
+    ignore_index,
+    CLASSES: tl.constexpr,
+    SOURCES: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
+    """One program writes a block of classes of one row: the row's share of softmax, less its target."""
+    row = tl.program_id(0).to(tl.int64)
+    column = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
+    live = column < CLASSES
+    logits = tl.load(logits_ptr + row * row_stride + column, mask=live, other=-float("inf")).to(tl.float32)
+    target = tl.zeros([BLOCK], tl.float32)
+    known = 0.0
+    for s in tl.static_range(SOURCES):
+        label, share = _label(labels_ptr, labels_ptr, shares_ptr, row, s, ignore_index, CLASSES, SOURCES, False)
+        target += tl.where(column == label, share, 0.0)
+        known += share
+    softmax = tl.exp(logits - tl.load(log_sum_ptr + row))
+    grad = known * softmax - (kept * target + spread * known)
+    grad = grad * tl.load(grad_loss_ptr + row * grad_loss_stride)
+    tl.store(grad_ptr + row * CLASSES + column, grad.to(grad_ptr.dtype.element_ty), mask=live)
