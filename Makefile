@@ -1,0 +1,50 @@
+# `make demo` and `make test` do everything on a machine with Python >= 3.10.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: demo test test-floor lint gallery bench gpu clean
+
+demo: .venv/ready  ## train on real images, plain and mixed (about a minute)
+	$(BIN)/mixcollate demo
+
+test: lint  ## lint, types and tests
+	@echo "== tests"
+	$(BIN)/python -m pytest -q
+
+lint: .venv/ready
+	@echo "== lint and types"
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+
+test-floor: .venv-floor/ready  ## the tests again, on the oldest versions that are promised
+	@echo "== tests on the floor"
+	.venv-floor/bin/python -m pytest -q
+
+gallery: .venv/ready  ## the README's pictures
+	$(BIN)/mixcollate preview --method all --seed 927 --out images/methods.jpg
+	$(BIN)/mixcollate preview --method mixup --seed 927 --out images/mixup.jpg
+
+bench: .venv/ready
+	$(BIN)/mixcollate bench
+
+gpu:  ## correctness and benchmarks on this machine's GPU, with the packages that are there: it needs no network
+	PYTHONPATH=. $(PYTHON) benchmarks/gpu.py
+
+.venv/ready: pyproject.toml
+	@echo "== .venv: mixcollate and what its demo, tests and lint need (PyTorch is large: this can take minutes)"
+	$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 10) and 'Python 3.10 or newer is needed: make PYTHON=...')"
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[dev]"
+	@touch $@
+
+.venv-floor/ready: pyproject.toml
+	@echo "== .venv-floor: the same with the oldest PyTorch and NumPy that are promised"
+	$(PYTHON) -m venv .venv-floor
+	.venv-floor/bin/python -m pip install --quiet --disable-pip-version-check -e ".[test]" \
+		"torch==2.11.*" "torchvision==0.26.*" "numpy==2.1.*"
+	@touch $@
+
+clean:
+	rm -rf .venv .venv-floor .benchmarks .mypy_cache .pytest_cache .ruff_cache demo dist
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

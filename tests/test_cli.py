@@ -1,0 +1,239 @@
+"""The commands: what they print, what they write, and what they say when something is missing."""
+
+import gzip
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from mixcollate import cli, demo
+from mixcollate.cli import main
+from mixcollate.demo import Outcome
+
+QUICK = ["--epochs", "1", "--runs", "1", "--workers", "0", "--device", "cpu"]
+
+
+@pytest.fixture(autouse=True)
+def one_thread(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The demo takes all cores; here it must not, nor leave it so."""
+    before = torch.get_num_threads()
+    monkeypatch.setattr("os.cpu_count", lambda: 1)
+    monkeypatch.setattr(demo.images_per_second, "__defaults__", (0.1,))
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Real pictures, of different sizes and modes."""
+    folder = tmp_path_factory.mktemp("pictures")
+    named = dict(cli._sample_pictures())
+    named["coffee"].resize((90, 60)).save(folder / "coffee.jpg")
+    named["cat"].resize((60, 75)).convert("L").save(folder / "cat.png")
+    named["rocket"].resize((64, 64)).convert("RGBA").save(folder / "rocket.png")
+    return sorted(folder.iterdir())
+
+
+def test_demo_as_a_user_runs_it(tmp_path):
+    out = tmp_path / "new" / "folder"
+    command = [sys.executable, "-m", "mixcollate", "demo", "--epochs", "2", "--runs", "2", "--out", str(out)]
+    told = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120)
+    assert told.stderr == ""
+    for words in ("898 images to train, 899 to test", "2 workers", "plain", "mixed", "accuracy", "±", "images/s"):
+        assert words in told.stdout
+    with Image.open(out / "mixed.png") as picture:
+        assert picture.width > 1000
+
+
+def test_demo_learns_and_mixes(tmp_path, capsys, monkeypatch):
+    seen = []
+    learn = demo.train
+    monkeypatch.setattr(demo, "train", lambda *given: (seen.append(peek(given[1])), learn(*given)))
+    main(["demo", *QUICK[2:], "--epochs", "6", "--out", str(tmp_path)])
+    plain, mixed = seen
+    assert plain == 64  # every target is one class
+    assert mixed < 32
+    accuracies = [line.split()[3] for line in capsys.readouterr().out.splitlines() if line.startswith(("│ pl", "│ mi"))]
+    assert all(float(accuracy) > 60 for accuracy in accuracies)
+
+
+def peek(loader: demo.DeviceLoader) -> int:
+    """How many targets of a batch are one class alone."""
+    _, targets = next(iter(loader))
+    return int((targets.amax(1) == 1).sum())
+
+
+def test_demo_on_fashion_mnist_files(tmp_path, capsys):
+    rng = np.random.default_rng(0)
+    for part, count in (("train", 96), ("t10k", 40)):
+        images, labels = rng.integers(0, 256, (count, 28, 28), np.uint8), np.arange(count, dtype=np.uint8) % 10
+        (tmp_path / f"{part}-images-idx3-ubyte.gz").write_bytes(gzip.compress(bytes(16) + images.tobytes()))
+        (tmp_path / f"{part}-labels-idx1-ubyte.gz").write_bytes(gzip.compress(bytes(8) + labels.tobytes()))
+    data = demo.load("fashion-mnist", tmp_path)
+    image, label = data.test[39]
+    assert torch.equal(image[0], torch.from_numpy(images[39]))
+    assert (int(label), data.classes[9]) == (9, "Ankle boot")
+    main(["demo", "--data", "fashion-mnist", "--root", str(tmp_path), *QUICK, "--out", str(tmp_path / "out")])
+    assert "96 images to train, 40 to test, 10 classes; 1 × 1 epochs" in " ".join(capsys.readouterr().out.split())
+
+
+@pytest.mark.parametrize("split", [True, False], ids=["train and val", "one folder"])
+def test_demo_on_an_image_folder(tmp_path, capsys, pictures, split):
+    root = tmp_path / "root"
+    for folder in ("train", "val") if split else (".",):
+        for path in pictures:
+            for number in range(5):
+                (root / folder / path.stem).mkdir(parents=True, exist_ok=True)
+                (root / folder / path.stem / f"{number}{path.suffix}").write_bytes(path.read_bytes())
+    main(["demo", "--data", "imagefolder", "--root", str(root), *QUICK, "--out", str(tmp_path / "out")])
+    counts = "15 images to train, 15 to test" if split else "12 images to train, 3 to test"
+    assert f"{counts}, 3 classes" in " ".join(capsys.readouterr().out.split())
+    assert (tmp_path / "out" / "mixed.png").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "way_out"),
+    [
+        ("cifar10", "get it with: python -c .*CIFAR10"),
+        ("cifar100", "get it with: python -c .*CIFAR100"),
+        ("fashion-mnist", "FashionMNIST.*or give the folder with the four .gz files"),
+        ("imagefolder", "it must hold a folder for each class, or train and val"),
+    ],
+)
+def test_missing_data(tmp_path, name, way_out):
+    with pytest.raises(SystemExit, match=f"(?s)in --root .*{way_out}"):
+        main(["demo", "--data", name, "--root", str(tmp_path), *QUICK])
+
+
+def test_calibration_error_by_hand():
+    """Bins of 1/15: two predictions at 0.61 and 0.65 share one (one is right), 0.9 and 1.0 have one each."""
+    probabilities = torch.tensor([[0.61, 0.39], [0.65, 0.35], [0.1, 0.9], [0.0, 1.0]], dtype=torch.float64)
+    labels = torch.tensor([0, 1, 1, 0])
+    expected = (abs(0.61 + 0.65 - 1) + abs(0.9 - 1) + abs(1.0 - 0)) / 4
+    assert demo.calibration_error(probabilities, labels) == pytest.approx(expected, abs=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("gains", "told"),
+    [
+        ([0.5], "by +0.50 points; one run shows little"),
+        ([0.5, -0.1], "by +0.50, -0.10 points: the runs do not agree on the sign, so no difference is shown"),
+        ([-0.5, -0.1], "by -0.50, -0.10 points, always in the same direction"),
+    ],
+)
+def test_verdict_is_honest(gains, told):
+    mixed = [Outcome(90 + gain, 80, 10) for gain in gains]
+    verdict = demo.verdict([Outcome(90, 90, 1)] * len(gains), mixed)
+    assert told in verdict
+    assert "less sure than it could be" in verdict
+    assert "short schedule" in verdict
+
+
+def test_preview_of_own_pictures(tmp_path, capsys, pictures):
+    out = tmp_path / "new" / "ricap.png"
+    main(["preview", *map(str, pictures), "--method", "ricap", "--out", str(out), "--size", "64"])
+    with Image.open(out) as picture:
+        assert f"{picture.width}×{picture.height} pixels" in capsys.readouterr().out
+        assert picture.width == 2 * 20 + 3 * 160 + 2 * 14
+
+
+def test_preview_of_all_methods(tmp_path):
+    for seed, name in ((1, "a.jpg"), (1, "b.jpg"), (2, "c.jpg")):
+        main(["preview", "--out", str(tmp_path / name), "--seed", str(seed)])
+    first, again, other = ((tmp_path / name).read_bytes() for name in ("a.jpg", "b.jpg", "c.jpg"))
+    assert first == again != other
+    assert len(first) < 500_000
+
+
+@pytest.mark.parametrize("method", cli.METHODS)
+def test_preview_changes_every_image(pictures, method):
+    """A method that shows nothing would be a poor preview: p is 1, but for Hide-and-Seek's cells of size 0."""
+    title, transform = cli.METHODS[method]
+    images = torch.stack([cli._square(cli._read(path), 64) for path in [*pictures, pictures[0]]])
+    assert title == type(transform).__name__
+    changed = [
+        (transform.apply(images, None, transform.make_plan(images)) != images).flatten(1).any(1) for _ in range(20)
+    ]
+    assert float(torch.stack(changed).double().mean()) > 0.6
+
+
+def test_preview_errors(tmp_path, pictures):
+    with pytest.raises(SystemExit, match=r"IMAGES must be two or more, .* got .*cat\.png"):
+        main(["preview", str(pictures[0])])
+    with pytest.raises(SystemExit, match=r"IMAGES must be pictures, got .*none\.png"):
+        main(["preview", str(tmp_path / "none.png"), str(pictures[0])])
+    with pytest.raises(SystemExit, match=r"IMAGES must be pictures, got .*test_cli\.py"):
+        main(["preview", __file__, str(pictures[0])])
+    with pytest.raises(SystemExit, match=r"--out must end in \.png or \.jpg, got .*x\.what"):
+        main(["preview", "--method", "mixup", "--out", str(tmp_path / "x.what")])
+
+
+def test_bench_passes_its_arguments_to_pytest(capfd):
+    with pytest.raises(SystemExit) as ended:
+        main(["bench", "benchmarks/bench_naive.py", "--collect-only", "-q", "-k", "equal_work"])
+    assert ended.value.code == 0
+    assert "bench_naive.py::test_equal_work" in capfd.readouterr().out
+
+
+def test_bench_outside_a_checkout(tmp_path, monkeypatch):
+    monkeypatch.setattr(cli, "__file__", str(tmp_path / "mixcollate" / "cli.py"))
+    with pytest.raises(SystemExit, match="not part of the installed package; clone the repository"):
+        main(["bench"])
+
+
+def test_env(capsys):
+    main(["env"])
+    told = capsys.readouterr().out
+    for words in (torch.__version__, np.__version__, "triton:", "C compiler:", "GPU:", "numba:"):
+        assert words in told
+
+
+@pytest.mark.parametrize(
+    ("module", "arguments"),
+    [
+        ("rich.console", ["demo", *QUICK]),
+        ("sklearn.datasets", ["demo", *QUICK]),
+        ("skimage", ["preview"]),
+        ("pytest_benchmark", ["bench"]),
+    ],
+)
+def test_missing_extra(monkeypatch, module, arguments):
+    monkeypatch.setitem(sys.modules, module, None)
+    missing = module.partition(".")[0]
+    with pytest.raises(SystemExit, match=rf'needs {missing}, which is missing: pip install "mixcollate\[cli\]"'):
+        main(arguments)
+
+
+def test_other_missing_modules_are_not_hidden(monkeypatch):
+    monkeypatch.setitem(sys.modules, "mixcollate.demo", None)
+    with pytest.raises(ModuleNotFoundError, match="mixcollate"):
+        main(["demo"])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        ([], "required: COMMAND"),
+        (["preview", "--method", "smoothmix"], "invalid choice: 'smoothmix'"),
+        (["demo", "--epochs", "0"], "must be at least 1, got 0"),
+        (["demo", "--workers", "many"], "invalid count value: 'many'"),
+    ],
+)
+def test_refused_arguments(capsys, arguments, told):
+    with pytest.raises(SystemExit) as ended:
+        main(arguments)
+    assert ended.value.code == 2
+    assert told in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", [[], ["demo"], ["preview"], ["bench"], ["env"]])
+def test_help(capsys, command):
+    with pytest.raises(SystemExit) as ended:
+        main([*command, "--help"])
+    assert ended.value.code == 0
+    assert "usage: mixcollate" in capsys.readouterr().out

@@ -1,0 +1,117 @@
+"""preview: the picture shows the plan's pixels and the plan's shares."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image, ImageColor
+
+from mixcollate import CutMix, Cutout, MixUp, RandomChoice, RandomErasing
+from mixcollate.plan import Stream
+from mixcollate.preview import COLOURS, preview
+
+TWO = torch.tensor([30, 220], dtype=torch.uint8)[:, None, None, None].expand(2, 3, 160, 160)  # drawn as they are
+
+
+def count(picture: Image.Image, colour: str | tuple[int, int, int], tolerance: int = 0) -> int:
+    """How many pixels have a colour."""
+    wanted = ImageColor.getrgb(colour) if isinstance(colour, str) else colour
+    return int((np.abs(np.asarray(picture, int) - wanted) <= tolerance).all(2).sum())
+
+
+def left_half(picture: Image.Image) -> Image.Image:
+    return picture.crop((0, 0, picture.width // 2, picture.height))
+
+
+def test_bars_are_the_plans_shares():
+    own_share = float(MixUp().make_plan(TWO, Stream(1)).own_share[0])
+    picture = left_half(preview(TWO, MixUp(), names=["cat", "dog"], seed=1))
+    own, other = count(picture, COLOURS[0]), count(picture, COLOURS[1])  # below the original, the own bar is full
+    assert 0.05 < own_share < 0.95
+    assert other / (own + other) == pytest.approx((1 - own_share) / 2, abs=0.01)
+
+
+def test_pixels_are_the_plans():
+    own_share = float(MixUp().make_plan(TWO, Stream(1)).own_share[0])
+    picture = left_half(preview(TWO, MixUp(), names=["cat", "dog"], seed=1))
+    level = round(own_share * 30 + (1 - own_share) * 220)
+    assert count(picture, (level, level, level), tolerance=1) >= 160 * 160
+    assert 160 * 160 <= count(picture, (30, 30, 30)) < 161 * 160  # the original, above
+
+
+def test_erased_pixels_are_grey():
+    white = torch.full((1, 3, 160, 160), 255, dtype=torch.uint8)
+    picture = preview(white, Cutout(length=80, inside=True), names=["white"], seed=0)
+    assert 80 * 80 <= count(picture, (128, 128, 128)) < 80 * 81  # and some of the letters' edges
+
+
+def test_erasing_leaves_labels():
+    picture = preview(TWO, RandomErasing(p=1), names=["cat", "dog"], seed=1)
+    assert count(left_half(picture), COLOURS[1]) == 0
+
+
+def test_labels_may_be_classes_or_rows():
+    one = torch.ones(2, dtype=torch.int64)
+    by_class = preview(TWO, CutMix(), names=["cat", "dog"], labels=one, seed=1)
+    assert count(by_class, COLOURS[0]) == 0
+    by_row = preview(TWO, CutMix(), names=["cat", "dog"], labels=torch.eye(2)[one], seed=1)
+    assert by_row.tobytes() == by_class.tobytes()
+
+
+def test_a_seed_repeats_and_inputs_stay():
+    images = torch.rand(4, 3, 24, 24)
+    before = images.clone()
+    first, again, other = (preview(images, CutMix(inplace=True), names=list("abcd"), seed=seed) for seed in (1, 1, 2))
+    assert first.tobytes() == again.tobytes() != other.tobytes()
+    assert torch.equal(images, before)
+
+
+def test_a_transforms_own_stream_goes_on():
+    transform = MixUp(seed=1)
+    assert preview(TWO, transform, names=["a", "b"]).tobytes() != preview(TWO, transform, names=["a", "b"]).tobytes()
+    assert transform.stream.step == 2
+
+
+def test_uint8_and_float_are_drawn_alike():
+    levels = torch.randint(256, (4, 3, 32, 32), dtype=torch.uint8)
+    whole, fraction = (preview(x, MixUp(), names=list("abcd"), seed=1) for x in (levels, levels / 255))
+    assert int(np.abs(np.asarray(whole, int) - np.asarray(fraction, int)).max()) <= 1
+
+
+def test_grey_images_and_long_names():
+    picture = preview(torch.rand(3, 1, 16, 48), MixUp(), names=["a name as long as no class is called", "…", ""])
+    assert picture.width == preview(torch.rand(3, 3, 16, 16), MixUp(), names=["a", "b", "c"]).width
+    assert count(picture, COLOURS[0]) > 0
+
+
+def test_small_shares_and_smoothing_leave_room():
+    plain, smoothed = (preview(TWO, MixUp(label_smoothing=s), names=list("abcdefgh"), seed=1) for s in (0.0, 0.5))
+    assert plain.height < smoothed.height
+    assert count(smoothed, COLOURS[7]) == 0  # four bars at most
+
+
+def test_several_transforms_share_the_width_in_twos():
+    images = torch.rand(4, 3, 24, 24)
+    methods = {"one": RandomErasing(p=1), "two": Cutout(), "three": RandomChoice([Cutout(), RandomErasing()])}
+    pair = dict(list(methods.items())[:2])
+    single, two, three = (preview(images, given, names=list("abcd"), seed=1) for given in (Cutout(), pair, methods))
+    assert single.size == two.size
+    assert three.width == two.width
+    assert two.height < three.height < 2 * two.height
+
+
+def test_many_images_are_wrapped():
+    images = torch.rand(7, 3, 24, 24)
+    narrow, wide = (preview(images, Cutout(), names=list("abcdefg"), columns=columns) for columns in (3, 7))
+    assert narrow.width < wide.width
+    assert narrow.height > 2 * wide.height
+
+
+def test_errors():
+    with pytest.raises(ValueError, match=r"images must be \[B, 3, H, W\].*got \(2, 4, 8, 8\)"):
+        preview(torch.rand(2, 4, 8, 8), MixUp(), names=["a", "b"])
+    with pytest.raises(ValueError, match=r"with B > 0, got \(0, 3, 8, 8\)"):
+        preview(torch.rand(0, 3, 8, 8), MixUp(), names=[])
+    with pytest.raises(ValueError, match="names must have one name for each class, got 1 for class 1"):
+        preview(TWO, MixUp(), names=["a"])
+    with pytest.raises(ValueError, match="columns must be at least 1 and side at least 80, got 0 and 160"):
+        preview(TWO, MixUp(), names=["a", "b"], columns=0)
