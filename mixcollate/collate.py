@@ -10,11 +10,14 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.utils._pytree import tree_leaves, tree_map_only
-from torch.utils.data import default_collate
+from torch.utils.data import default_collate, get_worker_info
+from torch.utils.data._utils.collate import collate as torch_collate  # documented: how default_collate is extended
+from torch.utils.data._utils.collate import default_collate_fn_map
 from torchvision import tv_tensors
 
 from mixcollate.kernels import Statistic, beside, mix, mix_masks
 from mixcollate.kernels.packed import PackedPlan
+from mixcollate.memory import Recycler
 from mixcollate.methods import CutMix, MixUp, RandomErasing
 from mixcollate.methods.fill import Fill
 from mixcollate.plan import MixPlan, Per, Stream, identity
@@ -24,6 +27,8 @@ from mixcollate.transforms import Compose, MixOptions, MixTransform, RandomChoic
 Key = int | str
 
 IMAGE_KEYS = ("image", "images", "pixel_values", "img")
+_REST_OF_DEFAULT = {kind: how for kind, how in default_collate_fn_map.items() if kind is not Tensor}
+
 LABEL_KEYS = ("label", "labels", "target", "targets")
 
 
@@ -89,6 +94,7 @@ class MixupCollate:
         if eager:
             self._shared.share_memory_()  # type: ignore[no-untyped-call]
         self._half = False
+        self._memory = Recycler()
         self._register()
 
     @property
@@ -119,7 +125,7 @@ class MixupCollate:
         if self._mixes:
             _refuse_boxes(samples)
         try:
-            batch = self.collate_fn(samples)
+            batch = self._stack(samples) if self.collate_fn is default_collate else self.collate_fn(samples)
         except RuntimeError as error:
             raise ValueError(f"images must have one size to make a batch, resize them first; got: {error}") from error
         if isinstance(batch, list):
@@ -127,6 +133,20 @@ class MixupCollate:
         self._find(batch)  # refuse here, in the worker, what could not be mixed later
         result = MixBatch(batch, self)
         return result.mix() if self.eager else result
+
+    def _stack(self, samples: list[Any]) -> Any:
+        """torch's default_collate, but in this process tensors are stacked into memory that was used before."""
+        if get_worker_info() is not None:  # there it stacks into shared memory
+            return default_collate(samples)
+        return torch_collate(samples, collate_fn_map={Tensor: self._stack_tensors, **_REST_OF_DEFAULT})
+
+    def _stack_tensors(self, tensors: Sequence[Tensor], *, collate_fn_map: Any = None) -> Tensor:
+        first = tensors[0]
+        plain = first.layout == torch.strided and first.device.type == "cpu" and not first.requires_grad
+        if not plain or any(tensor.dtype != first.dtype for tensor in tensors):
+            return torch.stack(list(tensors))
+        out = self._memory.empty((len(tensors), *first.shape), first.dtype)
+        return torch.stack(list(tensors), out=out)
 
     def mix(self, batch: Any, *, inplace: bool = False) -> Any:
         """Draw the next plan and mix a collated batch, where it is, once.
@@ -160,16 +180,13 @@ class MixupCollate:
 
     def _mix_images(self, images: Tensor, plan: MixPlan | PackedPlan, *, inplace: bool) -> Tensor:
         normalised = not (self.mean is None and self.std is None)
-        keeps_dtype = self.dtype in (None, images.dtype) and (images.dtype.is_floating_point or not normalised)
-        return mix(
-            images,
-            plan,
-            mean=self.mean,
-            std=self.std,
-            dtype=self.dtype,
-            memory_format=self.memory_format,
-            out=images if inplace and keeps_dtype and self.memory_format is None else None,
-        )
+        dtype = self.dtype or (torch.float32 if normalised and not images.dtype.is_floating_point else images.dtype)
+        out = None
+        if self.memory_format is None and inplace and dtype == images.dtype:
+            out = images
+        elif self.memory_format is None and images.device.type == "cpu" and images.is_contiguous():
+            out = self._memory.empty(tuple(images.shape), dtype)
+        return mix(images, plan, mean=self.mean, std=self.std, dtype=dtype, memory_format=self.memory_format, out=out)
 
     def _mix_labels(self, labels: Tensor, plan: MixPlan | PackedPlan) -> Tensor | SoftTarget:
         if self.transform.mixes or self.transform.num_classes is not None:

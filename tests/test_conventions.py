@@ -15,7 +15,7 @@ import mixcollate
 PACKAGE = Path(mixcollate.__file__).parent
 LAYERS = [  # a module imports only what stands above it
     ["plan", "schedules"],
-    ["checks", "kernels.noise", "kernels.packed", "kernels.checks", "kernels.fused_targets"],
+    ["checks", "memory", "kernels.noise", "kernels.packed", "kernels.checks", "kernels.fused_targets"],
     ["kernels.reference", "kernels.fused", "targets"],
     ["kernels.host"],
     ["kernels"],

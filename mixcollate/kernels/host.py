@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,6 +13,8 @@ from mixcollate.kernels.noise import noise
 from mixcollate.plan import Array, MixPlan
 
 CHUNK = 2**18  # elements whose float32 scratch stays in a core's second-level cache
+
+Step = Callable[[Tensor, Tensor, Any, list[Tensor]], Tensor]
 
 _SAME_BITS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
@@ -84,28 +87,57 @@ def blend(source: Tensor, plan: MixPlan, own: Array, out: Tensor, *, mutual: boo
 
 def blend_whole(source: Tensor, rows: Array, partner: Array, own: Array, out: Tensor, *, mutual: bool) -> None:
     """Blend all pixels of ``rows`` of ``out`` with one weight each."""
-    arithmetic = torch.float64 if out.dtype == torch.float64 else torch.float32
     chunks = _chunks(rows, out)
-    scratch = torch.empty((len(chunks[0]), *out.shape[1:]), dtype=arithmetic) if chunks else out
-    whole = torch.empty((2, *scratch.shape), dtype=torch.int16) if out.dtype == torch.uint8 else scratch
+    if not chunks:
+        return
+    step_of = _byte_step if out.dtype == torch.uint8 else _float_step
+    if len(chunks[0]) == 1:
+        blend_large(source, rows, partner, own, out, step_of, mutual=mutual)
+        return
     for chunk in chunks:
         first, second = torch.from_numpy(chunk), torch.from_numpy(partner[chunk])
-        image, other = _rows(out, first), _rows(source, second)
-        step = scratch[: len(chunk)]
-        weight = torch.from_numpy(1 - own[chunk]).view(-1, 1, 1, 1).to(arithmetic)
-        if out.dtype == torch.uint8:  # a difference fits int16, and adding it modulo 256 is exact
-            difference, subtrahend = whole[:, : len(chunk)]
-            step.copy_(difference.copy_(other).sub_(subtrahend.copy_(image))).mul_(weight).round_()
-            step = difference.copy_(step).to(torch.uint8)
-        else:
-            step.copy_(other).sub_(image).mul_(weight)
-        image.add_(step)
-        if len(chunk) > 1:
-            out.index_copy_(0, first, image)
+        image, other = out.index_select(0, first), source.index_select(0, second)
+        weight = torch.from_numpy(1 - own[chunk]).view(-1, 1, 1, 1)
+        step = step_of(image, other, weight, _scratch(image))
+        out.index_copy_(0, first, image.add_(step))
         if mutual:
-            other.sub_(step)
-            if len(chunk) > 1:
-                out.index_copy_(0, second, other)
+            out.index_copy_(0, second, other.sub_(step))
+
+
+def blend_large(
+    source: Tensor, rows: Array, partner: Array, own: Array, out: Tensor, step_of: Step, *, mutual: bool
+) -> None:
+    """The same for images that fill a chunk: views and numbers cost less than copies and tensors."""
+    scratch = _scratch(out[0])
+    here: Any = out.numpy() if out.dtype == torch.uint8 else out
+    there: Any = source.numpy() if out.dtype == torch.uint8 else source
+    for i, j, weight in zip(rows.tolist(), partner[rows].tolist(), (1 - own[rows]).tolist(), strict=True):
+        step = step_of(out[i], source[j], weight, scratch)
+        change = step.numpy() if step.dtype == torch.uint8 else step  # on bytes NumPy is the faster of the two
+        here[i] += change
+        if mutual:
+            there[j] -= change
+
+
+def _byte_step(image: Tensor, other: Tensor, weight: float | Tensor, scratch: list[Tensor]) -> Tensor:
+    """``weight * (other - image)``, rounded, modulo 256: a difference fits int16, and adding modulo 256 is exact."""
+    difference, subtrahend, product, step = scratch
+    difference.copy_(other).sub_(subtrahend.copy_(image))
+    product.copy_(difference).mul_(weight).round_()
+    return step.copy_(difference.copy_(product))
+
+
+def _float_step(image: Tensor, other: Tensor, weight: float | Tensor, scratch: list[Tensor]) -> Tensor:
+    """``weight * (other - image)``."""
+    return scratch[0].copy_(other).sub_(image).mul_(weight)
+
+
+def _scratch(image: Tensor) -> list[Tensor]:
+    """Memory for the steps of images like this one."""
+    kinds = [torch.float64 if image.dtype == torch.float64 else torch.float32]
+    if image.dtype == torch.uint8:
+        kinds = [torch.int16, torch.int16, torch.float32, torch.uint8]
+    return [torch.empty_like(image, dtype=kind) for kind in kinds]
 
 
 def paste_boxes(source: Tensor, rows: Array, plan: MixPlan, box: Array, out: Tensor, *, mutual: bool) -> None:
@@ -252,11 +284,6 @@ def _chunks(rows: Array, images: Tensor) -> list[Array]:
     """``rows`` in runs whose images fit the cache."""
     length = max(CHUNK // max(images[:1].numel(), 1), 1)
     return [rows[start : start + length] for start in range(0, len(rows), length)]
-
-
-def _rows(images: Tensor, rows: Tensor) -> Tensor:
-    """The images ``rows``: a view if it is one, else a copy."""
-    return images.narrow(0, int(rows[0]), 1) if len(rows) == 1 else images.index_select(0, rows)
 
 
 def _arrays(source: Tensor, out: Tensor) -> tuple[Array, Array]:
