@@ -29,7 +29,7 @@ bench: .venv/ready
 	$(BIN)/mixcollate bench
 
 gpu:  ## correctness and benchmarks on this machine's GPU, with the packages that are there: it needs no network
-	PYTHONPATH=. $(PYTHON) benchmarks/gpu.py
+	PYTHONPATH=. $(PYTHON) -m benchmarks.gpu
 
 .venv/ready: pyproject.toml
 	@echo "== .venv: mixcollate and what its demo, tests and lint need (PyTorch is large: this can take minutes)"

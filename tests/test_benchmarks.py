@@ -1,0 +1,244 @@
+"""Every benchmark runs, tiny; each answers a question; and what a GPU would run, runs."""
+
+import ast
+import importlib
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+pytest.importorskip("pytest_benchmark", reason="pytest-benchmark is not installed")
+
+from benchmarks import checks, common, gpu, report
+from benchmarks.goals import GOALS
+
+ROOT = Path(__file__).parent.parent
+FILES = sorted((ROOT / "benchmarks").glob("bench_*.py"))
+OPTIONAL = {"torch.compile of it"}  # rivals that tiny batches are not worth
+
+
+@pytest.fixture(scope="module")
+def raw(tmp_path_factory):
+    """What pytest-benchmark writes when all benchmarks run, tiny."""
+    path = tmp_path_factory.mktemp("benchmarks") / "raw.json"
+    command = [sys.executable, "-m", "pytest", "benchmarks", "-o", "python_files=bench_*.py", "-q", "-rf"]
+    command += ["-p", "no:cacheprovider", "--benchmark-enable", f"--benchmark-json={path}"]
+    environment = {**os.environ, "BENCH_SCALE": "tiny", "BENCH_DEVICE": "cpu"}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-1000:]
+    return json.loads(path.read_text())
+
+
+@pytest.fixture(scope="module")
+def results(raw):
+    return report.condense([raw], "abc1234")
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_first_line_is_a_question(path):
+    question = (ast.get_docstring(ast.parse(path.read_text())) or "").partition("\n")[0]
+    assert question.endswith("?") and len(question) > 20, question
+
+
+def test_every_file_is_measured(results):
+    assert {row["file"] for row in results["rows"]} == set(report.questions())
+
+
+def test_rows_state_their_bytes_and_rates(results):
+    for row in results["rows"]:
+        assert row["median"] > 0 and row["rounds"] >= 1, row
+        if row["bytes"]:
+            assert row["gigabytes_per_second"] == pytest.approx(row["bytes"] / row["median"] / 1e9, rel=1e-3)
+        if row["images"]:
+            assert row["images_per_second"] == pytest.approx(row["images"] / row["median"], rel=1e-3)
+
+
+def test_goals_name_rows_that_are_there(results):
+    """A goal compares with rivals of the same case; and every goal of the CPU is measured."""
+    skipped = {one["name"] for one in results["skipped"]}
+    for row in results["rows"]:
+        rivals = report.cases(results, row["file"], row["case"])[row["case"], row["device"], row["clock"]]
+        names = {rival["name"] for rival in rivals} | skipped
+        for code, against in row["goals"].items():
+            assert code in GOALS and set(against) <= names, (code, against)
+    reached = {code for code, _, _ in report.goal_rows(results)}
+    timm = importlib.util.find_spec("timm") is not None
+    assert reached >= {code for code in GOALS if code.startswith("C") and (timm or "timm" not in GOALS[code].what)}
+
+
+def test_goals_compare_with_the_fastest():
+    rows = [
+        _row("mixcollate", 2.0, goals={"C3 tensors": ["a", "b"], "C1 tensors": ["a", "b"], "C4": []}),
+        _row("a", 6.0),
+        _row("b", 5.0),
+        _row("copy", 1.0),
+    ]
+    assert report.goal_rows(_results(rows)) == [
+        ("C1 tensors", 2 / 5, True),
+        ("C3 tensors", 5 / 2, True),
+        ("C4", 2e6, False),
+    ]
+
+
+def test_missing_peer_is_a_skipped_row_that_says_so(monkeypatch):
+    from benchmarks import peers
+
+    monkeypatch.setitem(sys.modules, "timm", None)
+    monkeypatch.setitem(sys.modules, "timm.data.mixup", None)
+    images, labels = iter([]), torch.zeros(4, dtype=torch.int64)
+    rivals = peers.mixup(images, labels, 10)
+    assert rivals["timm batch (in place)"] == "timm is not installed (ModuleNotFoundError)"
+    assert callable(rivals["torchvision"])
+
+
+def test_rivals_take_turns():
+    calls = []
+    durations = common.interleaved({name: lambda name=name: calls.append(name) for name in "ab"}, torch.device("cpu"))
+    timed = len(durations["a"])
+    assert timed == len(durations["b"]) >= 1
+    ends = [set(calls[end - 2 : end]) for end in (len(calls), len(calls) - 2) if common.TINY]
+    assert all(end == {"a", "b"} for end in ends)
+
+
+def test_a_rival_that_breaks_leaves_the_others():
+    def broken():
+        raise RuntimeError("no")
+
+    durations = common.interleaved({"broken": broken, "fine": int}, torch.device("cpu"))
+    assert isinstance(durations["broken"], RuntimeError) and len(durations["fine"]) >= 1
+
+
+@pytest.mark.parametrize("check", checks.CHECKS.values(), ids=checks.CHECKS)
+def test_checks_of_the_gpu(check):
+    check(torch.device("cpu"))
+
+
+def test_checks_find_what_is_wrong():
+    images = torch.rand(4, 3, 8, 8)
+    with pytest.raises(AssertionError, match="not written"):
+        checks.same(images / 0, images, "poisoned")
+    with pytest.raises(AssertionError, match="relative error"):
+        checks.same(images * 1.01, images, "off")
+
+
+def test_dry_run_of_the_gpu_script(monkeypatch, tmp_path, capsys):
+    """A step that fails is told, and the rest still runs."""
+    monkeypatch.setattr(gpu, "CHECKS", ("memory", "no such check"))
+    monkeypatch.setattr(gpu, "BENCHMARKS", {"host": 60})
+    assert gpu.main(["--dry-run", "--out", str(tmp_path), "--commit", "abc1234"]) == 1
+    told = capsys.readouterr().out
+    states = {line[8:32].strip(): line.split()[0] for line in told.splitlines() if line.startswith(("ok ", "FAILED "))}
+    assert states == {"memory": "ok", "no such check": "FAILED", "bench host": "ok", "results": "ok"}
+    assert "invalid choice: 'no such check'" in told and "C4" in told
+    assert (tmp_path / "cpu-abc1234.json").exists() and (tmp_path / "gpu.log").exists()
+
+
+def test_no_gpu_is_said(monkeypatch, capsys):
+    monkeypatch.setattr(gpu, "has_gpu", lambda: False)
+    assert gpu.main([]) == 2
+    assert "no GPU that torch can use" in capsys.readouterr().out
+
+
+def test_a_step_out_of_time_is_a_failure_with_its_output():
+    code = "import time; print('begun', flush=True); time.sleep(60)"
+    outcome = gpu.run_step("slow", [sys.executable, "-c", code], dict(os.environ), 2)
+    assert outcome.state == "FAILED" and outcome.output.splitlines()[0] == "begun"
+    assert gpu.last_line(outcome) == "out of time: 2 s"
+
+
+def _row(name, median, *, goals=None, case="a case", file="peers"):
+    return {
+        "file": file, "case": case, "name": name, "device": "cpu", "clock": "call", "ours": "mixcollate", "images": 8,
+        "bytes": 80, "median": median, "iqr": 0.1, "rounds": 7, "images_per_second": 8 / median,
+        "gigabytes_per_second": 8e-8 / median, "goals": goals or {}, "extra": {},
+    }  # fmt: skip
+
+
+def _results(rows, commit="abc1234", date="2026-11-23T05:22", kind="cpu"):
+    return {
+        "kind": kind, "machine": "A CPU, 2 cores", "host": "A CPU, 2 cores", "threads": 1, "commit": commit,
+        "date": date, "versions": {"python": "3.11"}, "rows": rows,
+        "skipped": [{"file": "peers", "case": "a case", "name": "kornia", "reason": "kornia is not installed"}],
+    }  # fmt: skip
+
+
+def test_results_make_the_round_trip(results, tmp_path):
+    path = report.write(results, tmp_path)
+    assert path.name == "cpu-abc1234.json"
+    assert report.latest("cpu", tmp_path) == (path, results) and report.latest("gpu", tmp_path) is None
+    assert len(path.read_text().splitlines()) > len(results["rows"])  # one row a line
+
+
+def test_the_newest_results_count(tmp_path):
+    for commit, date in (("b", "2026-11-23T05:22"), ("a", "2026-11-24T01:00"), ("c", "2026-11-22T23:00")):
+        report.write(_results([], commit, date), tmp_path)
+    assert report.latest("cpu", tmp_path)[1]["commit"] == "a"
+
+
+def test_tables_stand_between_the_markers(tmp_path):
+    report.write(_results([_row("copy", 0.5e-3), _row("mixcollate", 2e-3, goals={"C4": []})]), tmp_path)
+    text = "before\n<!-- results:peers-cpu -->\nold\n<!-- /results -->\nbetween\n<!-- results:goals-cpu -->\n"
+    text += "<!-- /results -->\n<!-- results:goals-gpu -->\n<!-- /results -->\n"
+    made = report.filled(text, tmp_path)
+    assert made.startswith("before\n<!-- results:peers-cpu -->\n| | median ± IQR |") and "old" not in made
+    assert "| **a case** | | | | |\n| copy | 500 ± 100000 µs | 16,000 | 0.000160 | 0.250× |" in made
+    assert "Not measured: kornia (kornia is not installed)." in made
+    assert "between" in made and "| C4 |" in made and "| ≤ 100 µs | 2000 µs | not reached |" in made
+    assert made.endswith(f"<!-- results:goals-gpu -->\n{report.NOT_YET}<!-- /results -->\n")
+    assert report.filled(made, tmp_path) == made
+
+
+def test_tables_of_some_cases(tmp_path):
+    rows = [_row("mixcollate", 1.0, case=f"{method}, float32") for method in ("MixUp", "CutMix")]
+    report.write(_results(rows), tmp_path)
+    made = report.filled("<!-- results:peers-cpu:CutMix -->\n<!-- /results -->", tmp_path)
+    assert "**CutMix, float32**" in made and "MixUp," not in made
+
+
+def test_unknown_table_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="no table is called 'speed-cpu'"):
+        report.filled("<!-- results:speed-cpu -->\n<!-- /results -->", tmp_path)
+
+
+def test_plots_say_what_they_are_made_of(results, tmp_path):
+    path = report.write(results, tmp_path)
+    plots = report.plot(path, results, tmp_path / "images")
+    assert {plot.name for plot in plots} == {"growth-cpu.svg", "peers-cpu.svg", "loader-cpu.svg"}
+    assert all("cpu-abc1234.json" in plot.read_text() for plot in plots)
+
+
+def test_growth_is_a_constant_and_a_slope():
+    sizes = [1, 10, 100, 1000]
+    assert report._line(sizes, [5 + 2 * size for size in sizes]) == pytest.approx((5, 2))
+    assert report._line(sizes, [2 * size for size in sizes]) == pytest.approx((0, 2), abs=1e-9)
+    rows = [_row("mixcollate", 1e-5 * (1 + n), file="growth", case=f"batch {n}") for n in sizes]
+    for row, n in zip(rows, sizes, strict=True):
+        row["extra"] = {"size": n}
+    (line,) = report.fits(_results(rows))
+    assert line == "- batch, mixcollate: 10.0 µs + 10000 ns for each; points lie within 0% of it"
+
+
+def test_comparison_is_of_ratios(tmp_path, capsys):
+    old = _results([_row("mixcollate", 1.0), _row("torchvision", 4.0), _row("timm", 2.0)])
+    slower_machine = _results([_row("mixcollate", 3.0), _row("torchvision", 12.0), _row("timm", 6.0)], "b")
+    regressed = _results([_row("mixcollate", 1.5), _row("torchvision", 4.0), _row("timm", 2.0)], "c")
+    paths = [str(report.write(one, tmp_path)) for one in (old, slower_machine, regressed)]
+    assert report.main(["compare", paths[0], paths[1]]) == 0
+    assert "none" in capsys.readouterr().out
+    assert report.main(["compare", paths[0], paths[2]]) == 1
+    assert "1.50×  slower  peers: a case: mixcollate" in capsys.readouterr().out
+    assert report.main(["compare", paths[2], paths[0]]) == 0
+    assert "0.67×  faster" in capsys.readouterr().out
+
+
+def test_command_line_condenses_and_shows(raw, tmp_path, capsys):
+    source = tmp_path / "raw.json"
+    source.write_text(json.dumps(raw))
+    assert report.main(["condense", str(source), "--commit", "abc1234", "--out", str(tmp_path / "results")]) == 0
+    assert "cpu-abc1234.json" in capsys.readouterr().out
+    assert report.main(["show", str(tmp_path / "results" / "cpu-abc1234.json")]) == 0
+    assert "C5 MixUp" in capsys.readouterr().out
