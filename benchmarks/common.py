@@ -20,7 +20,7 @@ TINY = os.environ.get("BENCH_SCALE") == "tiny"
 SECONDS = float(os.environ.get("BENCH_SECONDS", "0.001" if TINY else "1.5"))
 ROUNDS = (1, 1) if TINY else (7, 60)  # fewest and most
 SLOW = 5.0  # seconds of a round of all rivals, from which on 3 rounds must do
-LEAST = 1e-6 if TINY else 1e-3  # seconds that one round takes at least: shorter calls are timed several at a time
+LEAST = 1e-6 if TINY else 5e-3  # seconds that one round takes at least: shorter calls are timed several at a time
 DEADLINE = float(os.environ.get("BENCH_DEADLINE", "inf"))
 CACHE = 256 * 2**20  # bytes of input that no GPU's cache holds
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -135,9 +135,9 @@ def _warm_up(run: Run, device: torch.device, *, ahead: bool) -> tuple[int, float
     """How many calls a round of ``run`` needs, how long the GPU is to wait for the host, and what a round takes."""
     run()
     once = _timed(run, device, 1, 0.0)
-    if device.type == "cuda" and once < 0.1:  # clocks and allocator take some calls to settle
+    if once < 0.1:  # clocks, caches and allocators take some calls to settle
         run()
-        once = _timed(run, device, 1, 0.0)
+        once = min(once, _timed(run, device, 1, 0.0))
     loops = max(1, math.ceil(LEAST / max(once, 1e-9)))
     if TINY or not ahead:
         return (1 if TINY else loops), 0.0, once * loops

@@ -9,6 +9,7 @@ from torch import Tensor
 from mixcollate.plan import Array
 
 KEPT = 3  # buffers kept free: one for the batch in use, one for the next, one more for a second dtype
+WORTH_KEEPING = 2**20  # bytes: less than this the allocator keeps itself
 
 
 class Recycler:
@@ -20,6 +21,8 @@ class Recycler:
     def empty(self, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
         """A contiguous CPU tensor, not initialised."""
         size = math.prod(shape) * dtype.itemsize
+        if size < WORTH_KEEPING:
+            return torch.empty(shape, dtype=dtype)
         fitting = [place for place, buffer in enumerate(self._free) if buffer.nbytes == size]
         buffer = self._free.pop(fitting[-1]) if fitting else torch.empty(size, dtype=torch.uint8).numpy()  # aligned
         lent = buffer.view()  # the tensor's storage holds this array, and nothing else does

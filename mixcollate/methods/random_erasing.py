@@ -32,7 +32,7 @@ def random_erasing(
     """
     units, unit = draw.units(per)
     boxes = draw.numbers.integers(count[0], count[1] + 1, size=(units, 1))
-    height, width = _sides(draw, (units, count[1], attempts), scale, ratio, log_ratio, boxes)
+    height, width = _sides(draw, (units, count[1]), attempts, scale, ratio, log_ratio, boxes)
     used = np.arange(count[1]) < boxes  # [units, N]
     rows, cols = (
         edges(draw.numbers, axis, side * used, inside=True)
@@ -44,22 +44,29 @@ def random_erasing(
 
 def _sides(
     draw: Draw,
-    shape: tuple[int, int, int],
+    shape: tuple[int, int],
+    attempts: int,
     scale: tuple[float, float],
     ratio: tuple[float, float],
     log_ratio: bool,
     boxes: Array,
 ) -> tuple[Array, Array]:
-    """``[units, N]`` heights and widths of the first candidates that fit; 0 if none does."""
-    area = draw.numbers.uniform(*scale, shape) * (draw.size[0] * draw.size[1]) / boxes[..., None]
+    """Heights and widths, in ``shape``, of the first boxes that fit; 0 where none of ``attempts`` does."""
+    share = np.broadcast_to(draw.size[0] * draw.size[1] / boxes, shape).ravel()  # [units * N] pixels a box shares in
     low, high = np.log(ratio) if log_ratio else ratio
-    aspect = draw.numbers.uniform(low, high, shape)
-    aspect = np.exp(aspect) if log_ratio else aspect
-    height, width = np.rint(np.sqrt(area * aspect)), np.rint(np.sqrt(area / aspect))
-    fits = (height < draw.size[0]) & (width < draw.size[1])  # [units, N, attempts]
-    first = fits.argmax(-1)[..., None]
-    chosen = [np.take_along_axis(side * fits, first, -1)[..., 0].astype(np.int64) for side in (height, width)]
-    return chosen[0], chosen[1]
+    height, width = np.zeros((2, share.size), np.int64)
+    missing = np.arange(share.size)
+    for _ in range(attempts):  # nearly all fit at once, so a round draws again only for the few that do not
+        area = draw.numbers.uniform(*scale, missing.size) * share[missing]
+        aspect = draw.numbers.uniform(low, high, missing.size)
+        aspect = np.exp(aspect) if log_ratio else aspect
+        high_now, wide_now = np.rint(np.sqrt(area * aspect)), np.rint(np.sqrt(area / aspect))
+        fits = (high_now < draw.size[0]) & (wide_now < draw.size[1])
+        height[missing[fits]], width[missing[fits]] = high_now[fits], wide_now[fits]
+        missing = missing[~fits]
+        if missing.size == 0:
+            break
+    return height.reshape(shape), width.reshape(shape)
 
 
 class RandomErasing(ErasingTransform):
