@@ -162,16 +162,13 @@ def select(choice: Array, plans: Sequence[MixPlan]) -> MixPlan:
     """The plan whose image ``i`` is treated as in ``plans[choice[i]]``; all are for the same images."""
     batch = len(choice)
     chosen = [choice == k for k in range(len(plans))]
-    width = max(plan.partners.shape[1] for plan in plans)
-    themselves = np.arange(batch)[:, None]
-    partners = [
-        p.partners
-        if p.partners.shape[1] == width
-        else np.concatenate([p.partners] + [themselves] * (width - p.partners.shape[1]), 1)
-        for p in plans
-    ]
+    partners = [plan.partners for plan in plans]
+    width = max([array.shape[1] for array in partners])
+    if any([array.shape[1] != width for array in partners]):
+        themselves = np.arange(batch)[:, None]
+        partners = [np.concatenate([p] + [themselves] * (width - p.shape[1]), 1) for p in partners]
     later = None
-    if any(plan.then for plan in plans):
+    if any([plan.then for plan in plans]):
         later = select(choice, [plan.then or identity(batch, plan.size) for plan in plans])
     present = {name for plan in plans for name, part in vars(plan).items() if part is not None}
     parts: dict[str, Any] = {
@@ -183,7 +180,7 @@ def select(choice: Array, plans: Sequence[MixPlan]) -> MixPlan:
         size=plans[0].size,
         partners=_choose(chosen, partners, 0),
         shares=_choose(chosen, [plan.shares for plan in plans], 0),
-        fill_mean=any(plan.fill_mean for plan in plans),
+        fill_mean=any([plan.fill_mean for plan in plans]),
         then=later,
         **parts,
     )
@@ -192,16 +189,17 @@ def select(choice: Array, plans: Sequence[MixPlan]) -> MixPlan:
 def _choose(chosen: Sequence[Array], arrays: Sequence[Array | None], neutral: float) -> Array:
     """Row ``i`` of the array that is chosen for it, all padded to one shape; a missing array has neutral rows."""
     given = [array for array in arrays if array is not None]
-    shapes = {array.shape for array in given}
-    shape = given[0].shape if len(shapes) == 1 else tuple(map(max, zip(*shapes, strict=True)))
-    column = (-1, *[1] * (len(shape) - 1))
+    shape = given[0].shape
+    if any([array.shape != shape for array in given]):
+        shape = tuple(map(max, zip(*(array.shape for array in given), strict=True)))
     result: Any = given[0] if len(given) == len(arrays) and given[0].shape == shape else neutral
     for rows, array in zip(chosen, arrays, strict=True):
         if array is not None and array is not result:
             if array.shape != shape:
                 padding = [(0, long - short) for long, short in zip(shape, array.shape, strict=True)]
                 array = np.pad(array, padding, constant_values=neutral)
-            result = np.where(rows.reshape(column), array, result)
+            picked = rows if len(shape) == 1 else rows.reshape(-1, *[1] * (len(shape) - 1))
+            result = np.where(picked, array, result)
     return np.asarray(result)
 
 

@@ -52,7 +52,7 @@ def _sides(
     boxes: Array,
 ) -> tuple[Array, Array]:
     """Heights and widths, in ``shape``, of the first boxes that fit; 0 where none of ``attempts`` does."""
-    share = np.broadcast_to(draw.size[0] * draw.size[1] / boxes, shape).ravel()  # [units * N] pixels of which a box takes its part
+    share = np.broadcast_to(draw.size[0] * draw.size[1] / boxes, shape).ravel()  # [units * N] pixels a box shares in
     low, high = np.log(ratio) if log_ratio else ratio
     height, width = np.zeros((2, share.size), np.int64)
     missing = np.arange(share.size)
