@@ -27,9 +27,9 @@ from mixcollate.transforms import Compose, MixOptions, MixTransform, RandomChoic
 Key = int | str
 
 IMAGE_KEYS = ("image", "images", "pixel_values", "img")
-_REST_OF_DEFAULT = {kind: how for kind, how in default_collate_fn_map.items() if kind is not Tensor}
-
 LABEL_KEYS = ("label", "labels", "target", "targets")
+
+_REST_OF_DEFAULT = {kind: how for kind, how in default_collate_fn_map.items() if kind is not Tensor}
 
 
 class MixupCollate:

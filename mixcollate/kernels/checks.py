@@ -8,7 +8,7 @@ import shutil
 import torch
 from torch import Tensor
 
-from mixcollate.kernels.packed import PackedPlan
+from mixcollate.kernels.packed import PackedPlan, check_partners, is_whole
 from mixcollate.plan import MixPlan
 
 
@@ -65,13 +65,9 @@ def _shape(plan: MixPlan | PackedPlan, name: str) -> tuple[int, ...] | None:
 
 
 def _check_numbers(plan: MixPlan, dtype: torch.dtype) -> None:
-    if plan.mixes and plan.partners.size and not 0 <= plan.partners.min() <= plan.partners.max() < len(plan):
-        raise ValueError(
-            f"plan.partners must be in 0 … {len(plan) - 1}, got {plan.partners.min()} … {plan.partners.max()}"
-        )
-    if plan.fill is not None and not dtype.is_floating_point:
-        if ((plan.fill < 0) | (plan.fill > 255) | (plan.fill % 1 != 0)).any():
-            raise ValueError(f"fill must be whole numbers in 0 … 255 for {dtype} images, got {plan.fill.ravel()[:3]} …")
+    check_partners(plan)
+    if plan.fill is not None and not (dtype.is_floating_point or is_whole(plan.fill)):
+        raise ValueError(f"fill must be whole numbers in 0 … 255 for {dtype} images, got {plan.fill.ravel()[:3]} …")
 
 
 def result_dtype(images: Tensor, dtype: torch.dtype | None, *, normalised: bool, out: Tensor | None) -> torch.dtype:

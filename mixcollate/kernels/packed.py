@@ -206,10 +206,13 @@ def pack(plan: MixPlan, device: torch.device | str) -> PackedPlan:
     return PackedPlan(words, layout, whole_fill=_whole_fill(plan))
 
 
+def is_whole(fill: Array | None) -> bool:
+    """Whether integer images can take this fill."""
+    return fill is None or not bool(((fill < 0) | (fill > 255) | (fill % 1 != 0)).any())
+
+
 def _whole_fill(plan: MixPlan) -> bool:
-    fill = plan.fill
-    whole = fill is None or not bool(((fill < 0) | (fill > 255) | (fill % 1 != 0)).any())
-    return whole and (plan.then is None or _whole_fill(plan.then))
+    return is_whole(plan.fill) and (plan.then is None or _whole_fill(plan.then))
 
 
 @functools.lru_cache(maxsize=256)
@@ -225,7 +228,7 @@ def _layout_from(fields: dict[str, Any]) -> Layout:
 
 
 def _layout(plan: MixPlan) -> Layout:
-    _check_partners(plan)
+    check_partners(plan)
     paired = plan.own_outside is not None and plan.resized is None and plan.mutual  # resizing reads elsewhere
     arrays = [(name, getattr(plan, name)) for name in PARTS]
     return _interned(
@@ -284,7 +287,7 @@ def _check(plan: MixPlan | None, layout: Layout | None) -> None:
         raise ValueError("plan must have as many passes as the packed plan; pack it anew")
     if plan is None or layout is None:
         return
-    _check_partners(plan)
+    check_partners(plan)
     wanted = (layout.batch, layout.size, layout.partners, layout.fill_mean)
     given = (len(plan), plan.size, plan.partners.shape[1], plan.fill_mean)
     if given != wanted:
@@ -299,7 +302,8 @@ def _check(plan: MixPlan | None, layout: Layout | None) -> None:
     _check(plan.then, layout.then)
 
 
-def _check_partners(plan: MixPlan) -> None:
+def check_partners(plan: MixPlan) -> None:
+    """Refuse partners that are not in the batch."""
     if plan.partners.size and not 0 <= plan.partners.min() <= plan.partners.max() < len(plan):
         raise ValueError(
             f"plan.partners must be in 0 … {len(plan) - 1}, got {plan.partners.min()} … {plan.partners.max()}"
