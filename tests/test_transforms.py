@@ -248,6 +248,8 @@ def test_compose_of_mix_and_erase_is_one_pass():
 def test_compose_of_two_mixes_is_two_passes():
     plan = mc.Compose([mc.MixUp(), mc.CutMix()]).make_plan(torch.empty(8, 3, 32, 32))
     assert plan.then is not None and plan.then.box is not None
+    plan = mc.Compose([mc.MixUp(), mc.CutMix()], seed=0).make_plan(torch.empty(64, 3, 32, 32))
+    assert (plan.partner != plan.then.partner).any()  # whoever mixes next has partners of its own
 
 
 @pytest.mark.parametrize("name", mixing(num_classes=6) | erasing())
