@@ -96,6 +96,7 @@ def test_an_early_break_leaves_the_next_epoch_whole():
     for seed in range(20):
         device_loader, streams = simulated(Batches(), seed)
         train(device_loader, streams, stop_at=2)
+        assert len(device_loader._free_slots) == 2  # what was on its way at the break is used again
         assert [v for v, _, _ in train(device_loader, streams)] == [100.0 + k for k in range(8)]
 
 
