@@ -65,18 +65,19 @@ def mix_targets(
         return _mix_indices(labels.to(torch.int64), plan)
     if num_classes is None:  # check_labels has refused this
         raise ValueError("num_classes must be given")
-    if labels.is_cuda and label_mode == "lerp" and plan.then is None:
+    if label_mode == "lerp" and plan.then is None and _can_fuse(labels):
         from mixcollate.kernels import fused_targets  # one launch; the only way to Triton, taken on first use
 
         partners, shares = _on(labels, plan)
-        return fused_targets.soft_targets(
-            labels,
-            partners,
-            shares,
-            num_classes=num_classes,
-            label_smoothing=label_smoothing,
-            ignore_index=ignore_index,
-        )
+        with torch.cuda.device(labels.device):  # Triton launches on the current device
+            return fused_targets.soft_targets(
+                labels,
+                partners,
+                shares,
+                num_classes=num_classes,
+                label_smoothing=label_smoothing,
+                ignore_index=ignore_index,
+            )
     if label_mode == "union":
         target = _mix_indices(labels.to(torch.int64), plan)
         present = SoftTarget(target.labels, (target.shares > 0).to(torch.float32))
@@ -185,12 +186,14 @@ def soft_cross_entropy(
         raise ValueError(f"reduction must be 'mean', 'sum' or 'none', got {reduction!r}")
     if isinstance(target, Tensor) and target.ndim == 1:
         target = SoftTarget(target[:, None], torch.ones(len(target), 1, device=target.device))
-    if isinstance(target, SoftTarget) and weight is None and _can_fuse_loss(logits, target):
+    fusible = weight is None and logits.dtype != torch.float64 and _can_fuse(logits)
+    if isinstance(target, SoftTarget) and fusible and not target.shares.requires_grad:
         from mixcollate.kernels import fused_targets
 
-        losses = fused_targets.soft_cross_entropy(
-            logits, *target, label_smoothing=label_smoothing, ignore_index=ignore_index
-        )
+        with torch.cuda.device(logits.device):  # Triton launches on the current device; autograd sets it later
+            losses = fused_targets.soft_cross_entropy(
+                logits, *target, label_smoothing=label_smoothing, ignore_index=ignore_index
+            )
         if reduction == "mean":
             return losses.sum() / target.known(ignore_index).shares.sum()
         return losses.sum() if reduction == "sum" else losses
@@ -214,9 +217,8 @@ def soft_cross_entropy(
     return -rows.sum() / counted.sum() if reduction == "mean" else -rows.sum()
 
 
-def _can_fuse_loss(logits: Tensor, target: SoftTarget) -> bool:
-    plain = logits.dtype != torch.float64 and not target.shares.requires_grad
-    return plain and logits.is_cuda and can_fuse() and not torch.compiler.is_compiling()
+def _can_fuse(tensor: Tensor) -> bool:
+    return tensor.is_cuda and can_fuse() and not torch.compiler.is_compiling()
 
 
 def soft_accuracy(logits: Tensor, target: Tensor | SoftTarget, *, ignore_index: int = -100) -> Tensor:

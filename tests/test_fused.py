@@ -1,5 +1,6 @@
 """Every kernel equals the reference, bit for bit; on the CPU under Triton's interpreter."""
 
+import contextlib
 import os
 from dataclasses import replace
 
@@ -12,6 +13,7 @@ if DEVICE == "cpu":
     os.environ.setdefault("TRITON_INTERPRET", "1")  # read when the kernels are defined
 fused = pytest.importorskip("mixcollate.kernels.fused", reason="Triton is not installed")
 
+from mixcollate import kernels, targets  # noqa: E402
 from mixcollate.kernels import fused_targets, reference  # noqa: E402
 from mixcollate.kernels.packed import pack  # noqa: E402
 from mixcollate.plan import MixPlan, identity, select, two_shares  # noqa: E402
@@ -390,6 +392,30 @@ def test_more_programs_than_one_axis_holds(monkeypatch):
     plan = draw_erasing("noise", draw_plan("cutmix", shape, numbers), 2, numbers)
     plan.erase_box[0] = (0, 0, 8, 18)
     check(draw_images(shape, U8, numbers), plan, U8, UNCHANGED)
+
+
+def test_launches_happen_on_the_device_of_the_tensors(monkeypatch):
+    """Triton launches on the current device, which need not be theirs."""
+    entered = []
+
+    class Recorded(contextlib.nullcontext):
+        def __enter__(self):
+            entered.append(self.enter_result)
+
+    for module, name in (
+        (fused, "mix_packed"),
+        (fused_targets, "soft_targets"),
+        (fused_targets, "soft_cross_entropy"),
+    ):
+        monkeypatch.setattr(module, name, lambda *args, name=name, **options: entered.append(name))
+    monkeypatch.setattr(torch.cuda, "device", Recorded)
+    monkeypatch.setattr(targets, "_can_fuse", lambda tensor: True)
+    images, logits = torch.zeros(2, 3, 4, 4, device=DEVICE), torch.zeros(2, 5, device=DEVICE)
+    labels, plan = torch.zeros(2, dtype=torch.int64, device=DEVICE), identity(2, (4, 4))
+    kernels._run("fused", images, plan, images, None, None)
+    mix_targets(labels, plan, num_classes=5)
+    soft_cross_entropy(logits, labels, reduction="none")
+    assert entered == [images.device, "mix_packed", labels.device, "soft_targets", logits.device, "soft_cross_entropy"]
 
 
 def test_no_images():

@@ -107,7 +107,8 @@ def _run(
     if isinstance(plan, PackedPlan):
         from mixcollate.kernels import fused  # the only way to Triton, taken on first use
 
-        fused.mix_packed(source, plan, written, scale=scale, bias=bias)
+        with torch.cuda.device(written.device):  # Triton launches on the current device
+            fused.mix_packed(source, plan, written, scale=scale, bias=bias)
     else:
         (host if impl == "host" else reference).mix(source, plan, written, scale=scale, bias=bias)
     if written is not target:
@@ -154,10 +155,15 @@ def _per_channel(name: str, value: Statistic, channels: int) -> tuple[float, ...
 def _on_device(
     mean: tuple[float, ...], std: tuple[float, ...], levels: float, device: torch.device
 ) -> tuple[Tensor, Tensor]:
-    """Cached, because copying Python numbers to a GPU makes the host wait for it."""
+    """Cached, so that the numbers cross once; then they are there, whichever stream reads them."""
     scale = [1 / (levels * s) for s in std]
     bias = [-m / s for m, s in zip(mean, std, strict=True)]
-    return torch.tensor(scale, device=device), torch.tensor(bias, device=device)
+    numbers = torch.tensor([scale, bias])
+    if device.type == "cuda":
+        numbers = numbers.pin_memory().to(device, non_blocking=True)
+        torch.cuda.current_stream(device).record_event().synchronize()
+    scales, biases = numbers.to(device)
+    return scales, biases
 
 
 def _choose(images: Tensor, impl: Impl) -> str:
