@@ -12,6 +12,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 import torch
+from numpy.random.bit_generator import ISeedSequence
 from torch.utils.data import get_worker_info
 
 Array = npt.NDArray[Any]
@@ -218,8 +219,19 @@ def numbers(seed: int, rank: int, step: int, stream: int = 0) -> np.random.Gener
 
     The step is the counter's high word, so that no two steps can ever share numbers.
     """
-    key, counter = np.array([seed, rank], np.uint64), np.array([0, 0, stream, step], np.uint64)  # lists lose low bits
-    return np.random.Generator(np.random.Philox(key=key, counter=counter))
+    counter = np.array([0, 0, stream, step], np.uint64)  # a list would lose low bits
+    bits = np.random.Philox(_Key(seed, rank), counter=counter)  # type: ignore[arg-type]  # it takes any ISeedSequence
+    return np.random.Generator(bits)
+
+
+class _Key(ISeedSequence):
+    """The key of a Philox as it is. Given as ``key``, NumPy asks the system for a seed first, at twice the cost."""
+
+    def __init__(self, *words: int) -> None:
+        self.words = words
+
+    def generate_state(self, n_words: int, dtype: npt.DTypeLike = np.uint64) -> Array:
+        return np.array(self.words, dtype)
 
 
 class Stream:

@@ -208,7 +208,7 @@ def pack(plan: MixPlan, device: torch.device | str) -> PackedPlan:
 
 def is_whole(fill: Array | None) -> bool:
     """Whether integer images can take this fill."""
-    return fill is None or not bool(((fill < 0) | (fill > 255) | (fill % 1 != 0)).any())
+    return fill is None or not fill.any() or not bool(((fill < 0) | (fill > 255) | (fill % 1 != 0)).any())
 
 
 def _whole_fill(plan: MixPlan) -> bool:
