@@ -1,6 +1,7 @@
 """``MixupCollate`` stacks samples in the workers; the ``MixBatch`` it returns is mixed on the device, once."""
 
 import copy
+import math
 import uuid
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -15,7 +16,7 @@ from torch.utils.data._utils.collate import collate as torch_collate  # document
 from torch.utils.data._utils.collate import default_collate_fn_map
 from torchvision import tv_tensors
 
-from mixcollate.kernels import Statistic, beside, mix, mix_masks
+from mixcollate.kernels import Statistic, as_batch, beside, mix, mix_masks, mix_samples
 from mixcollate.kernels.packed import PackedPlan
 from mixcollate.memory import Recycler
 from mixcollate.methods import CutMix, MixUp, RandomErasing
@@ -28,6 +29,8 @@ Key = int | str
 
 IMAGE_KEYS = ("image", "images", "pixel_values", "img")
 LABEL_KEYS = ("label", "labels", "target", "targets")
+
+LARGE = 2**17  # elements: images of fewer are stacked sooner in one call than one by one
 
 _REST_OF_DEFAULT = {kind: how for kind, how in default_collate_fn_map.items() if kind is not Tensor}
 
@@ -130,23 +133,38 @@ class MixupCollate:
             raise ValueError(f"images must have one size to make a batch, resize them first; got: {error}") from error
         if isinstance(batch, list):
             batch = tuple(batch)  # torch's default makes lists of tuples
-        self._find(batch)  # refuse here, in the worker, what could not be mixed later
-        result = MixBatch(batch, self)
-        return result.mix() if self.eager else result
+        images, *_ = self._find(batch)  # refuse here, in the worker, what could not be mixed later
+        if not self.eager:
+            return MixBatch(batch, self)
+        mixed = {id(self._at(batch, key)) for key in images}
+        batch = tree_map_only(Unstacked, lambda value: value if id(value) in mixed else self._joined(value), batch)
+        return self.mix(batch, inplace=self.collate_fn is default_collate)
 
     def _stack(self, samples: list[Any]) -> Any:
-        """torch's default_collate, but in this process tensors are stacked into memory that was used before."""
-        if get_worker_info() is not None:  # there it stacks into shared memory
+        """torch's default_collate, but what it need not stack into shared memory goes where memory was used before."""
+        if get_worker_info() is not None and not self.eager:
             return default_collate(samples)
         return torch_collate(samples, collate_fn_map={Tensor: self._stack_tensors, **_REST_OF_DEFAULT})
 
-    def _stack_tensors(self, tensors: Sequence[Tensor], *, collate_fn_map: Any = None) -> Tensor:
+    def _stack_tensors(self, tensors: Sequence[Tensor], *, collate_fn_map: Any = None) -> "Tensor | Unstacked":
         first = tensors[0]
         plain = first.layout == torch.strided and first.device.type == "cpu" and not first.requires_grad
-        if not plain or any(tensor.dtype != first.dtype for tensor in tensors):
+        if not plain or any(tensor.dtype != first.dtype or tensor.shape != first.shape for tensor in tensors):
             return torch.stack(list(tensors))
-        out = self._memory.empty((len(tensors), *first.shape), first.dtype)
-        return torch.stack(list(tensors), out=out)
+        if self.eager and first.ndim == 3 and first.numel() > LARGE:
+            return Unstacked(tensors)
+        return self._joined(tensors)
+
+    def _joined(self, tensors: Sequence[Tensor]) -> Tensor:
+        return torch.stack(list(tensors), out=self._empty((len(tensors), *tensors[0].shape), tensors[0].dtype))
+
+    def _empty(self, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+        """Memory for a batch: what a worker sends must be shared, so it is from the start."""
+        if get_worker_info() is None:
+            return self._memory.empty(shape, dtype)
+        size = math.prod(shape) * dtype.itemsize
+        shared = torch.UntypedStorage._new_shared(size, device="cpu")  # type: ignore[no-untyped-call]
+        return torch.empty(0, dtype=torch.uint8).set_(shared).view(dtype).view(shape)
 
     def mix(self, batch: Any, *, inplace: bool = False) -> Any:
         """Draw the next plan and mix a collated batch, where it is, once.
@@ -160,10 +178,11 @@ class MixupCollate:
         """
         images, labels, masks = self._find(batch)
         self.transform.set_epoch(int(self._shared[1]))
-        plan = self.transform.make_plan(self._at(batch, images[0]), self.stream)
+        pixels = _stacked(self._at(batch, images[0]))
+        plan = self.transform.make_plan(pixels, self.stream)
         if not self.enabled:
             plan = identity(len(plan), plan.size)
-        placed = beside(self._at(batch, images[0]), plan)
+        placed = beside(pixels, plan)
         changed: dict[Key, Any] = {
             key: self._mix_images(self._at(batch, key), placed, inplace=inplace) for key in images
         }
@@ -178,14 +197,20 @@ class MixupCollate:
             return {**batch, **changed}
         return tuple(changed.get(key, value) for key, value in enumerate(batch))
 
-    def _mix_images(self, images: Tensor, plan: MixPlan | PackedPlan, *, inplace: bool) -> Tensor:
+    def _mix_images(self, images: "Tensor | Unstacked", plan: MixPlan | PackedPlan, *, inplace: bool) -> Tensor:
+        like = _stacked(images)
         normalised = not (self.mean is None and self.std is None)
-        dtype = self.dtype or (torch.float32 if normalised and not images.dtype.is_floating_point else images.dtype)
+        dtype = self.dtype or (torch.float32 if normalised and not like.dtype.is_floating_point else like.dtype)
+        if isinstance(images, Unstacked):
+            if self.memory_format is None and isinstance(plan, MixPlan):
+                mixed = self._empty(tuple(like.shape), dtype)
+                return mix_samples(images, plan, mean=self.mean, std=self.std, out=mixed)
+            images = self._joined(images)
         out = None
         if self.memory_format is None and inplace and dtype == images.dtype:
             out = images
         elif self.memory_format is None and images.device.type == "cpu" and images.is_contiguous():
-            out = self._memory.empty(tuple(images.shape), dtype)
+            out = self._empty(tuple(images.shape), dtype)
         return mix(images, plan, mean=self.mean, std=self.std, dtype=dtype, memory_format=self.memory_format, out=out)
 
     def _mix_labels(self, labels: Tensor, plan: MixPlan | PackedPlan) -> Tensor | SoftTarget:
@@ -216,7 +241,7 @@ class MixupCollate:
         if self._mixes:
             for key in keys:
                 if key not in wanted:
-                    _refuse_image_like(key, self._at(batch, key), self._at(batch, images[0]))
+                    _refuse_image_like(key, _stacked(self._at(batch, key)), _stacked(self._at(batch, images[0])))
         return images, labels, self.mask_keys
 
     @staticmethod
@@ -310,6 +335,10 @@ class MixupCollate:
         return collate
 
 
+class Unstacked(list[Tensor]):
+    """Samples of one shape and dtype that are stacked while they are mixed; to pytrees a leaf."""
+
+
 _COLLATES: "weakref.WeakValueDictionary[str, MixupCollate]" = weakref.WeakValueDictionary()
 """The collate objects of this process by name: how a batch from a worker finds the one that has the counter."""
 
@@ -399,6 +428,11 @@ class MixBatch:
 
     def __getstate__(self) -> dict[str, Any]:
         return {**vars(self), "_collate": None}  # on the other side the batch belongs to the object of that name
+
+
+def _stacked(value: Any) -> Any:
+    """A value of a batch as it will be, but for the pixels of samples that are not stacked yet."""
+    return as_batch(value) if isinstance(value, Unstacked) else value
 
 
 def _several(key: Key | Sequence[Key]) -> tuple[Key, ...]:

@@ -16,6 +16,7 @@ import mixcollate as mc
 
 IMAGES = torch.randint(0, 256, (50, 3, 12, 20), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
 LABELS = torch.arange(50) % 10
+TWO = mc.Compose([mc.MixUp(), mc.CutMix()])  # two passes
 
 
 def dataset():
@@ -129,6 +130,31 @@ def test_eager_workers_see_switches_too():
     assert (all_of(batches)[1].max(1).values < 1).any()
     collate.enabled = False
     assert torch.equal(all_of(batches)[1], torch.eye(10)[LABELS])
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize("kind", ["tensors", "NumPy"])
+@pytest.mark.parametrize(
+    "transform",
+    [mc.MixUp(), mc.CutMix(per="batch", pairing="roll"), mc.ResizeMix(), mc.RICAP(), mc.Cutout(), TWO, None],
+)
+def test_eager_stacks_while_it_mixes(transform, kind, workers, monkeypatch):
+    """Large images are not stacked first; what comes out is the same, and no sample is written."""
+    monkeypatch.setattr(mc.collate, "LARGE", 0)
+    monkeypatch.setattr(mc.kernels.host, "CHUNK", 1)
+    monkeypatch.setattr(mc.plan, "get_worker_info", lambda: None)  # one stream, wherever it is drawn
+    kept = IMAGES.clone()
+    rows = [(image if kind == "tensors" else image.numpy(), 3, image / 2) for image in IMAGES]
+    for options in ({}, {"mean": 0.5, "std": 0.25}, {"memory_format": torch.channels_last}, {"dtype": torch.bfloat16}):
+        runs = []
+        for eager in (False, True):
+            collate = mc.MixupCollate(transform, num_classes=10, eager=eager, mask_keys=2, seed=5, **options)
+            collate.enabled = transform is not None
+            runs.append([tuple(batch) for batch in loader(collate, Samples(rows), num_workers=workers)])
+        for plain, eager in zip(*runs, strict=True):
+            assert plain[0].is_contiguous(memory_format=options.get("memory_format", torch.contiguous_format))
+            assert all(torch.equal(one, other) for one, other in zip(plain, eager, strict=True))
+    assert torch.equal(IMAGES, kept)
 
 
 def test_a_batch_is_mixed_once():

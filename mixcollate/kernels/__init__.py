@@ -71,6 +71,38 @@ def mix(
     return out
 
 
+def mix_samples(
+    samples: Sequence[Tensor],
+    plan: MixPlan,
+    *,
+    mean: Statistic | None = None,
+    std: Statistic | None = None,
+    out: Tensor,
+) -> Tensor:
+    """``mix(torch.stack(samples), plan, mean=mean, std=std, out=out)`` on the CPU, without a stacked batch in between.
+
+    Args:
+        samples: ``[C, H, W]`` each, of one shape and dtype; left as they are.
+        plan, mean, std: as for :func:`mix`.
+        out: where to write, ``[B, C, H, W]``; shares no memory with ``samples``.
+    """
+    images = as_batch(samples)
+    check_images(images, plan)
+    check_out(images, out, out.dtype, None)
+    dtype = result_dtype(images, None, normalised=mean is not None or std is not None, out=out)
+    check_plan(images, plan, dtype, normalised=mean is not None)
+    scale, bias = _affine(images, mean, std, dtype)
+    host.mix_samples(samples, plan, out, scale=scale, bias=bias)
+    if plan.then is not None:
+        _run("host", out, plan.then, out, None, None)
+    return out
+
+
+def as_batch(samples: Sequence[Tensor]) -> Tensor:
+    """All of a stacked batch but its pixels, which are those of the first sample again and again."""
+    return samples[0].expand(len(samples), *samples[0].shape)
+
+
 def mix_masks(masks: Tensor, plan: MixPlan) -> Tensor:
     """Do to segmentation masks what ``plan`` does to their images; what it erases there stays here.
 

@@ -1,6 +1,6 @@
 """The fast CPU path: blends in cache-sized chunks, the rest as copies; by the reference what has no faster way."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -19,23 +19,76 @@ Step = Callable[[Tensor, Tensor, Any, list[Tensor]], Tensor]
 _SAME_BITS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
+class Arriving:
+    """Images on their way into ``out``: each is copied just before it is mixed, which then finds it in the cache."""
+
+    def __init__(self, images: Tensor | Sequence[Tensor], out: Tensor) -> None:
+        self.images, self.out, self.rows = images, out, out.unbind()
+        self.waiting = set(range(len(images)))
+
+    def bring(self, *numbers: int) -> None:
+        """Copy these images, unless they are there."""
+        for number in numbers:
+            if number in self.waiting:
+                self.waiting.remove(number)
+                self.rows[number].copy_(self.images[number])
+
+    def bring_all(self) -> None:
+        """Copy all that are not there yet."""
+        if isinstance(self.images, Tensor) and len(self.waiting) == len(self.rows):
+            self.waiting.clear()
+            self.out.copy_(self.images)
+        self.bring(*sorted(self.waiting))
+
+
 def mix(images: Tensor, plan: MixPlan, out: Tensor, *, scale: Tensor | None, bias: Tensor | None) -> None:
     """One pass over ``images [B, C, H, W]`` into ``out``, which may be ``images``; both on the CPU."""
     in_place = out.data_ptr() == images.data_ptr()
     mutual = plan.mutual
     if in_place and plan.mixes and not mutual:
         images = images.clone()  # some image is read after it is written
-    same = out.dtype == images.dtype and (scale is None or out.dtype == torch.float32)
-    if not (same or (out.dtype == torch.float32 and images.dtype == torch.uint8)):
+    if not _is_fast(images, out, scale):
         mix_by_reference(images, plan, np.arange(len(plan)), out, mutual=mutual, scale=scale, bias=bias)
         return
-    if not in_place:
-        out.copy_(images)
-    source = out if mutual else images
+    there = in_place or plan.corner is not None  # pieces are copied to every pixel
+    arriving = Arriving([] if there else images, out)
+    mix_arriving(out if mutual else images, arriving, plan, out, mutual=mutual, scale=scale, bias=bias)
+
+
+def mix_samples(
+    samples: Sequence[Tensor], plan: MixPlan, out: Tensor, *, scale: Tensor | None, bias: Tensor | None
+) -> None:
+    """The same for images ``[C, H, W]`` that are yet to be stacked: that is done on the way."""
+    mutual = plan.mutual
+    if _is_fast(samples[0], out, scale) and (mutual or not plan.mixes):
+        mix_arriving(out, Arriving(samples, out), plan, out, mutual=mutual, scale=scale, bias=bias)
+    else:
+        mix(torch.stack(list(samples)), plan, out, scale=scale, bias=bias)
+
+
+def _is_fast(images: Tensor, out: Tensor, scale: Tensor | None) -> bool:
+    """Whether there is a faster way than the reference between these dtypes."""
+    if out.dtype == torch.float32:
+        return images.dtype in (torch.float32, torch.uint8)
+    return out.dtype == images.dtype and scale is None
+
+
+def mix_arriving(
+    source: Tensor,
+    arriving: Arriving,
+    plan: MixPlan,
+    out: Tensor,
+    *,
+    mutual: bool,
+    scale: Tensor | None,
+    bias: Tensor | None,
+) -> None:
+    """Every rule of the plan, in order; partners are read from ``source``: if they are mutual, from ``out``."""
     if plan.corner is not None and plan.shift is not None:
         join_pieces(source, plan, plan.corner, plan.shift, out)
     if plan.own_outside is not None:
-        blend(source, plan, plan.own_outside, out, mutual=mutual)
+        blend(source, arriving, plan, plan.own_outside, out, mutual=mutual)
+    arriving.bring_all()
     if scale is not None and bias is not None:
         for image in out:
             image.mul_(scale[:, None, None]).add_(bias[:, None, None])
@@ -58,8 +111,8 @@ def mix_by_reference(
         out.index_copy_(0, torch.from_numpy(both), values)
 
 
-def blend(source: Tensor, plan: MixPlan, own: Array, out: Tensor, *, mutual: bool) -> None:
-    """Blend ``out``, a copy of the images, with partners from ``source``; a mutual pair with each other, in place."""
+def blend(source: Tensor, arriving: Arriving, plan: MixPlan, own: Array, out: Tensor, *, mutual: bool) -> None:
+    """Blend ``out``, where images arrive, with partners from ``source``; a mutual pair with each other, in place."""
     partner = plan.partners[:, 0]
     whole, box = np.ones(len(plan), bool), np.zeros((len(plan), 4), np.int32)
     pastes = own == 0
@@ -77,24 +130,26 @@ def blend(source: Tensor, plan: MixPlan, own: Array, out: Tensor, *, mutual: boo
     index = np.arange(len(plan))
     changed = resized | (partner != index)  # an image can be pasted into itself, resized
     rows = np.flatnonzero(changed & (partner >= index) if mutual else changed)
-    blend_whole(source, rows[blends[rows]], partner, own, out, mutual=mutual)
-    paste_boxes(source, rows[copies[rows]], plan, box, out, mutual=mutual)
+    if _images_in_chunk(out) > 1:
+        arriving.bring_all()
+    blend_whole(source, arriving, rows[blends[rows]], partner, own, out, mutual=mutual)
+    paste_boxes(source, arriving, rows[copies[rows]], plan, box, out, mutual=mutual)
+    arriving.bring_all()
     paste_bitmaps(source, rows[selects[rows]], plan, box, out)
     paste_resized(source, rows[shrinks[rows]], plan, box, out, mutual=mutual)
     mixing = replace(plan, fill=None)
     mix_by_reference(source, mixing, rows[rest[rows]], out, mutual=mutual, scale=None, bias=None)
 
 
-def blend_whole(source: Tensor, rows: Array, partner: Array, own: Array, out: Tensor, *, mutual: bool) -> None:
+def blend_whole(
+    source: Tensor, arriving: Arriving, rows: Array, partner: Array, own: Array, out: Tensor, *, mutual: bool
+) -> None:
     """Blend all pixels of ``rows`` of ``out`` with one weight each."""
-    chunks = _chunks(rows, out)
-    if not chunks:
-        return
     step_of = _byte_step if out.dtype == torch.uint8 else _float_step
-    if len(chunks[0]) == 1:
-        blend_large(source, rows, partner, own, out, step_of, mutual=mutual)
+    if _images_in_chunk(out) == 1:
+        blend_large(source, arriving, rows, partner, own, out, step_of, mutual=mutual)
         return
-    for chunk in chunks:
+    for chunk in _chunks(rows, out):
         first, second = torch.from_numpy(chunk), torch.from_numpy(partner[chunk])
         image, other = out.index_select(0, first), source.index_select(0, second)
         weight = torch.from_numpy(1 - own[chunk]).view(-1, 1, 1, 1)
@@ -105,13 +160,22 @@ def blend_whole(source: Tensor, rows: Array, partner: Array, own: Array, out: Te
 
 
 def blend_large(
-    source: Tensor, rows: Array, partner: Array, own: Array, out: Tensor, step_of: Step, *, mutual: bool
+    source: Tensor,
+    arriving: Arriving,
+    rows: Array,
+    partner: Array,
+    own: Array,
+    out: Tensor,
+    step_of: Step,
+    *,
+    mutual: bool,
 ) -> None:
     """The same for images that fill a chunk: views and numbers cost less than copies and tensors."""
     scratch = _scratch(out[0])
     here: Any = out.numpy() if out.dtype == torch.uint8 else out
     there: Any = source.numpy() if out.dtype == torch.uint8 else source
     for i, j, weight in zip(rows.tolist(), partner[rows].tolist(), (1 - own[rows]).tolist(), strict=True):
+        arriving.bring(*((i, j) if mutual else (i,)))
         step = step_of(out[i], source[j], weight, scratch)
         change = step.numpy() if step.dtype == torch.uint8 else step  # on bytes NumPy is the faster of the two
         here[i] += change
@@ -140,10 +204,13 @@ def _scratch(image: Tensor) -> list[Tensor]:
     return [torch.empty_like(image, dtype=kind) for kind in kinds]
 
 
-def paste_boxes(source: Tensor, rows: Array, plan: MixPlan, box: Array, out: Tensor, *, mutual: bool) -> None:
+def paste_boxes(
+    source: Tensor, arriving: Arriving, rows: Array, plan: MixPlan, box: Array, out: Tensor, *, mutual: bool
+) -> None:
     """Copy each partner's box into ``rows`` of ``out``; a mutual pair swaps boxes."""
     there, here = _arrays(source, out)
     for i, j, (top, left, bottom, right) in _pastes(rows, plan, box):
+        arriving.bring(*((i, j) if mutual else (i,)))
         mine, theirs = here[i, :, top:bottom, left:right], there[j, :, top:bottom, left:right]
         if mutual:
             kept = mine.copy()
@@ -282,8 +349,12 @@ def copy_where(mask: Array, chosen: Array, words: Array) -> None:
 
 def _chunks(rows: Array, images: Tensor) -> list[Array]:
     """``rows`` in runs whose images fit the cache."""
-    length = max(CHUNK // max(images[:1].numel(), 1), 1)
+    length = _images_in_chunk(images)
     return [rows[start : start + length] for start in range(0, len(rows), length)]
+
+
+def _images_in_chunk(images: Tensor) -> int:
+    return max(CHUNK // max(images[:1].numel(), 1), 1)
 
 
 def _arrays(source: Tensor, out: Tensor) -> tuple[Array, Array]:
