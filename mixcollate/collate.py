@@ -17,6 +17,7 @@ from torch.utils.data._utils.collate import default_collate_fn_map
 from torchvision import tv_tensors
 
 from mixcollate.kernels import Statistic, as_batch, beside, mix, mix_masks, mix_samples
+from mixcollate.kernels.host import LARGE
 from mixcollate.kernels.packed import PackedPlan
 from mixcollate.memory import Recycler
 from mixcollate.methods import CutMix, MixUp, RandomErasing
@@ -29,8 +30,6 @@ Key = int | str
 
 IMAGE_KEYS = ("image", "images", "pixel_values", "img")
 LABEL_KEYS = ("label", "labels", "target", "targets")
-
-LARGE = 2**17  # elements: images of fewer are stacked sooner in one call than one by one
 
 _REST_OF_DEFAULT = {kind: how for kind, how in default_collate_fn_map.items() if kind is not Tensor}
 
@@ -151,7 +150,7 @@ class MixupCollate:
         plain = first.layout == torch.strided and first.device.type == "cpu" and not first.requires_grad
         if not plain or any(tensor.dtype != first.dtype or tensor.shape != first.shape for tensor in tensors):
             return torch.stack(list(tensors))
-        if self.eager and first.ndim == 3 and first.numel() > LARGE:
+        if self.eager and first.ndim == 3 and first.numel() >= LARGE:
             return Unstacked(tensors)
         return self._joined(tensors)
 

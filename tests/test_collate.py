@@ -141,7 +141,7 @@ def test_eager_workers_see_switches_too():
 def test_eager_stacks_while_it_mixes(transform, kind, workers, monkeypatch):
     """Large images are not stacked first; what comes out is the same, and no sample is written."""
     monkeypatch.setattr(mc.collate, "LARGE", 0)
-    monkeypatch.setattr(mc.kernels.host, "CHUNK", 1)
+    monkeypatch.setattr(mc.kernels.host, "LARGE", 0)
     monkeypatch.setattr(mc.plan, "get_worker_info", lambda: None)  # one stream, wherever it is drawn
     kept = IMAGES.clone()
     rows = [(image if kind == "tensors" else image.numpy(), 3, image / 2) for image in IMAGES]

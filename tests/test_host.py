@@ -84,8 +84,8 @@ def test_converting_and_normalising(name, source):
 
 @pytest.mark.parametrize("name", ["mixup", "ricap", "resizemix", "fmix", "gridmask", "hide_and_seek-noise"])
 def test_more_than_one_chunk(name):
-    """Images that fill a chunk alone, and several chunks of several images."""
-    for shape in ((3, 3, 301, 307), (50, 3, 61, 59)):
+    """Images that are large, and several chunks of several small images."""
+    for shape in ((3, 3, 301, 307), (50, 3, 51, 52)):
         plan, images = cases.plan(name, shape), draw_images(shape, torch.uint8)
         assert same_bits(mix(images, plan, impl="host"), mix(images, plan, impl="reference"))
 

@@ -12,7 +12,8 @@ from mixcollate.kernels import reference
 from mixcollate.kernels.noise import noise
 from mixcollate.plan import Array, MixPlan
 
-CHUNK = 2**18  # elements whose float32 scratch stays in a core's second-level cache
+CHUNK = 2**17  # elements whose float32 scratch stays in a core's second-level cache
+LARGE = 2**13  # elements: an image of as many is worth a few calls of its own, smaller ones are gathered in chunks
 
 Step = Callable[[Tensor, Tensor, Any, list[Tensor]], Tensor]
 
@@ -90,8 +91,8 @@ def mix_arriving(
         blend(source, arriving, plan, plan.own_outside, out, mutual=mutual)
     arriving.bring_all()
     if scale is not None and bias is not None:
-        for image in out:
-            image.mul_(scale[:, None, None]).add_(bias[:, None, None])
+        for chunk in torch.split(out, _images_in_chunk(out)):
+            chunk.mul_(scale[:, None, None]).add_(bias[:, None, None])
     if plan.erase_box is not None and plan.fill is not None:
         erase_boxes(plan.erase_box, plan.fill, plan.noise, out)
     if plan.grid is not None:
@@ -130,7 +131,7 @@ def blend(source: Tensor, arriving: Arriving, plan: MixPlan, own: Array, out: Te
     index = np.arange(len(plan))
     changed = resized | (partner != index)  # an image can be pasted into itself, resized
     rows = np.flatnonzero(changed & (partner >= index) if mutual else changed)
-    if _images_in_chunk(out) > 1:
+    if out[0].numel() < LARGE:
         arriving.bring_all()
     blend_whole(source, arriving, rows[blends[rows]], partner, own, out, mutual=mutual)
     paste_boxes(source, arriving, rows[copies[rows]], plan, box, out, mutual=mutual)
@@ -146,7 +147,7 @@ def blend_whole(
 ) -> None:
     """Blend all pixels of ``rows`` of ``out`` with one weight each."""
     step_of = _byte_step if out.dtype == torch.uint8 else _float_step
-    if _images_in_chunk(out) == 1:
+    if out[0].numel() >= LARGE:
         blend_large(source, arriving, rows, partner, own, out, step_of, mutual=mutual)
         return
     for chunk in _chunks(rows, out):
@@ -170,7 +171,7 @@ def blend_large(
     *,
     mutual: bool,
 ) -> None:
-    """The same for images that fill a chunk: views and numbers cost less than copies and tensors."""
+    """The same for large images, one pair at a time: views and numbers cost less than copies and tensors."""
     scratch = _scratch(out[0])
     here: Any = out.numpy() if out.dtype == torch.uint8 else out
     there: Any = source.numpy() if out.dtype == torch.uint8 else source
@@ -193,7 +194,9 @@ def _byte_step(image: Tensor, other: Tensor, weight: float | Tensor, scratch: li
 
 def _float_step(image: Tensor, other: Tensor, weight: float | Tensor, scratch: list[Tensor]) -> Tensor:
     """``weight * (other - image)``."""
-    return scratch[0].copy_(other).sub_(image).mul_(weight)
+    step = scratch[0]
+    difference = torch.sub(other, image, out=step) if image.dtype == step.dtype else step.copy_(other).sub_(image)
+    return difference.mul_(weight)
 
 
 def _scratch(image: Tensor) -> list[Tensor]:
