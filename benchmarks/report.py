@@ -1,8 +1,9 @@
 """Makes the committed results of what pytest-benchmark measured; and the documents' tables and plots of those.
 
     python -m benchmarks.report condense RAW.json ...   # writes benchmarks/results/<cpu or gpu>-<commit>.json
+                                                        # (--out: elsewhere; --plot: and pictures)
     python -m benchmarks.report documents               # rewrites the tables of README.md and the plots in images/
-    python -m benchmarks.report show RESULTS.json       # the goals, and what was measured
+    python -m benchmarks.report show RESULTS.json       # the goals, and each case against the fastest other
     python -m benchmarks.report compare OLD.json NEW.json   # ratios only; status 1 if ours grew against the others
 
 In a document, ``<!-- results:goals-cpu -->`` … ``<!-- /results -->`` encloses a table: ``goals``, ``machine`` or the
@@ -32,6 +33,7 @@ IMAGES = ROOT / "images"
 PACKAGES = ("torch", "torchvision", "triton", "numpy", "timm", "kornia", "mixup")
 MARKED = re.compile(r"(<!-- results:(?P<name>[^>]+?) -->\n).*?(<!-- /results -->)", re.DOTALL)
 NOT_YET = "*Not measured yet.*\n"
+NOT_MIXED = ("copy", "unmixed", "no mixing")  # how names begin of rows that are no rivals: they do less
 
 Results = dict[str, Any]
 Row = dict[str, Any]
@@ -322,8 +324,8 @@ def write_documents() -> list[Path]:
     return written
 
 
-def plot(source: Path, results: Results, folder: Path = IMAGES) -> list[Path]:
-    """Draw the results; each picture says which file it is made of."""
+def plot(source: Path, results: Results, folder: Path = IMAGES, kind: str = "svg") -> list[Path]:
+    """Draw the results; each picture says which file it is made of. The documents' are SVG; PNG has one more."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -335,16 +337,56 @@ def plot(source: Path, results: Results, folder: Path = IMAGES) -> list[Path]:
     matplotlib.rcParams.update({"axes.spines.right": False, "axes.grid": True, "grid.alpha": 0.3})
     folder.mkdir(parents=True, exist_ok=True)
     written = []
-    for name, draw in {"growth": _draw_growth, "peers": _draw_peers, "loader": _draw_loader}.items():
+    draws = {"growth": _draw_growth, "peers": _draw_peers, "loader": _draw_loader}
+    undated: dict[str, Any] = {"Date": None}  # so that the same results make the same file
+    if kind == "png":
+        draws, undated = {"fastest": _draw_fastest, **draws}, {}
+    for name, draw in draws.items():
         figure = draw(pyplot, results)
         if figure is None:
             continue
-        path = folder / f"{name}-{results['kind']}.svg"
+        path = folder / f"{name}-{results['kind']}.{kind}"
         figure.suptitle(f"{results['machine']}, torch {results['versions'].get('torch', '?')}, {results['commit']}")
-        figure.savefig(path, metadata={"Date": None, "Source": source.name}, bbox_inches="tight")
+        figure.savefig(path, metadata={**undated, "Source": source.name}, bbox_inches="tight", dpi=150)
         pyplot.close(figure)
         written.append(path)
     return written
+
+
+def _draw_fastest(pyplot: Any, results: Results) -> Any:
+    """How many times as long as ours the fastest other takes, for each case that has one."""
+    found = [(file, where, duel(rows)) for file in questions() for where, rows in cases(results, file).items()]
+    duels = [(f"{file}: {_where(where, results)}", *two) for file, where, two in found if two]
+    if not duels:
+        return None
+    names = [name for name, _, _ in duels]
+    ratios = [other["median"] / ours["median"] for _, ours, other in duels]
+    figure, axis = pyplot.subplots(figsize=(10, 0.24 * len(duels) + 1.4), layout="constrained")
+    drawn = axis.barh(
+        names,
+        [ratio - 1 for ratio in ratios],
+        left=1,
+        color=["#2a6f97" if ratio >= 1 else "#c1121f" for ratio in ratios],
+    )
+    for bar, ratio, (_, _, other) in zip(drawn, ratios, duels, strict=True):
+        # a loss is told on the other side of the line, where its bar is not
+        axis.annotate(
+            f"{_figures(ratio)}×  {other['name']}", (max(ratio, 1), bar.get_y() + bar.get_height() / 2),
+            (3, 0), textcoords="offset points", va="center", fontsize=7,
+        )  # fmt: skip
+    axis.axvline(1, color="black", linewidth=0.8)
+    axis.set(xscale="log", xlabel="time of the fastest other, ours = 1\nblue: we are faster; red: we lose")
+    low, high = min(0.5, *ratios), max(2.0, *ratios)
+    steps = (1,) if high / low > 20 else (1, 2, 5)
+    ticks = [step * 10.0**power for power in range(-6, 7) for step in steps]
+    axis.set_xticks(ticks, [f"{tick:g}×" for tick in ticks])
+    axis.set_xticks([], minor=True)
+    axis.set_xlim(low / 1.1, high * (high / low) ** 0.6)  # room for the last label
+    axis.set_axisbelow(True)
+    axis.tick_params(axis="y", labelsize=7)
+    axis.invert_yaxis()
+    axis.margins(y=0.5 / len(duels))
+    return figure
 
 
 def _draw_growth(pyplot: Any, results: Results) -> Any:
@@ -353,14 +395,14 @@ def _draw_growth(pyplot: Any, results: Results) -> Any:
     lines = growth_curves(results)
     if not lines:
         return None
-    figure, axes = pyplot.subplots(1, len(lines), figsize=(3.4 * len(lines), 3), squeeze=False)
+    figure, axes = pyplot.subplots(1, len(lines), figsize=(3.4 * len(lines), 3.2), squeeze=False, layout="constrained")
     for axis, (panel, named) in zip(axes[0], lines.items(), strict=True):
         for name, points in named.items():
             sizes, seconds = zip(*points, strict=True)
             axis.plot(sizes, [1e3 * one for one in seconds], marker="o", markersize=3, label=name)
         axis.set(xscale="log", yscale="log", xlabel=panels.get(panel, panel))
     axes[0][0].set_ylabel("milliseconds a call")
-    axes[0][0].legend(frameon=False)
+    figure.legend(*axes[0][0].get_legend_handles_labels(), frameon=False, loc="outside lower center", ncols=4)
     return figure
 
 
@@ -418,12 +460,26 @@ def _draw_loader(pyplot: Any, results: Results) -> Any:
 
 def is_ours(row: Row) -> bool:
     """Whether this library is what the row measures."""
-    return row["name"].startswith(("mixcollate", "ours")) or (row["file"] == "cost" and row["name"] != "copy")
+    only_ours = row["file"] == "cost" or (row["file"] == "host" and row["case"].startswith("a plan"))
+    return row["name"].startswith(("mixcollate", "ours")) or (only_ours and row["name"] != "copy")
+
+
+def duel(rows: Sequence[Row]) -> tuple[Row, Row] | None:
+    """Our row of a case, and the fastest of the others that mix; ``None`` if there are none."""
+    ours = [row for row in rows if row["name"] == row["ours"]]
+    others = [row for row in rows if not is_ours(row) and not row["name"].startswith(NOT_MIXED)]
+    return (ours[0], min(others, key=lambda row: row["median"])) if ours and others else None
+
+
+def _where(case: tuple[str, str, str], results: Results) -> str:
+    """A case's name; on a GPU with the device and the clock."""
+    name, device, clock = case
+    return f"{name} ({device}, {clock})" if results["kind"] == "gpu" else name
 
 
 def compare(old: Results, new: Results, tolerance: float) -> tuple[str, bool]:
     """How our times changed against the others' of the same case and run; and whether any grew beyond tolerance."""
-    lines, grown = [], False
+    lines, grown, compared = [], False, 0
     before = {_key(row): row["median"] for row in old["rows"]}
     for file in questions():
         for rows in cases(new, file).values():
@@ -431,6 +487,7 @@ def compare(old: Results, new: Results, tolerance: float) -> tuple[str, bool]:
             for row in rows:
                 if not (is_ours(row) and anchors and _key(row) in before):
                     continue
+                compared += 1
                 # the others have not changed, so what they take now and took then is the machine's doing
                 drift = statistics.geometric_mean([one["median"] / before[_key(one)] for one in anchors])
                 change = row["median"] / before[_key(row)] / drift
@@ -440,6 +497,10 @@ def compare(old: Results, new: Results, tolerance: float) -> tuple[str, bool]:
                     lines.append(
                         f"{change:5.2f}×  {'slower' if worse else 'faster'}  {file}: {row['case']}: {row['name']}"
                     )
+    if not compared:
+        raise SystemExit(
+            "nothing to compare: the two results have no case in common in which both have ours and others"
+        )
     head = f"{old['commit']} to {new['commit']}: our times against the others', beyond {tolerance:g}×:"
     return "\n".join([head, *(sorted(lines, reverse=True) or ["none"])]), grown
 
@@ -449,12 +510,40 @@ def _key(row: Row) -> tuple[str, ...]:
 
 
 def show(results: Results) -> str:
-    """Results as text: the goals, then ours against the fastest other of each case."""
+    """Results as text: the goals, then ours against the fastest other of each case; all rows where there is none."""
     lines = [machine_line(results)]
     for code, value, reached in goal_rows(results):
         goal = GOALS[code]
         lines.append(f"{'  ' if reached else '! '}{code:30}{value:10.2f} {goal.unit:12} goal {goal.limit:g}")
+    for file, question in questions().items():
+        found = cases(results, file)
+        if found:
+            lines += ["", f"{file}: {question}"]
+        for case, rows in found.items():
+            two = duel(rows)
+            if two is None:
+                lines += [
+                    f"  {'':10}{_where(case, results)}",
+                    *(f"  {'':12}{_time(row):>20}  {row['name']}" for row in rows),
+                ]
+                continue
+            ratio = two[1]["median"] / two[0]["median"]
+            times = " against ".join(f"{_time(row)} ({row['name']})" for row in two)
+            lines.append(f"{'  ' if ratio >= 1 else '! '}{_figures(ratio):>7}×  {_where(case, results)}: {times}")
+    if results["rows"]:
+        lines += ["", "N×: the fastest other takes N times as long as ours. !: it is faster, or a goal is not reached."]
     return "\n".join(lines)
+
+
+def pictures(source: Path, results: Results) -> str:
+    """Draw PNGs beside ``source``; where they lie, or why there are none."""
+    try:
+        drawn = plot(source, results, source.parent, "png")
+    except ModuleNotFoundError as error:
+        if error.name != "matplotlib":
+            raise
+        return 'no picture: matplotlib is missing: pip install "mixcollate[bench]"'
+    return "\n".join(f"picture: {path}" for path in drawn) or "no picture: none of this has a rival or a size to draw"
 
 
 def main(arguments: Iterable[str] | None = None) -> int:
@@ -464,6 +553,7 @@ def main(arguments: Iterable[str] | None = None) -> int:
     command.add_argument("raw", nargs="+", type=Path)
     command.add_argument("--commit", default=None, help="what was measured; default: the checked-out commit")
     command.add_argument("--out", type=Path, default=RESULTS, help="folder")
+    command.add_argument("--plot", action="store_true", help="draw PNGs beside the file")
     commands.add_parser("documents", help="rewrite the tables and plots of the documents")
     commands.add_parser("show", help="print results").add_argument("file", type=Path)
     command = commands.add_parser("compare", help="ratios of two results")
@@ -474,8 +564,11 @@ def main(arguments: Iterable[str] | None = None) -> int:
     if options.command == "condense":
         raws = [json.loads(path.read_text(encoding="utf-8")) for path in options.raw]
         path = write(condense(raws, options.commit or current_commit()), options.out)
-        print(path)
-        print(show(json.loads(path.read_text(encoding="utf-8"))))
+        print(f"results: {path}")
+        results = json.loads(path.read_text(encoding="utf-8"))
+        print(show(results))
+        if options.plot:
+            print(pictures(path, results))
     elif options.command == "documents":
         print(*write_documents(), sep="\n")
     elif options.command == "show":

@@ -4,9 +4,12 @@ import argparse
 import importlib.metadata
 import os
 import platform
+import re
 import shutil
 import subprocess
 import sys
+import tempfile
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -115,7 +118,10 @@ def parser() -> argparse.ArgumentParser:
     commands.add_parser(
         "bench",
         help="run the benchmarks of a checkout",
-        description="Runs benchmarks/ with pytest-benchmark. All arguments are pytest's: mixcollate bench -k naive",
+        description="Runs benchmarks/ with pytest-benchmark; prints how we compare with the fastest other, and writes "
+        "the results and pictures of them to a new folder in bench/ of the current directory. All arguments are "
+        "pytest's: mixcollate bench -k naive. pytest-benchmark prints its own tables too if one of its options asks "
+        "for something: --benchmark-columns=min,median",
     )
     commands.add_parser("env", help="print versions and devices, for a bug report")
     return result
@@ -166,7 +172,7 @@ def _square(picture: Image.Image, size: int) -> Tensor:
 
 
 def bench(arguments: Sequence[str]) -> None:
-    """Run the benchmarks of a checkout with these arguments for pytest."""
+    """Run the benchmarks of a checkout with these arguments for pytest; print, keep and draw what they measured."""
     import pytest_benchmark  # noqa: F401  # to be told now if it is missing
 
     root = Path(__file__).parent.parent
@@ -177,8 +183,23 @@ def bench(arguments: Sequence[str]) -> None:
         )
     named = any((root / argument.partition("::")[0]).exists() for argument in arguments)
     command = [sys.executable, "-m", "pytest", "-o", "python_files=bench_*.py", "--benchmark-enable"]
-    command += [*arguments] if named else [*arguments, "benchmarks"]
-    raise SystemExit(subprocess.run(command, cwd=root).returncode)
+    command += ["-W", "ignore"]  # what a peer, or an empty selection, warns about is no failure
+    if not any(re.match("--benchmark-(?!json)", argument) for argument in arguments):
+        command.append("--benchmark-quiet")  # our table says it shorter
+    takes = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    takes.add_argument("--benchmark-json")
+    out = Path("bench", time.strftime("%Y-%m-%d-%H%M%S")).absolute()
+    with tempfile.TemporaryDirectory() as folder:
+        raw = root / (takes.parse_known_args(arguments)[0].benchmark_json or Path(folder, "raw.json"))
+        before = raw.stat().st_mtime_ns if raw.exists() else None
+        command += [f"--benchmark-json={raw}", *arguments, *([] if named else ["benchmarks"])]
+        status = subprocess.run(command, cwd=root).returncode
+        # pytest leaves it empty, or as it was, where nothing was measured
+        if raw.exists() and raw.stat().st_mtime_ns != before and raw.stat().st_size:
+            report = [sys.executable, "-m", "benchmarks.report", "condense", "--plot", f"--out={out}", str(raw)]
+            reported = subprocess.run(report, cwd=root).returncode  # after a failure too
+            status = status or reported
+    raise SystemExit(status)
 
 
 def env() -> None:

@@ -235,6 +235,52 @@ def test_comparison_is_of_ratios(tmp_path, capsys):
     assert "0.67×  faster" in capsys.readouterr().out
 
 
+def test_comparison_of_nothing_is_refused(tmp_path):
+    """A benchmark that the other run left out, or cases in which all rows are ours, do not count as equal."""
+    one = _results([_row("mixcollate", 1.0), _row("timm", 2.0)])
+    plans = _results([_row("mixcollate", 1.0, file="host", case="a plan for 2 images"), *[
+        _row("CutMix", 1.0, file="host", case="a plan for 2 images")
+    ]], "b")  # fmt: skip
+    paths = [str(report.write(results, tmp_path)) for results in (one, plans)]
+    for old, new in ((paths[0], paths[1]), (paths[1], paths[1])):
+        with pytest.raises(SystemExit, match="no case in common"):
+            report.main(["compare", old, new])
+
+
+def test_ours_is_shown_against_the_fastest_other():
+    """Rows that do less are no rivals; losses are marked; without rivals, all rows are there."""
+    shown = report.show(_results([
+        *(_row(*one) for one in (("copy", 1e-3), ("mixcollate", 2e-3), ("timm", 9.0), ("kornia", 5e-3))),
+        *(_row(name, seconds, case="lost") for name, seconds in (("mixcollate", 2.0), ("timm", 1.0))),
+        *(_row(name, 2.0, case="alone") for name in ("copy", "mixcollate", "mixcollate in place")),
+        *(_row(name, 2.0, file="host", case="a plan") for name in ("mixcollate", "CutMix")),
+    ]))  # fmt: skip
+    lines = [line.strip() for line in shown.splitlines()]
+    assert "2.50×  a case: 2.00 ± 100 ms (mixcollate) against 5.00 ± 100 ms (kornia)" in lines
+    assert "!   0.500×  lost: 2.00 ± 0.100 s (mixcollate) against 1.00 ± 0.100 s (timm)" in lines
+    first = lines.index("alone")
+    assert [line.split("s  ")[1] for line in lines[first + 1 : first + 4]] == [
+        "copy",
+        "mixcollate",
+        "mixcollate in place",
+    ]
+    assert lines[lines.index("a plan") + 2].endswith("s  CutMix")
+
+
+def test_pictures_lie_beside_the_results(results, tmp_path):
+    told = report.pictures(report.write(results, tmp_path), results)
+    drawn = {"fastest-cpu.png", "growth-cpu.png", "peers-cpu.png", "loader-cpu.png"}
+    assert {Path(line.removeprefix("picture: ")) for line in told.splitlines()} == {tmp_path / name for name in drawn}
+    assert all((tmp_path / name).read_bytes().startswith(b"\x89PNG") for name in drawn)
+
+
+def test_no_picture_says_why(tmp_path, monkeypatch):
+    alone = _results([_row("mixcollate", 1.0), _row("copy", 1.0)])
+    assert report.pictures(tmp_path / "a.json", alone).startswith("no picture: none of this has a rival")
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    assert report.pictures(tmp_path / "a.json", alone).endswith('missing: pip install "mixcollate[bench]"')
+
+
 def test_command_line_condenses_and_shows(raw, tmp_path, capsys):
     source = tmp_path / "raw.json"
     source.write_text(json.dumps(raw))

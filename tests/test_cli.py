@@ -1,6 +1,8 @@
 """The commands: what they print, what they write, and what they say when something is missing."""
 
 import gzip
+import json
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -11,6 +13,7 @@ import pytest
 import torch
 from PIL import Image
 
+from benchmarks import report
 from mixcollate import cli, demo
 from mixcollate.cli import main
 from mixcollate.demo import Outcome
@@ -173,11 +176,74 @@ def test_preview_errors(tmp_path, pictures):
         main(["preview", "--method", "mixup", "--out", str(tmp_path / "x.what")])
 
 
-def test_bench_passes_its_arguments_to_pytest(capfd):
+@pytest.fixture
+def tiny(tmp_path, monkeypatch):
+    """Somewhere to run tiny benchmarks from."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("BENCH_SCALE", "tiny")
+    monkeypatch.setenv("BENCH_DEVICE", "cpu")
+    return tmp_path
+
+
+def test_bench_as_a_user_runs_it(tiny, capfd):
+    committed = sorted(report.RESULTS.iterdir())
+    with pytest.raises(SystemExit) as ended:
+        main(["bench", "-q", "benchmarks/bench_naive.py"])
+    assert ended.value.code == 0
+    told = capfd.readouterr().out
+    assert "naive: How much faster" in told and "against" in told and "Outliers" not in told
+    (folder,) = (tiny / "bench").iterdir()
+    assert {path.name for path in folder.glob("*.png")} == {"fastest-cpu.png"}
+    assert f"picture: {folder / 'fastest-cpu.png'}" in told and f"results: {next(folder.glob('cpu-*.json'))}" in told
+    with Image.open(folder / "fastest-cpu.png") as picture:
+        assert picture.width > 800
+    assert sorted(report.RESULTS.iterdir()) == committed
+
+
+def test_bench_leaves_pytest_benchmark_what_it_is_asked(tiny, capfd):
+    """Its file, and its table."""
+    raw = str(tiny / "raw.json")
+    with pytest.raises(SystemExit) as ended:
+        main(["bench", "-q", "--benchmark-json", raw, "--benchmark-columns=median", "-k", "test_collate_and_mix"])
+    assert ended.value.code == 0
+    told = capfd.readouterr().out
+    assert "Name (time in" in told and "results: " in told
+    assert json.loads((tiny / "raw.json").read_text())["benchmarks"]
+
+
+@pytest.mark.parametrize(
+    ("status", "measured", "reported", "expected"),
+    [(1, True, 0, 1), (4, False, 0, 4), (5, False, 1, 5), (0, True, 1, 1), (0, True, 0, 0)],
+)
+def test_bench_ends_as_pytest_does(tiny, monkeypatch, status, measured, reported, expected):
+    """What was measured before a failure is shown; nothing, where nothing was; an old file is not shown as new."""
+    commands = []
+    raw = tiny / "raw.json"
+    raw.write_text("old")
+    os.utime(raw, (0, 0))
+
+    def run(command, cwd):
+        commands.append(command)
+        if measured and "pytest" in command:
+            raw.write_text("new")
+        return subprocess.CompletedProcess(command, status if "pytest" in command else reported)
+
+    monkeypatch.setattr(cli.subprocess, "run", run)
+    with pytest.raises(SystemExit) as ended:
+        main(["bench", f"--benchmark-json={raw}"])
+    assert ended.value.code == expected
+    assert [command[2] for command in commands] == ["pytest", "benchmarks.report"][: 1 + measured]
+    assert {"benchmarks", "--benchmark-quiet"} <= set(commands[0])
+    assert not measured or commands[1][-1] == str(raw)
+
+
+def test_bench_passes_its_arguments_to_pytest(tiny, capfd):
     with pytest.raises(SystemExit) as ended:
         main(["bench", "benchmarks/bench_naive.py", "--collect-only", "-q", "-k", "equal_work"])
     assert ended.value.code == 0
-    assert "bench_naive.py::test_equal_work" in capfd.readouterr().out
+    told = capfd.readouterr().out
+    assert "bench_naive.py::test_equal_work" in told and "bench_peers" not in told
+    assert list(tiny.iterdir()) == []  # nothing was measured
 
 
 def test_bench_outside_a_checkout(tmp_path, monkeypatch):

@@ -529,6 +529,9 @@ def test_resizemix_shows_at_least_a_pixel():
 # FMix.
 
 
+FMIX = methods.fmix.__globals__  # the module, which the function hides
+
+
 def draw_fmix(size, alpha=1.0, decay=3.0, batch=500) -> MixPlan:
     return methods.fmix(draw_for(size, batch), alpha=alpha, decay=decay, per="sample")
 
@@ -557,13 +560,74 @@ def test_fmix_shares(size, alpha):
 
 def test_fmix_uses_all_frequencies_on_both_axes():
     """The official code mixes up two axes, so that its noise has no more than two frequencies along the width."""
-    grey = methods.fmix.__globals__["grey_noise"](numbers(0, 0, 0), 500, (64, 64), 3.0)
+    grey = FMIX["grey_noise"](numbers(0, 0, 0), 500, (64, 64), 3.0)
     power = (np.abs(np.fft.fft2(grey)) ** 2).mean(0)
     for line in (power[1:31, 0], power[0, 1:31]):  # amplitude falls with the cube of the frequency
         slope = np.polyfit(np.log(np.arange(1, 31)), np.log(line), 1)[0]
         assert slope == pytest.approx(-6, abs=0.2)
     ratio = power[1:31, 0] / power[0, 1:31]  # as strong on both: each is a mean of 500 exponential numbers
     np.testing.assert_allclose(ratio, 1, atol=5 * math.sqrt(2 / 500))
+
+
+@pytest.mark.parametrize("size", [(16, 16), (9, 13)])
+def test_fmix_spectrum_is_complex_normal(size):
+    """Real and imaginary parts are independent normal numbers, whose size is the amplitude; mirrored ones are real."""
+    grey = FMIX["grey_noise"](numbers(0, 0, 0), 2000, size, 1.5)
+    assert grey.dtype == np.float32
+    height, width = size
+    frequency = np.hypot(np.fft.fftfreq(height)[:, None], np.fft.rfftfreq(width))
+    amplitude = np.maximum(frequency, 1 / max(size)) ** -1.5
+    spectrum = np.fft.rfft2(grey.astype(float)) / amplitude
+    once = spectrum[:, 1 : (height + 1) // 2, 1 : (width + 1) // 2]
+    real, imaginary = once.real.ravel(), once.imag.ravel()
+    scale = real.std()
+    for part in (real, imaginary):
+        assert scipy.stats.kstest(part / scale, "norm").pvalue > 1e-3
+    for function in (np.asarray, np.square, np.abs):
+        correlation = np.corrcoef(function(real), function(imaginary))[0, 1]
+        assert abs(correlation) < 4 / math.sqrt(len(real))
+    mean = spectrum[:, 0, 0].real
+    np.testing.assert_allclose(spectrum[:, 0, 0].imag, 0, atol=1e-4 * scale)
+    assert scipy.stats.kstest(mean / (2**0.5 * scale), "norm").pvalue > 1e-3
+
+
+def test_fmix_draws_in_blocks_what_it_draws_at_once(monkeypatch):
+    """How many masks fit in the cache is no matter of chance."""
+    plans = []
+    for block in (1, 3 * 17 * 40, 10**9):
+        monkeypatch.setitem(FMIX, "BLOCK", block)
+        plans.append(draw_fmix((17, 40), batch=20))
+    for plan in plans[1:]:
+        np.testing.assert_array_equal(plan.bitmap, plans[0].bitmap)
+        np.testing.assert_array_equal(plan.own_share, plans[0].own_share)
+
+
+def test_fmix_counts_the_pixels_that_ties_add(monkeypatch):
+    """Pixels as grey as the last one that an image keeps are kept too, and the label says so."""
+    steps = np.repeat(np.arange(4, dtype=np.float32), 10).reshape(5, 8)
+    monkeypatch.setitem(FMIX, "grey_noise", lambda numbers, count, size, decay: np.stack([steps] * count))
+    plan = draw_fmix((5, 8))
+    shown = fmix_masks(plan).sum((1, 2))
+    assert set(shown) == {0, 10, 20, 30, 40}
+    np.testing.assert_allclose(plan.own_share, 1 - shown / 40, atol=1e-7)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 9), (7, 1), (5, 6)])
+def test_greatest_by_sorting(size):
+    """Every count, none and all among them."""
+    pixels = size[0] * size[1]
+    count = np.arange(pixels + 1)
+    values = np.random.default_rng(0).standard_normal((pixels + 1, *size), np.float32)
+    order = np.argsort(np.argsort(-values.reshape(pixels + 1, pixels), 1), 1).reshape(values.shape)
+    np.testing.assert_array_equal(FMIX["greatest"](values, count), order < count[:, None, None])
+
+
+@pytest.mark.parametrize("decay", [-20.0, 0.0, 20.0])
+def test_fmix_with_any_decay(decay):
+    """Amplitudes differ by a factor of 10^44 here: float32 reaches 10^38."""
+    plan = draw_fmix(LARGE, decay=decay, batch=4)
+    drawn = beta(draw_for(LARGE, 4).numbers, 1.0, 4)
+    np.testing.assert_allclose(plan.own_share, drawn, atol=3 / (LARGE[0] * LARGE[1]))
 
 
 def test_fmix_blobs_are_larger_for_steeper_spectra():
