@@ -77,8 +77,9 @@ class DeviceLoader:
             self._copy_stream = self._streams.Stream(device=self.device)
         slot = self._free_slots.pop() if self._free_slots else Slot(self._streams)
         self._copy_stream.wait_event(slot.freed)
+        consumer = self._streams.current_stream(self.device)
         with self._streams.stream(self._copy_stream):
-            batch = slot.receive(batch, self.device)
+            batch = slot.receive(batch, self.device, consumer)
         slot.copied.record(self._copy_stream)
         return Ahead(state, batch, slot)
 
@@ -131,23 +132,28 @@ class Slot:
         self.memory: dict[int, Tensor] = {}
         self.copied, self.freed = streams.Event(), streams.Event()
 
-    def receive(self, batch: Any, device: torch.device) -> Any:
-        """Queue the copy of a batch into this memory; the same batch, there."""
+    def receive(self, batch: Any, device: torch.device, consumer: Any) -> Any:
+        """Queue the copy of a batch into this memory, to be read on the stream ``consumer``; the same batch, there."""
         mixed = isinstance(batch, MixBatch)
         tensors, structure = tree_flatten(batch.stacked if mixed else batch)
         moved = tree_unflatten(
-            [self._receive(place, t, device) if isinstance(t, Tensor) else t for place, t in enumerate(tensors)],
+            [
+                self._receive(place, t, device, consumer) if isinstance(t, Tensor) else t
+                for place, t in enumerate(tensors)
+            ],
             structure,
         )
         return batch.moved(moved) if mixed else moved
 
-    def _receive(self, place: int, tensor: Tensor, device: torch.device) -> Tensor:
+    def _receive(self, place: int, tensor: Tensor, device: torch.device, consumer: Any) -> Tensor:
         held = self.memory.get(place)
         fits = (
             held is not None and held.dtype == tensor.dtype and held.shape[1:] == tensor.shape[1:] and tensor.ndim > 0
         )
         if held is None or not fits or len(held) < len(tensor):
             held = self.memory[place] = torch.empty_like(tensor, device=device)
+            if held.is_cuda:  # made on the copies' stream: at its end, what the consumer still reads must be waited for
+                held.record_stream(consumer)
         target = held[: len(tensor)] if tensor.ndim > 0 else held
         return target.copy_(tensor, non_blocking=True)
 
