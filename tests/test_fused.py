@@ -183,33 +183,36 @@ def test_equals_the_reference(rule, shape, dtypes):
     check(images, plan, dtypes[1], affine(shape[1]) if dtypes[0] != dtypes[1] else UNCHANGED)
 
 
+LAST = torch.channels_last
+FORMATS = {"nchw": torch.contiguous_format, "nhwc": LAST}
+
+
 @pytest.mark.parametrize("rule", ["mixup", "cutmix, roll", "resized", "pieces or mixup", "erased boxes"])
+@pytest.mark.parametrize("orders", [("nchw", "nchw"), ("nchw", "nhwc"), ("nhwc", "nchw")], ids="->".join)
 @pytest.mark.parametrize(
     "dtypes",
-    [(U8, BF16), (U8, F16), (U8, F64), (F16, F16), (BF16, BF16), (BF16, F32), (F32, BF16), (F64, F64), (F64, F16)],
+    [(U8, U8), (U8, BF16), (U8, F16), (U8, F64), (F16, F16), (BF16, BF16), (BF16, F32), (F32, BF16), (F64, F64),
+     (F64, F16)],
     ids=str,
-)
-def test_dtypes(rule, dtypes):
+)  # fmt: skip
+def test_dtypes(rule, orders, dtypes):
     numbers = np.random.default_rng(1)
     shape = (3, 3, 2, 8)
-    images = draw_images(shape, dtypes[0], numbers)
-    check(images, draw_plan(rule, shape, numbers), dtypes[1], affine(3))
-
-
-LAST = torch.channels_last
+    images = draw_images(shape, dtypes[0], numbers).contiguous(memory_format=FORMATS[orders[0]])
+    plan = draw_plan(rule, shape, numbers)
+    check(images, plan, dtypes[1], UNCHANGED if dtypes == (U8, U8) else affine(3), FORMATS[orders[1]])
 
 
 @pytest.mark.parametrize(
     "rule, channels", [*((rule, 3) for rule in MIXING + ERASING), ("pieces", 4), ("cutmix", 4), ("cutmix, roll", 2)]
 )
 @pytest.mark.parametrize("orders", [("nhwc", "nhwc"), ("nhwc", "nchw"), ("nchw", "nhwc")], ids="->".join)
-def test_channels_last(rule, channels, orders):
+@pytest.mark.parametrize("size", [(3, 6), (8, 10)], ids=str)
+def test_channels_last(rule, channels, orders, size):
     numbers = np.random.default_rng(2)
-    shape = (3, channels, 3, 6)
-    images = draw_images(shape, U8, numbers)
-    images = images.contiguous(memory_format=LAST) if orders[0] == "nhwc" else images
-    plan = draw_plan(rule, shape, numbers)
-    check(images, plan, F32, affine(channels), LAST if orders[1] == "nhwc" else torch.contiguous_format)
+    shape = (3, channels, *size)
+    images = draw_images(shape, U8, numbers).contiguous(memory_format=FORMATS[orders[0]])
+    check(images, draw_plan(rule, shape, numbers), F32, affine(channels), FORMATS[orders[1]])
 
 
 def test_channels_last_of_aligned_lines():
@@ -221,6 +224,44 @@ def test_channels_last_of_aligned_lines():
         plan = draw_erasing("erased boxes", draw_plan(rule, shape, numbers), 3, numbers)
         for memory_format in (LAST, torch.contiguous_format):
             check(images, plan, F32, affine(3), memory_format)
+
+
+@pytest.mark.parametrize(
+    "channels, size, gap, order",
+    [
+        (3, (4, 12), 0, "interleaved"),
+        (3, (4, 12), 144, "interleaved"),  # every other image
+        (3, (4, 12), 8, "strided"),
+        (3, (4, 10), 0, "strided"),
+        (4, (4, 12), 0, "strided"),
+        (3, (1, 1), 0, "planes"),
+    ],
+)
+@pytest.mark.parametrize("offset", [0, 3])
+@pytest.mark.parametrize("orders", [("nhwc", "nchw"), ("nchw", "nhwc")], ids="->".join)
+@pytest.mark.parametrize("rule", ["cutmix", "cutmix, roll"])
+def test_between_planes_and_lines(rule, orders, offset, channels, size, gap, order):
+    """Images ``gap`` elements apart, also from an odd address on; what lies between them is left alone."""
+    numbers = np.random.default_rng(15)
+    shape = (3, channels, *size)
+    plan = draw_erasing("erased boxes", draw_plan(rule, shape, numbers), channels, numbers)
+    images, _ = spread(draw_images(shape, U8, numbers), FORMATS[orders[0]], gap, offset)
+    out, memory = spread(torch.full(shape, float("nan"), device=DEVICE), FORMATS[orders[1]], gap, offset)
+    geometry = fused._geometry(images, out, in_place=False, normalise=True)
+    assert (geometry.read if orders[0] == "nhwc" else geometry.write) == order
+    wanted = expected(images, plan, F32, affine(channels))
+    fused.mix(images, plan, out, **affine(channels))
+    assert torch.equal(out, wanted)
+    out.fill_(171)
+    assert (memory == 171).all()
+
+
+def spread(images, memory_format, gap, offset):
+    """``images`` and the memory that they lie in, with ``gap`` elements after each, after ``offset``."""
+    strides = images.contiguous(memory_format=memory_format).stride()
+    step = images[0].numel() + gap
+    memory = torch.full((offset + len(images) * step,), 171, dtype=images.dtype, device=DEVICE)
+    return memory.as_strided(images.shape, (step, *strides[1:]), offset).copy_(images), memory
 
 
 @pytest.mark.parametrize("rule", ["cutmix", "cutmix, roll", "resized", "pieces", "turned grid"])
@@ -271,16 +312,17 @@ def test_in_place_normalised(rule):
 
 
 @pytest.mark.parametrize("dtype", [U8, F32], ids=str)
-@pytest.mark.parametrize("memory_format", [torch.contiguous_format, LAST], ids=["nchw", "nhwc"])
+@pytest.mark.parametrize("height", [3, 6])
+@pytest.mark.parametrize("orders", [("nchw", "nchw"), ("nhwc", "nhwc"), ("nchw", "nhwc")], ids="->".join)
 @pytest.mark.parametrize("rule", ["nothing", "cutmix", "cutmix, roll"])
-def test_noise(rule, dtype, memory_format):
+def test_noise(rule, dtype, orders, height):
     """Equal to rounding (2e-6): the logarithm in it is not the same everywhere; integers are equal."""
     numbers = np.random.default_rng(7)
-    shape = (3, 3, 3, 8)
+    shape = (3, 3, height, 8)
     plan = draw_erasing("noise", draw_plan(rule, shape, numbers), 3, numbers)
-    images = draw_images(shape, dtype, numbers).contiguous(memory_format=memory_format)
+    images = draw_images(shape, dtype, numbers).contiguous(memory_format=FORMATS[orders[0]])
     wanted = expected(images, plan, dtype, UNCHANGED)
-    out = torch.empty_like(images)
+    out = torch.empty_like(images, memory_format=FORMATS[orders[1]])
     fused.mix(images, plan, out, **UNCHANGED)
     torch.testing.assert_close(out, wanted, rtol=0, atol=0 if dtype == U8 else 2e-6)
     fused.mix(images, plan, images, **UNCHANGED)

@@ -1,8 +1,8 @@
 """The pixel rules of ``reference`` in Triton: one pass over the pixels for a plan, specialised by what the plan holds.
 
 A program works on a tile of ``VECTORS`` x ``VEC`` places of one image, or of both images of a pair, where ``VEC``
-places are 16 bytes of the output. Places are pixels, and a program does several channels of each; in channels-last
-tensors ("lines") places are elements, in the order of memory.
+places are 16 bytes of the output. Places are pixels, and a program does several channels of each; from channels-last
+to channels-last ("lines") places are elements, in the order of memory.
 """
 
 # ruff: noqa: RUF005 - Triton adds tuples, but does not unpack them
@@ -18,7 +18,7 @@ import triton.language as tl
 from torch import Tensor
 
 from mixcollate.kernels.noise import ERFINV_CENTRE, ERFINV_TAIL
-from mixcollate.kernels.packed import PackedPlan, RowFormat, pack
+from mixcollate.kernels.packed import PackedPlan, pack
 from mixcollate.plan import MixPlan
 
 VECTORS = 128  # a vector a thread, in 4 warps
@@ -36,8 +36,9 @@ class Geometry(NamedTuple):
     Attributes:
         height, width, channels: of an image.
         group: channels that one program does; 1 in lines, where a place is of one channel.
-        read: how images lie: ``"planes"`` (each channel dense), ``"lines"`` (dense channels-last), ``"words"`` (the
-            same, 3 channels of uint8, read as int32) or ``"strided"``.
+        read: how images lie: ``"planes"`` (each channel dense), ``"lines"`` (dense channels-last), ``"interleaved"``
+            (lines of 3 channels beside planes on the other side: places are pixels, read in whole vectors and sorted
+            in registers) or ``"strided"``.
         write: how the output lies, likewise.
         vectors, vec: the tile.
         normalise: whether there are scale and bias.
@@ -79,19 +80,19 @@ def mix_packed(images: Tensor, plan: PackedPlan, out: Tensor, *, scale: Tensor |
     in_place = out.data_ptr() == images.data_ptr()
     if in_place and row.partners > 0 and not plan.layout.paired:
         images = images.clone()  # some image is read after it is written
-    geometry = _geometry(images, out, row, in_place=in_place, normalise=scale is not None)
-    source = _as_words(images) if geometry.read == "words" else images
+    geometry = _geometry(images, out, in_place=in_place, normalise=scale is not None)
     places = geometry.height * geometry.width * (geometry.channels if geometry.write == "lines" else 1)
     tiles = -(-places // (geometry.vectors * geometry.vec))
     if row.own_outside or row.corner or row.erase_box or row.grid or row.hidden or not geometry.skip:
         programs = tiles * (1 if geometry.write == "lines" else geometry.channels // geometry.group)
         mix_kernel[_grid(plan.layout.rows, programs)](
-            source,
+            images,
             out,
             plan.words,
             out if scale is None else scale,
             out if bias is None else bias,
-            *(source.stride(0), *images.stride()[1:], *out.stride()),
+            *images.stride(),
+            *out.stride(),
             row,
             geometry,
             num_warps=_warps(geometry.vectors),
@@ -103,33 +104,27 @@ def mix_packed(images: Tensor, plan: PackedPlan, out: Tensor, *, scale: Tensor |
         )
 
 
-def _geometry(images: Tensor, out: Tensor, row: RowFormat, *, in_place: bool, normalise: bool) -> Geometry:
-    return _geometry_of(
-        (tuple(images.shape), images.stride(), images.dtype, images.data_ptr() % 4),
-        (tuple(out.shape), out.stride(), out.dtype),
-        bool(row.corner or row.resized),
-        in_place,
-        normalise,
-        VECTORS,
-    )
+def _geometry(images: Tensor, out: Tensor, *, in_place: bool, normalise: bool) -> Geometry:
+    source, target = ((one.stride(), one.dtype) for one in (images, out))
+    return _geometry_of(tuple(images.shape), source, target, in_place, normalise, VECTORS)
 
 
 @functools.lru_cache(maxsize=256)
-def _geometry_of(source: Any, target: Any, moved: bool, in_place: bool, normalise: bool, vectors: int) -> Geometry:
-    """Computed once for each kind of batch; ``moved``: whether pixels come from other places."""
-    shape, strides, dtype, misaligned = source
-    _, out_strides, out_dtype = target
+def _geometry_of(
+    shape: tuple[int, ...], source: Any, target: Any, in_place: bool, normalise: bool, vectors: int
+) -> Geometry:
+    """Computed once for each kind of batch."""
+    strides, dtype = source
+    out_strides, out_dtype = target
     channels, height, width = shape[1:]
     for one in (strides, out_strides):
         _check_extent(shape, one)
     read, write = _order(shape, strides), _order(shape, out_strides)
     vec = max(16 // out_dtype.itemsize, 1)
-    if "lines" in (read, write) and read != write:
-        words = read == "lines" and write == "planes" and channels == 3 and dtype == torch.uint8
-        starts = (misaligned, channels * height * width, strides[0] if shape[0] > 1 else 0)
-        words = words and not moved and all(start % 4 == 0 for start in starts)
-        read, write = ("words", "planes") if words else ("strided", "strided")
-        vec = 4 if words else vec
+    steps = (height * width, strides[0], out_strides[0])
+    aligned = all(step % 16 == 0 for step in steps)  # as Triton must see it to keep vectors whole
+    if {read, write} == {"planes", "lines"} and channels == 3 and aligned:
+        read, write = ("interleaved" if order == "lines" else order for order in (read, write))
     elif read != write:
         read = write = "strided"
     places = height * width * (channels if write == "lines" else 1)
@@ -167,12 +162,6 @@ def _check_extent(shape: tuple[int, ...], strides: tuple[int, ...]) -> None:
     last = sum((length - 1) * abs(stride) for length, stride in zip(shape[1:], strides[1:], strict=True))
     if last >= 2**30:
         raise ValueError(f"an image must span at most 2**30 elements for impl='fused', got {last + 1}")
-
-
-def _as_words(images: Tensor) -> Tensor:
-    """``[B, words]`` int32, the same memory."""
-    places = images.shape[1] * images.shape[2] * images.shape[3]
-    return images.as_strided((len(images), places), (images.stride(0), 1)).view(torch.int32)
 
 
 def _grid(rows: int, programs: int) -> tuple[int, int, int]:
@@ -228,12 +217,12 @@ def mix_kernel(
     if ROW.corner:
         values = join_pieces(images_ptr, row_ptr, row, col, channel, mine, image_stride, strides, ROW, SHAPE)
     else:
-        values = _read(image_ptr, tile, place, row, col, channel, mine, strides, SHAPE)
+        values = _read(image_ptr, start, place, row, col, channel, mine, strides, SHAPE)
     others = values
     if ROW.resized:
         others = resize_into_box(other_ptr, row_ptr, row, col, channel, theirs, strides, ROW, SHAPE)
     elif ROW.own_outside:
-        others = _read(other_ptr, tile, place, row, col, channel, theirs, strides, SHAPE)
+        others = _read(other_ptr, start, place, row, col, channel, theirs, strides, SHAPE)
     if SHAPE.normalise:
         scales = _per_channel(scale_ptr, channel, start, SHAPE)
         biases = _per_channel(bias_ptr, channel, start, SHAPE)
@@ -255,9 +244,12 @@ def mix_kernel(
         second = second + (swapped,)
 
     order: tl.constexpr = SHAPE.write
+    if order == "interleaved":
+        first = _interleave(first[0], first[1], first[2])
+        second = _interleave(second[0], second[1], second[2])
     out_strides = (out_channel_stride, out_row_stride, out_col_stride)
     for c in tl.static_range(group):
-        target = _offset(place, row, col, channel + c, out_strides, order)
+        target = _offset(start, place, row, col, channel + c, out_strides, order, SHAPE)
         tl.store(out_ptr + image * out_image_stride + target, first[c].to(out_ptr.dtype.element_ty), mask=written)
         if ROW.images == 2:
             tl.store(out_ptr + other * out_image_stride + target, second[c].to(out_ptr.dtype.element_ty), mask=written)
@@ -440,52 +432,73 @@ def _any(places):
 
 
 @triton.jit
-def _offset(place, row, col, channel, strides, ORDER: tl.constexpr):
-    """Offsets within an image."""
+def _offset(start, place, row, col, channel, strides, ORDER: tl.constexpr, SHAPE: tl.constexpr):
+    """Offsets within an image; where channels are interleaved, of three vectors that follow each other."""
     if ORDER == "lines":
         return place
     elif ORDER == "planes":
         return place + channel * strides[0]
+    elif ORDER == "interleaved":
+        return place + 2 * start + channel * SHAPE.vec
     else:
-        return row * strides[1] + col * strides[2] + channel * strides[0]
+        return _at(row, col, channel, strides)
 
 
 @triton.jit
-def _read(image_ptr, tile, place, row, col, channel, mask, strides, SHAPE: tl.constexpr):
+def _read(image_ptr, start, place, row, col, channel, mask, strides, SHAPE: tl.constexpr):
     """The values of an image at the places of a tile: one tensor a channel."""
     group: tl.constexpr = SHAPE.group
     order: tl.constexpr = SHAPE.read
-    if order == "words":
-        values = _read_words(image_ptr, tile, mask, SHAPE)
-    else:
-        values = ()
-        for c in tl.static_range(group):
-            offset = _offset(place, row, col, channel + c, strides, order)
-            values = values + (tl.load(image_ptr + offset, mask=mask, other=0),)
+    values = ()
+    for c in tl.static_range(group):
+        offset = _offset(start, place, row, col, channel + c, strides, order, SHAPE)
+        values = values + (tl.load(image_ptr + offset, mask=mask, other=0),)
+    if order == "interleaved":
+        values = _separate(values[0], values[1], values[2])
     return values
 
 
 @triton.jit
-def _read_words(image_ptr, tile, mask, SHAPE: tl.constexpr):
-    """Four pixels of three bytes each from three words, because single bytes would need twelve loads."""
-    word_ptr = image_ptr + 3 * (tile * SHAPE.vectors + tl.arange(0, SHAPE.vectors))[:, None]
-    a = tl.load(word_ptr, mask=mask, other=0)
-    b = tl.load(word_ptr + 1, mask=mask, other=0)
-    c = tl.load(word_ptr + 2, mask=mask, other=0)
-    red = _four(_byte(a, 0), _byte(a, 3), _byte(b, 2), _byte(c, 1), SHAPE)
-    green = _four(_byte(a, 1), _byte(b, 0), _byte(b, 3), _byte(c, 2), SHAPE)
-    blue = _four(_byte(a, 2), _byte(b, 1), _byte(c, 0), _byte(c, 3), SHAPE)
-    return red, green, blue
+def _interleave(red, green, blue):
+    """The values of three channels in the order of channels-last memory, as three vectors that follow each other.
+
+    By halves, down to single pixels. A thread holds whole vectors, so nothing moves: its registers get other names.
+    """
+    if red.shape[1] == 1:
+        return red, green, blue
+    else:
+        red, red_right = _halves(red)
+        green, green_right = _halves(green)
+        blue, blue_right = _halves(blue)
+        a, b, c = _interleave(red, green, blue)
+        d, e, f = _interleave(red_right, green_right, blue_right)
+        return _side_by_side(a, b), _side_by_side(c, d), _side_by_side(e, f)
 
 
 @triton.jit
-def _byte(word, place: tl.constexpr):
-    return ((word >> (8 * place)) & 0xFF).to(tl.float32)
+def _separate(first, second, third):
+    """The three channels of what lies interleaved in three vectors that follow each other."""
+    if first.shape[1] == 1:
+        return first, second, third
+    else:
+        a, b = _halves(first)
+        c, d = _halves(second)
+        e, f = _halves(third)
+        red, green, blue = _separate(a, b, c)
+        red_right, green_right, blue_right = _separate(d, e, f)
+        return _side_by_side(red, red_right), _side_by_side(green, green_right), _side_by_side(blue, blue_right)
 
 
 @triton.jit
-def _four(a, b, c, d, SHAPE: tl.constexpr):
-    return tl.reshape(tl.join(tl.join(a, c), tl.join(b, d)), [SHAPE.vectors, 4])
+def _halves(values):
+    """The left and the right half of each vector."""
+    return tl.split(tl.permute(tl.reshape(values, [values.shape[0], 2, values.shape[1] // 2]), [0, 2, 1]))
+
+
+@triton.jit
+def _side_by_side(left, right):
+    """Vectors of twice the length."""
+    return tl.reshape(tl.permute(tl.join(left, right), [0, 2, 1]), [left.shape[0], 2 * left.shape[1]])
 
 
 @triton.jit
@@ -701,7 +714,7 @@ def noise_kernel(
 
     A kernel of its own: within the other, every plan that erases would pay for its registers.
     """
-    order: tl.constexpr = SHAPE.write
+    order: tl.constexpr = "strided" if SHAPE.write == "interleaved" else SHAPE.write
     side = tl.program_id(0) % ROW.images
     row_ptr = plan_ptr + (tl.program_id(0) // ROW.images).to(tl.int64) * ROW.width
     image = tl.load(row_ptr + side).to(tl.int64)
@@ -710,7 +723,7 @@ def noise_kernel(
     key = tl.load(row_ptr + ROW.noise)
     top, bottom = _rows_of_tile(tile, SHAPE)
     if (key != 0) & _erases(row_ptr, top, bottom, ROW):
-        _, place, row, x, live = _places(tile, SHAPE)
+        start, place, row, x, live = _places(tile, SHAPE)
         col = x
         if SHAPE.write == "lines":
             col = x // SHAPE.channels
@@ -725,7 +738,7 @@ def noise_kernel(
         else:
             for channel in range(SHAPE.channels):
                 values = noise(channel * (SHAPE.height * SHAPE.width) + pixel, key, SHAPE)
-                target = image_ptr + _offset(place, row, col, channel, strides, order)
+                target = image_ptr + _offset(start, place, row, col, channel, strides, order, SHAPE)
                 tl.store(target, values.to(out_ptr.dtype.element_ty), mask=mask)
 
 
