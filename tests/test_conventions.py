@@ -14,7 +14,7 @@ import mixcollate
 
 PACKAGE = Path(mixcollate.__file__).parent
 LAYERS = [  # a module imports only what stands above it
-    ["plan", "schedules"],
+    ["plan", "schedules", "kernels.launch"],
     ["checks", "memory", "kernels.noise", "kernels.packed", "kernels.checks", "kernels.fused_targets"],
     ["kernels.reference", "kernels.fused", "targets"],
     ["kernels.host"],

@@ -17,6 +17,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from mixcollate.kernels.launch import launch
 from mixcollate.kernels.noise import ERFINV_CENTRE, ERFINV_TAIL
 from mixcollate.kernels.packed import PackedPlan, pack
 from mixcollate.plan import MixPlan
@@ -85,23 +86,19 @@ def mix_packed(images: Tensor, plan: PackedPlan, out: Tensor, *, scale: Tensor |
     tiles = -(-places // (geometry.vectors * geometry.vec))
     if row.own_outside or row.corner or row.erase_box or row.grid or row.hidden or not geometry.skip:
         programs = tiles * (1 if geometry.write == "lines" else geometry.channels // geometry.group)
-        mix_kernel[_grid(plan.layout.rows, programs)](
-            images,
-            out,
-            plan.words,
-            out if scale is None else scale,
-            out if bias is None else bias,
-            *images.stride(),
-            *out.stride(),
-            row,
-            geometry,
+        launch(
+            mix_kernel,
+            _grid(plan.layout.rows, programs),
+            (images, out, plan.words, out if scale is None else scale, out if bias is None else bias),
+            (*images.stride(), *out.stride()),
+            (row, geometry),
             num_warps=_warps(geometry.vectors),
             enable_fp_fusion=False,  # a * b + c is rounded twice, as in plain torch
         )
     if row.noise:
-        noise_kernel[_grid(plan.layout.rows * row.images, tiles)](
-            out, plan.words, *out.stride(), row, geometry, num_warps=_warps(geometry.vectors), enable_fp_fusion=False
-        )
+        grid = _grid(plan.layout.rows * row.images, tiles)
+        options = {"num_warps": _warps(geometry.vectors), "enable_fp_fusion": False}
+        launch(noise_kernel, grid, (out, plan.words), out.stride(), (row, geometry), **options)
 
 
 def _geometry(images: Tensor, out: Tensor, *, in_place: bool, normalise: bool) -> Geometry:

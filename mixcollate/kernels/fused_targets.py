@@ -8,6 +8,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from mixcollate.kernels.launch import launch
+
 
 def soft_targets(
     labels: Tensor,
@@ -29,19 +31,12 @@ def soft_targets(
     out = torch.empty(len(shares), num_classes, device=labels.device)
     if out.numel() > 0:
         block = min(triton.next_power_of_2(num_classes), 1024)
-        soft_targets_kernel[(len(shares), -(-num_classes // block))](
-            labels.contiguous(),
-            labels if partners is None else partners.contiguous(),
-            shares.contiguous(),
-            out,
-            1 - label_smoothing,
-            label_smoothing / num_classes,
-            ignore_index,
-            num_classes,
-            shares.shape[1],
-            partners is not None,
-            label_smoothing > 0,
-            block,
+        launch(
+            soft_targets_kernel,
+            (len(shares), -(-num_classes // block), 1),
+            (labels.contiguous(), labels if partners is None else partners.contiguous(), shares.contiguous(), out),
+            (1.0 - label_smoothing, label_smoothing / num_classes, ignore_index),
+            (num_classes, shares.shape[1], partners is not None, label_smoothing > 0, block),
             enable_fp_fusion=False,
         )
     return out
@@ -124,14 +119,18 @@ class _SoftCrossEntropy(torch.autograd.Function):
         labels, shares = labels.contiguous(), shares.contiguous()
         batch, classes = logits.shape
         loss, log_sum = torch.empty(2, batch, device=logits.device)
-        smoothing = (1 - label_smoothing, label_smoothing / max(classes, 1))
+        smoothing = (1.0 - label_smoothing, label_smoothing / max(classes, 1))
         if batch > 0:
             block, warps = _row_block(classes)
-            cross_entropy_kernel[(batch,)](
-                logits, logits.stride(0), labels, shares, loss, log_sum,
-                *smoothing, ignore_index, classes, shares.shape[1], label_smoothing > 0, block,
-                num_warps=warps, enable_fp_fusion=True,
-            )  # fmt: skip
+            launch(
+                cross_entropy_kernel,
+                (batch, 1, 1),
+                (logits, labels, shares, loss, log_sum),
+                (logits.stride(0), *smoothing, ignore_index),
+                (classes, shares.shape[1], label_smoothing > 0, block),
+                num_warps=warps,
+                enable_fp_fusion=True,
+            )
         ctx.save_for_backward(logits, labels, shares, log_sum)
         ctx.smoothing, ctx.ignore_index = smoothing, ignore_index
         return loss
@@ -144,10 +143,14 @@ class _SoftCrossEntropy(torch.autograd.Function):
         grad = torch.empty_like(logits, memory_format=torch.contiguous_format)
         if batch > 0:
             block = min(triton.next_power_of_2(classes), 2048)
-            cross_entropy_gradient_kernel[(batch, -(-classes // block))](
-                logits, logits.stride(0), labels, shares, log_sum, grad_loss, grad_loss.stride(0), grad,
-                *ctx.smoothing, ctx.ignore_index, classes, shares.shape[1], block, enable_fp_fusion=True,
-            )  # fmt: skip
+            launch(
+                cross_entropy_gradient_kernel,
+                (batch, -(-classes // block), 1),
+                (logits, labels, shares, log_sum, grad_loss, grad),
+                (logits.stride(0), grad_loss.stride(0), *ctx.smoothing, ctx.ignore_index),
+                (classes, shares.shape[1], block),
+                enable_fp_fusion=True,
+            )
         return grad, None, None, None, None
 
 
@@ -160,11 +163,11 @@ def _row_block(classes: int) -> tuple[int, int]:
 @triton.jit
 def cross_entropy_kernel(
     logits_ptr,
-    row_stride,
     labels_ptr,
     shares_ptr,
     loss_ptr,
     log_sum_ptr,
+    row_stride,
     kept,
     spread,
     ignore_index,
@@ -206,13 +209,13 @@ def cross_entropy_kernel(
 @triton.jit
 def cross_entropy_gradient_kernel(
     logits_ptr,
-    row_stride,
     labels_ptr,
     shares_ptr,
     log_sum_ptr,
     grad_loss_ptr,
-    grad_loss_stride,
     grad_ptr,
+    row_stride,
+    grad_loss_stride,
     kept,
     spread,
     ignore_index,
