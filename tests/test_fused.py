@@ -76,6 +76,9 @@ def draw_plan(rule, shape, numbers):
     if rule == "resized":
         kind = np.arange(batch, dtype=np.int8) % 3
         return MixPlan(**mixed, own_outside=ones, own_inside=np.where(index % 2, zeros, share), box=box, resized=kind)
+    if rule == "resized pairs":
+        kind = np.full(batch, 2, np.int8)
+        return MixPlan(**both, own_outside=ones, own_inside=zeros, box=paired(box, flip), resized=kind)
     if rule == "pieces":
         return draw_pieces(batch, size, numbers)
     if rule == "pieces or mixup":
@@ -127,7 +130,7 @@ def draw_erasing(rule, plan, channels, numbers):
 
 
 MIXING = ["nothing", "mixup", "mixup, roll", "cutmix", "cutmix, roll", "both sides of the box", "bitmap", "resized",
-          "pieces", "pieces or mixup"]  # fmt: skip
+          "resized pairs", "pieces", "pieces or mixup"]  # fmt: skip
 ERASING = ["erased boxes", "grid", "turned grid", "hidden cells"]
 
 

@@ -125,12 +125,20 @@ def test_copy_of_a_plan_with_less_in_it():
     torch.testing.assert_close(mix(images, packed), mix(images, pairs(0.5)), rtol=0, atol=0)
 
 
+def test_copy_of_a_plan_without_pieces():
+    packed = pack(replace(full(), then=None), DEVICE)
+    plan = replace(identity(BATCH, SIZE), partners=full().partners, shares=full().shares)
+    images = torch.rand(BATCH, 3, *SIZE, device=DEVICE)
+    assert torch.equal(mix(images, packed.copy_(plan)), images)
+
+
 @pytest.mark.parametrize(
     "plan, message",
     [
         (lambda: mixup([1, 0], [0.5, 0.5]), r"plan must have the \(batch, size, partners, fill_mean\) \(4, .* got \(2"),
         (lambda: mixup([1, 2, 3, 0], [0.5] * 4), "plan must make 2 mutual pairs"),
         (lambda: mixup([0, 1, 2, 3], [0.5] * 4), "plan must make 2 mutual pairs"),
+        (lambda: mixup([1, 0, 3, 2], [0.5, 0.4, 0.5, 0.5]), "plan must make 2 mutual pairs"),
         (lambda: replace(pairs(), box=np.zeros((4, 4), np.int32)), "plan has a part 'box' that the packed plan has no"),
         (lambda: chain(pairs(), pairs()), "plan must have as many passes as the packed plan"),
         (lambda: mixup([1, 0, 3, 4], [0.5] * 4), r"plan.partners must be in 0 … 3, got 0 … 4"),
@@ -149,6 +157,27 @@ def test_copy_of_more_boxes_is_refused():
     more = replace(erasing(), erase_box=np.zeros((BATCH, 2, 4), np.int32), fill=np.zeros((BATCH, 2, 3), np.float32))
     with pytest.raises(ValueError, match=r"plan.erase_box must fit the packed plan's \(4, 1, 4\), got \(4, 2, 4\)"):
         packed.copy_(more)
+
+
+def test_copy_of_one_fill_for_all_channels_is_refused():
+    packed = pack(erasing(), DEVICE)
+    with pytest.raises(ValueError, match=r"plan.fill must fit the packed plan's \(4, 1, 3\), got \(4, 1, 1\)"):
+        packed.copy_(replace(erasing(), fill=np.zeros((BATCH, 1, 1), np.float32)))
+
+
+@pytest.mark.parametrize("value", [-1, 0.5, 256])
+@pytest.mark.parametrize("before", [None, pairs, erasing])
+def test_integer_images_take_no_fill_that_is_not_whole(value, before):
+    """In whichever pass, packed or not, or copied into the place of another plan."""
+    fills = [replace(erasing(), fill=np.full((BATCH, 1, 3), fill, np.float32)) for fill in (255, value)]
+    whole, plan = fills if before is None else [chain(before(), one) for one in fills]
+    images = torch.zeros(BATCH, 3, *SIZE, dtype=torch.uint8, device=DEVICE)
+    packed = pack(whole, DEVICE)
+    mix(images, packed)
+    for refused in (plan, pack(plan, DEVICE), packed.copy_(plan)):
+        with pytest.raises(ValueError, match="fill must be whole numbers in 0 … 255"):
+            mix(images, refused)
+    mix(images, packed.copy_(whole))
 
 
 def test_a_partner_outside_the_batch_is_refused():
