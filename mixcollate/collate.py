@@ -148,9 +148,10 @@ class MixupCollate:
     def _stack_tensors(self, tensors: Sequence[Tensor], *, collate_fn_map: Any = None) -> "Tensor | Unstacked":
         first = tensors[0]
         plain = first.layout == torch.strided and first.device.type == "cpu" and not first.requires_grad
-        if not plain or any(tensor.dtype != first.dtype or tensor.shape != first.shape for tensor in tensors):
+        if not plain or any(tensor.dtype != first.dtype for tensor in tensors):
             return torch.stack(list(tensors))
-        if self.eager and first.ndim == 3 and first.numel() >= LARGE:
+        large = self.eager and first.ndim == 3 and first.numel() >= LARGE
+        if large and all(tensor.shape == first.shape for tensor in tensors):
             return Unstacked(tensors)
         return self._joined(tensors)
 

@@ -93,16 +93,21 @@ def smooth(rows: Tensor, label_smoothing: float) -> Tensor:
     return (1 - label_smoothing) * rows + label_smoothing / rows.shape[1] * rows.sum(1, keepdim=True)
 
 
-def _mix_indices(labels: Tensor, plan: MixPlan | PackedPlan | None) -> SoftTarget:
-    target = SoftTarget(labels[:, None], torch.ones(len(labels), 1, device=labels.device))
-    while plan is not None:
-        partners, shares = _on(labels, plan)
-        themselves = torch.arange(len(labels), device=labels.device)[:, None]
-        sources = torch.cat([themselves, partners.to(torch.int64)], 1)  # [B, 1 + K]
+def _mix_indices(labels: Tensor, plan: MixPlan | PackedPlan) -> SoftTarget:
+    sources, shares = _sources(labels, plan)
+    target, later = SoftTarget(labels[sources], shares.clone()), plan.then
+    while later is not None:
+        sources, shares = _sources(labels, later)
         mixed = target.shares[sources] * shares[:, :, None]  # [B, 1 + K, K before]
-        target = SoftTarget(target.labels[sources].flatten(1), mixed.flatten(1))
-        plan = plan.then
+        target, later = SoftTarget(target.labels[sources].flatten(1), mixed.flatten(1)), later.then
     return target
+
+
+def _sources(labels: Tensor, plan: MixPlan | PackedPlan) -> tuple[Tensor, Tensor]:
+    """``[B, 1 + K]`` each: whose labels each image gets, its own first, and their shares."""
+    partners, shares = _on(labels, plan)
+    themselves = torch.arange(len(labels), device=labels.device)[:, None]
+    return torch.cat([themselves, partners.to(torch.int64)], 1), shares
 
 
 def _mix_rows(rows: Tensor, plan: MixPlan | PackedPlan | None, label_mode: LabelMode) -> Tensor:
@@ -146,7 +151,10 @@ def check_labels(
         if targets == "dense":
             raise ValueError("num_classes must be given for class indices; or pass one-hot labels, or targets='sparse'")
         return
-    if labels.device.type == "cpu":
+    if labels.device.type == "cpu" and len(labels) > 0:
+        low, high = torch.aminmax(labels)
+        if low >= 0 and high < num_classes:
+            return
         wrong = labels[((labels < 0) | (labels >= num_classes)) & (labels != ignore_index)]
         if len(wrong):
             raise ValueError(

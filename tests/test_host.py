@@ -82,12 +82,17 @@ def test_converting_and_normalising(name, source):
                 assert same_bits(result, expected), (dtype, statistics, memory_format)
 
 
-@pytest.mark.parametrize("name", ["mixup", "ricap", "resizemix", "fmix", "gridmask", "hide_and_seek-noise"])
-def test_more_than_one_chunk(name):
+@pytest.mark.parametrize("dtypes", [(torch.uint8,) * 2, (torch.uint8, torch.float32), (torch.float32,) * 2], ids=str)
+@pytest.mark.parametrize("name", [*cases.METHODS, "all"])
+def test_more_than_one_chunk(name, dtypes):
     """Images that are large, and several chunks of several small images."""
-    for shape in ((3, 3, 301, 307), (50, 3, 51, 52)):
-        plan, images = cases.plan(name, shape), draw_images(shape, torch.uint8)
-        assert same_bits(mix(images, plan, impl="host"), mix(images, plan, impl="reference"))
+    for shape in ((5, 3, 61, 67), (50, 3, 51, 52)):
+        for per, pairing in (("pair", "matching"), ("sample", "shuffle")):
+            plan, images = cases.plan(name, shape, per=per, pairing=pairing), draw_images(shape, dtypes[0])
+            expected = mix(images, plan, dtype=dtypes[1], impl="reference")
+            assert same_bits(mix(images, plan, dtype=dtypes[1], impl="host"), expected)
+            if dtypes[0] == dtypes[1]:
+                assert same_bits(mix(images, plan, out=images, impl="host"), expected)
 
 
 @pytest.mark.parametrize("name", ["mixup", "cutmix", "resizemix", "gridmask", "cutout-noise"])

@@ -1,10 +1,12 @@
 """Soft targets, their loss and their accuracy, against one-hot arithmetic and torch's own losses."""
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 
 import mixcollate as mc
+from mixcollate.kernels.packed import pack
 from mixcollate.targets import mix_targets
 
 
@@ -170,3 +172,12 @@ def test_what_cannot_be_a_target_is_refused():
             call()
     with pytest.raises(TypeError, match="labels must be a tensor, got list"):
         mix_targets([0] * 6, plan, num_classes=5)
+
+
+def test_sparse_targets_are_not_the_plans_memory():
+    plan = mc.MixUp(seed=0).make_plan(torch.empty(4, 3, 2, 2))
+    kept = plan.shares.copy()
+    for placed in (plan, pack(plan, "cpu")):
+        target = mix_targets(torch.arange(4), placed, num_classes=4, targets="sparse")
+        target.shares.zero_()
+        assert (np.asarray(placed.shares) == kept).all()

@@ -1,5 +1,6 @@
 """The fast CPU path: blends in cache-sized chunks, the rest as copies; by the reference what has no faster way."""
 
+import functools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
@@ -24,8 +25,13 @@ class Arriving:
     """Images on their way into ``out``: each is copied just before it is mixed, which then finds it in the cache."""
 
     def __init__(self, images: Tensor | Sequence[Tensor], out: Tensor) -> None:
-        self.images, self.out, self.rows = images, out, out.unbind()
+        self.images, self.out = images, out
         self.waiting = set(range(len(images)))
+
+    @functools.cached_property
+    def rows(self) -> tuple[Tensor, ...]:
+        """Views of the images in ``out``."""
+        return self.out.unbind()
 
     def bring(self, *numbers: int) -> None:
         """Copy these images, unless they are there."""
@@ -36,7 +42,7 @@ class Arriving:
 
     def bring_all(self) -> None:
         """Copy all that are not there yet."""
-        if isinstance(self.images, Tensor) and len(self.waiting) == len(self.rows):
+        if isinstance(self.images, Tensor) and len(self.waiting) == len(self.out):
             self.waiting.clear()
             self.out.copy_(self.images)
         self.bring(*sorted(self.waiting))
@@ -173,15 +179,16 @@ def blend_large(
 ) -> None:
     """The same for large images, one pair at a time: views and numbers cost less than copies and tensors."""
     scratch = _scratch(out[0])
-    here: Any = out.numpy() if out.dtype == torch.uint8 else out
-    there: Any = source.numpy() if out.dtype == torch.uint8 else source
+    images = arriving.rows
+    partners = images if mutual else source.unbind()
+    here: Any = out.numpy() if out.dtype == torch.uint8 else list(images)
     for i, j, weight in zip(rows.tolist(), partner[rows].tolist(), (1 - own[rows]).tolist(), strict=True):
         arriving.bring(*((i, j) if mutual else (i,)))
-        step = step_of(out[i], source[j], weight, scratch)
+        step = step_of(images[i], partners[j], weight, scratch)
         change = step.numpy() if step.dtype == torch.uint8 else step  # on bytes NumPy is the faster of the two
         here[i] += change
         if mutual:
-            there[j] -= change
+            here[j] -= change
 
 
 def _byte_step(image: Tensor, other: Tensor, weight: float | Tensor, scratch: list[Tensor]) -> Tensor:
