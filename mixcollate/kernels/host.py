@@ -152,6 +152,8 @@ def blend_whole(
     source: Tensor, arriving: Arriving, rows: Array, partner: Array, own: Array, out: Tensor, *, mutual: bool
 ) -> None:
     """Blend all pixels of ``rows`` of ``out`` with one weight each."""
+    if len(rows) == 0:
+        return
     step_of = _byte_step if out.dtype == torch.uint8 else _float_step
     if out[0].numel() >= LARGE:
         blend_large(source, arriving, rows, partner, own, out, step_of, mutual=mutual)
