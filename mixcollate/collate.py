@@ -279,6 +279,7 @@ class MixupCollate:
         correct_lam: bool = True,
         label_smoothing: float = 0.1,
         num_classes: int = 1000,
+        multi_label: bool = False,
         *,
         reprob: float = 0.0,
         remode: str = "pixel",
@@ -297,6 +298,8 @@ class MixupCollate:
             correct_lam: count the label's share from CutMix's pixels.
             label_smoothing: timm's default is 0.1.
             num_classes: timm's default is 1000.
+            multi_label: labels are rows of zeros and ones. timm smooths each towards 0.5, which is left to the data
+                set here: give ``label_smoothing=0``.
             reprob: probability of erasing a box of an image after normalising (give ``mean`` and ``std``).
             remode: ``"const"``, ``"rand"`` (one colour a box) or ``"pixel"``.
             recount: most boxes an image.
@@ -308,6 +311,11 @@ class MixupCollate:
             raise ValueError(f"mode must be one of {', '.join(per)}, got {mode!r}")
         if remode not in fills:
             raise ValueError(f"remode must be one of {', '.join(fills)}, got {remode!r}")
+        if multi_label and label_smoothing != 0:
+            raise ValueError(
+                f"label_smoothing must be 0 with multi_label=True, got {label_smoothing}; "
+                "smooth the rows in the data set: labels * (1 - s) + s / 2"
+            )
         if cutmix_minmax is not None:
             cutmix_alpha = 1.0
         if mixup_alpha <= 0 and cutmix_alpha <= 0:

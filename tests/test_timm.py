@@ -1,12 +1,13 @@
 """from_timm agrees with timm in distribution: two-sample tests of shares, areas and erased boxes, seeded."""
 
 import random
+from inspect import signature
 
 import numpy as np
 import pytest
 import torch
 from scipy import stats
-from timm.data.mixup import FastCollateMixup, Mixup
+from timm.data.mixup import FastCollateMixup, Mixup, mixup_target
 from timm.data.random_erasing import RandomErasing
 
 import mixcollate as mc
@@ -52,6 +53,18 @@ def distances(mode, count, **arguments):
 def test_shares_have_timms_distribution(mode, arguments):
     ours, theirs = distances(mode, 400 if mode == "batch" else 60, **arguments)
     assert stats.ks_2samp(ours, theirs).pvalue > SIGNIFICANT
+
+
+def test_rows_of_several_labels_are_mixed_like_timms():
+    rows = (torch.rand(BATCH, 5, generator=torch.Generator().manual_seed(0)) < 0.4).float()
+    batch = [(image, rows[k]) for image, k in samples()]
+    common = {"num_classes": 5, "multi_label": True}
+    images, targets = mc.MixupCollate.from_timm(label_smoothing=0.0, seed=0, **common)(batch)
+    own = images.float().mean((2, 3)).diagonal()[0] / 255  # of the whole batch
+    torch.testing.assert_close(targets, mixup_target(rows, lam=own, **common), rtol=0, atol=0.01)
+    with pytest.raises(ValueError, match=r"label_smoothing must be 0 with multi_label=True, got 0.1; smooth the rows"):
+        mc.MixupCollate.from_timm(**common)
+    assert list(signature(Mixup).parameters) == list(signature(mc.MixupCollate.from_timm).parameters)[:10]
 
 
 def test_the_two_sample_test_can_fail():
