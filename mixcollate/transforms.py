@@ -328,12 +328,12 @@ class Compose(MixTransform):
         self.transforms = torch.nn.ModuleList(transforms)
 
     def draw(self, draw: Draw) -> MixPlan:
-        plan = None
+        plan, mixed = None, False
         for transform in _members(self):
-            further = transform.draw_plan(draw)
-            plan = further if plan is None else chain(plan, further)
-            if transform.mixes:  # whoever mixes next has partners of its own
+            if transform.mixes and mixed:  # whoever mixes next has partners of its own
                 draw = draw_from(draw.numbers, draw.shape, transform.pairing)
+            further = transform.draw_plan(draw)
+            plan, mixed = further if plan is None else chain(plan, further), mixed or transform.mixes
         if plan is None:
             raise ValueError("Compose needs at least one transform")
         return plan
