@@ -1,4 +1,4 @@
-"""The fast CPU path: blends in cache-sized chunks, the rest as copies; by the reference what has no faster way."""
+"""The fast CPU path: a large pair or a cache-sized chunk at a time, pastes as copies, the rest by the reference."""
 
 import functools
 from collections.abc import Callable, Iterator, Sequence
@@ -15,8 +15,6 @@ from mixcollate.plan import Array, MixPlan
 
 CHUNK = 2**17  # elements whose float32 scratch stays in a core's second-level cache
 LARGE = 2**13  # elements: an image of as many is worth a few calls of its own, smaller ones are gathered in chunks
-
-Step = Callable[[Tensor, Tensor, Any, list[Tensor]], Tensor]
 
 _SAME_BITS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
@@ -154,30 +152,21 @@ def blend_whole(
     """Blend all pixels of ``rows`` of ``out`` with one weight each."""
     if len(rows) == 0:
         return
-    step_of = _byte_step if out.dtype == torch.uint8 else _float_step
     if out[0].numel() >= LARGE:
-        blend_large(source, arriving, rows, partner, own, out, step_of, mutual=mutual)
+        blend_large(source, arriving, rows, partner, own, out, mutual=mutual)
         return
     for chunk in _chunks(rows, out):
         first, second = torch.from_numpy(chunk), torch.from_numpy(partner[chunk])
         image, other = out.index_select(0, first), source.index_select(0, second)
         weight = torch.from_numpy(1 - own[chunk]).view(-1, 1, 1, 1)
-        step = step_of(image, other, weight, _scratch(image))
+        step = _step(image, other, weight, _scratch(image))
         out.index_copy_(0, first, image.add_(step))
         if mutual:
             out.index_copy_(0, second, other.sub_(step))
 
 
 def blend_large(
-    source: Tensor,
-    arriving: Arriving,
-    rows: Array,
-    partner: Array,
-    own: Array,
-    out: Tensor,
-    step_of: Step,
-    *,
-    mutual: bool,
+    source: Tensor, arriving: Arriving, rows: Array, partner: Array, own: Array, out: Tensor, *, mutual: bool
 ) -> None:
     """The same for large images, one pair at a time: views and numbers cost less than copies and tensors."""
     scratch = _scratch(out[0])
@@ -186,23 +175,20 @@ def blend_large(
     here: Any = out.numpy() if out.dtype == torch.uint8 else list(images)
     for i, j, weight in zip(rows.tolist(), partner[rows].tolist(), (1 - own[rows]).tolist(), strict=True):
         arriving.bring(*((i, j) if mutual else (i,)))
-        step = step_of(images[i], partners[j], weight, scratch)
+        step = _step(images[i], partners[j], weight, scratch)
         change = step.numpy() if step.dtype == torch.uint8 else step  # on bytes NumPy is the faster of the two
         here[i] += change
         if mutual:
             here[j] -= change
 
 
-def _byte_step(image: Tensor, other: Tensor, weight: float | Tensor, scratch: list[Tensor]) -> Tensor:
-    """``weight * (other - image)``, rounded, modulo 256: a difference fits int16, and adding modulo 256 is exact."""
-    difference, subtrahend, product, step = scratch
-    difference.copy_(other).sub_(subtrahend.copy_(image))
-    product.copy_(difference).mul_(weight).round_()
-    return step.copy_(difference.copy_(product))
-
-
-def _float_step(image: Tensor, other: Tensor, weight: float | Tensor, scratch: list[Tensor]) -> Tensor:
-    """``weight * (other - image)``."""
+def _step(image: Tensor, other: Tensor, weight: float | Tensor, scratch: list[Tensor]) -> Tensor:
+    """``weight * (other - image)``; on bytes rounded, modulo 256, where adding is exact: a difference fits int16."""
+    if image.dtype == torch.uint8:
+        difference, subtrahend, product, step = scratch
+        difference.copy_(other).sub_(subtrahend.copy_(image))
+        product.copy_(difference).mul_(weight).round_()
+        return step.copy_(difference.copy_(product))
     step = scratch[0]
     difference = torch.sub(other, image, out=step) if image.dtype == step.dtype else step.copy_(other).sub_(image)
     return difference.mul_(weight)
