@@ -137,21 +137,23 @@ def blend(source: Tensor, arriving: Arriving, plan: MixPlan, own: Array, out: Te
     rows = np.flatnonzero(changed & (partner >= index) if mutual else changed)
     if out[0].numel() < LARGE:
         arriving.bring_all()
-    blend_whole(source, arriving, rows[blends[rows]], partner, own, out, mutual=mutual)
-    paste_boxes(source, arriving, rows[copies[rows]], plan, box, out, mutual=mutual)
+    if (some := rows[blends[rows]]).size:
+        blend_whole(source, arriving, some, partner, own, out, mutual=mutual)
+    if (some := rows[copies[rows]]).size:
+        paste_boxes(source, arriving, some, plan, box, out, mutual=mutual)
     arriving.bring_all()
-    paste_bitmaps(source, rows[selects[rows]], plan, box, out)
-    paste_resized(source, rows[shrinks[rows]], plan, box, out, mutual=mutual)
-    mixing = replace(plan, fill=None)
-    mix_by_reference(source, mixing, rows[rest[rows]], out, mutual=mutual, scale=None, bias=None)
+    if (some := rows[selects[rows]]).size:
+        paste_bitmaps(source, some, plan, box, out)
+    if (some := rows[shrinks[rows]]).size:
+        paste_resized(source, some, plan, box, out, mutual=mutual)
+    if (some := rows[rest[rows]]).size:
+        mix_by_reference(source, replace(plan, fill=None), some, out, mutual=mutual, scale=None, bias=None)
 
 
 def blend_whole(
     source: Tensor, arriving: Arriving, rows: Array, partner: Array, own: Array, out: Tensor, *, mutual: bool
 ) -> None:
     """Blend all pixels of ``rows`` of ``out`` with one weight each."""
-    if len(rows) == 0:
-        return
     if out[0].numel() >= LARGE:
         blend_large(source, arriving, rows, partner, own, out, mutual=mutual)
         return
