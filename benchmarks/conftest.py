@@ -13,6 +13,7 @@ import torch
 from benchmarks.common import DEADLINE, Clock, Rivals, devices, interleaved
 
 torch.set_num_threads(1)
+torch.set_flush_denormal(True)  # a batch mixed in place again and again ends in differences that CPUs are slow with
 
 CLOCK = Clock()
 RACES: dict[Any, dict[str, Any]] = {}
