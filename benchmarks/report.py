@@ -3,7 +3,7 @@
     python -m benchmarks.report condense RAW.json ...   # writes benchmarks/results/<cpu or gpu>-<commit>.json
                                                         # (--out: elsewhere; --plot: and pictures)
     python -m benchmarks.report documents               # rewrites the tables of README.md and the plots in images/
-    python -m benchmarks.report show RESULTS.json       # the goals, and each case against the fastest other
+    python -m benchmarks.report show RESULTS.json       # each case against the fastest other, and the goals
     python -m benchmarks.report compare OLD.json NEW.json   # ratios only; status 1 if ours grew against the others
 
 In a document, ``<!-- results:goals-cpu -->`` … ``<!-- /results -->`` encloses a table: ``goals``, ``machine`` or the
@@ -510,15 +510,14 @@ def _key(row: Row) -> tuple[str, ...]:
 
 
 def show(results: Results) -> str:
-    """Results as text: the goals, then ours against the fastest other of each case; all rows where there is none."""
-    lines = [machine_line(results)]
-    for code, value, reached in goal_rows(results):
-        goal = GOALS[code]
-        lines.append(f"{'  ' if reached else '! '}{code:30}{value:10.2f} {goal.unit:12} goal {goal.limit:g}")
+    """Results as text: ours against the fastest other of each case, all rows where there is none; and last the goals,
+    because a terminal, or whatever keeps the end of a long output, shows what comes last.
+    """
+    lines = []
     for file, question in questions().items():
         found = cases(results, file)
         if found:
-            lines += ["", f"{file}: {question}"]
+            lines.append(f"{file}: {question}")
         for case, rows in found.items():
             two = duel(rows)
             if two is None:
@@ -530,8 +529,14 @@ def show(results: Results) -> str:
             ratio = two[1]["median"] / two[0]["median"]
             times = " against ".join(f"{_time(row)} ({row['name']})" for row in two)
             lines.append(f"{'  ' if ratio >= 1 else '! '}{_figures(ratio):>7}×  {_where(case, results)}: {times}")
+        if found:
+            lines.append("")
     if results["rows"]:
-        lines += ["", "N×: the fastest other takes N times as long as ours. !: it is faster, or a goal is not reached."]
+        lines.append("N×: the fastest other takes N times as long as ours. !: it is faster, or a goal is not reached.")
+    lines.append(machine_line(results))
+    for code, value, reached in goal_rows(results):
+        goal = GOALS[code]
+        lines.append(f"{'  ' if reached else '! '}{code:30}{value:10.2f} {goal.unit:12} goal {goal.limit:g}")
     return "\n".join(lines)
 
 
