@@ -48,13 +48,13 @@ class Arriving:
 
 def mix(images: Tensor, plan: MixPlan, out: Tensor, *, scale: Tensor | None, bias: Tensor | None) -> None:
     """One pass over ``images [B, C, H, W]`` into ``out``, which may be ``images``; both on the CPU."""
+    if not _is_fast(images, out, scale):
+        mix_slowly(images, plan, out, scale=scale, bias=bias)
+        return
     in_place = out.data_ptr() == images.data_ptr()
     mutual = plan.mutual
     if in_place and plan.mixes and not mutual:
         images = images.clone()  # some image is read after it is written
-    if not _is_fast(images, out, scale):
-        mix_by_reference(images, plan, np.arange(len(plan)), out, mutual=mutual, scale=scale, bias=bias)
-        return
     there = in_place or plan.corner is not None  # pieces are copied to every pixel
     arriving = Arriving([] if there else images, out)
     mix_arriving(out if mutual else images, arriving, plan, out, mutual=mutual, scale=scale, bias=bias)
@@ -72,10 +72,20 @@ def mix_samples(
 
 
 def _is_fast(images: Tensor, out: Tensor, scale: Tensor | None) -> bool:
-    """Whether there is a faster way than the reference between these dtypes."""
+    """Whether the rules below know the way between these dtypes."""
     if out.dtype == torch.float32:
         return images.dtype in (torch.float32, torch.uint8)
     return out.dtype == images.dtype and scale is None
+
+
+def mix_slowly(images: Tensor, plan: MixPlan, out: Tensor, *, scale: Tensor | None, bias: Tensor | None) -> None:
+    """By way of float32, in which the reference computes too; what float64 takes part in, by the reference."""
+    if torch.float64 in (images.dtype, out.dtype):
+        reference.mix(images, plan, out, scale=scale, bias=bias)
+    else:
+        wide = torch.empty_like(out, dtype=torch.float32)
+        mix(images if images.dtype == torch.uint8 else images.float(), plan, wide, scale=scale, bias=bias)
+        out.copy_(wide)
 
 
 def mix_arriving(
@@ -103,17 +113,6 @@ def mix_arriving(
         erase_masks(plan, np.flatnonzero(plan.grid[:, 0]), on_grid, out)
     if plan.hidden is not None:
         erase_masks(plan, np.flatnonzero(plan.hidden.any((1, 2))), in_hidden_cell, out)
-
-
-def mix_by_reference(
-    source: Tensor, plan: MixPlan, rows: Array, out: Tensor, *, mutual: bool, scale: Tensor | None, bias: Tensor | None
-) -> None:
-    """What the reference makes of ``rows``, a chunk at a time; a mutual pair is read before either is written."""
-    partner = plan.partners[:, 0] if mutual else np.arange(len(plan))
-    for chunk in _chunks(rows[rows <= partner[rows]], out):
-        both = np.union1d(chunk, partner[chunk])
-        values = reference.mix_rows(source, plan, both, scale=scale, bias=bias, dtype=out.dtype)
-        out.index_copy_(0, torch.from_numpy(both), values)
 
 
 def blend(source: Tensor, arriving: Arriving, plan: MixPlan, own: Array, out: Tensor, *, mutual: bool) -> None:
@@ -147,7 +146,17 @@ def blend(source: Tensor, arriving: Arriving, plan: MixPlan, own: Array, out: Te
     if (some := rows[shrinks[rows]]).size:
         paste_resized(source, some, plan, box, out, mutual=mutual)
     if (some := rows[rest[rows]]).size:
-        mix_by_reference(source, replace(plan, fill=None), some, out, mutual=mutual, scale=None, bias=None)
+        blend_by_reference(source, plan, some, out, mutual=mutual)
+
+
+def blend_by_reference(source: Tensor, plan: MixPlan, rows: Array, out: Tensor, *, mutual: bool) -> None:
+    """What the reference makes of ``rows``, a chunk at a time; a mutual pair is read before either is written."""
+    plan = replace(plan, fill=None)  # erasing comes later
+    partner = plan.partners[:, 0] if mutual else np.arange(len(plan))
+    for chunk in _chunks(rows, out):
+        both = np.union1d(chunk, partner[chunk])
+        values = reference.mix_rows(source, plan, both, scale=None, bias=None, dtype=out.dtype)
+        out.index_copy_(0, torch.from_numpy(both), values)
 
 
 def blend_whole(
