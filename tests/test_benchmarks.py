@@ -254,10 +254,14 @@ def test_ours_is_shown_against_the_fastest_other():
         *(_row(name, seconds, case="lost") for name, seconds in (("mixcollate", 2.0), ("timm", 1.0))),
         *(_row(name, 2.0, case="alone") for name in ("copy", "mixcollate", "mixcollate in place")),
         *(_row(name, 2.0, file="host", case="a plan") for name in ("mixcollate", "CutMix")),
+        *({**_row(name, seconds, file="step", case="a step"), "ours": "no mixing"} for name, seconds in (
+            ("no mixing", 1.0), ("mixcollate", 2.0), ("timm", 3.0)
+        )),
     ]))  # fmt: skip
     lines = [line.strip() for line in shown.splitlines()]
     assert "2.50×  a case: 2.00 ± 100 ms (mixcollate) against 5.00 ± 100 ms (kornia)" in lines
     assert "!   0.500×  lost: 2.00 ± 0.100 s (mixcollate) against 1.00 ± 0.100 s (timm)" in lines
+    assert "1.50×  a step: 2.00 ± 0.100 s (mixcollate) against 3.00 ± 0.100 s (timm)" in lines
     first = lines.index("alone")
     assert [line.split("s  ")[1] for line in lines[first + 1 : first + 4]] == [
         "copy",
