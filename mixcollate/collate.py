@@ -17,6 +17,7 @@ from torch.utils.data._utils.collate import default_collate_fn_map
 from torchvision import tv_tensors
 
 from mixcollate.kernels import Statistic, as_batch, beside, mix, mix_masks, mix_samples
+from mixcollate.kernels.checks import result_dtype
 from mixcollate.kernels.host import LARGE
 from mixcollate.kernels.packed import PackedPlan
 from mixcollate.memory import Recycler
@@ -200,7 +201,7 @@ class MixupCollate:
     def _mix_images(self, images: "Tensor | Unstacked", plan: MixPlan | PackedPlan, *, inplace: bool) -> Tensor:
         like = _stacked(images)
         normalised = not (self.mean is None and self.std is None)
-        dtype = self.dtype or (torch.float32 if normalised and not like.dtype.is_floating_point else like.dtype)
+        dtype = result_dtype(like, self.dtype, normalised=normalised, out=None)
         if isinstance(images, Unstacked):
             if self.memory_format is None and isinstance(plan, MixPlan):
                 mixed = self._empty(tuple(like.shape), dtype)

@@ -78,11 +78,10 @@ def mix_targets(
                 label_smoothing=label_smoothing,
                 ignore_index=ignore_index,
             )
+    target = _mix_indices(labels.to(torch.int64), plan)
     if label_mode == "union":
-        target = _mix_indices(labels.to(torch.int64), plan)
         present = SoftTarget(target.labels, (target.shares > 0).to(torch.float32))
         return smooth(present.dense(num_classes, ignore_index=ignore_index).clamp_(max=1), label_smoothing)
-    target = _mix_indices(labels.to(torch.int64), plan)
     return target.dense(num_classes, label_smoothing=label_smoothing, ignore_index=ignore_index)
 
 

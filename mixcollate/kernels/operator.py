@@ -10,8 +10,7 @@ from mixcollate.kernels.checks import check_images, check_out, check_plan, resul
 from mixcollate.kernels.packed import PackedPlan, layout_from_key
 
 
-def _operator(
-    images: Tensor,
+def _read(
     words: Tensor,
     layout: str,
     mean: list[float] | None,
@@ -19,59 +18,38 @@ def _operator(
     dtype: torch.dtype | None,
     memory_format: torch.memory_format | None,
     impl: Impl,
-) -> Tensor:
-    plan = PackedPlan(words, layout_from_key(layout))
-    return mix(images, plan, mean=mean, std=std, dtype=dtype, memory_format=memory_format, impl=impl)
+) -> tuple[PackedPlan, dict[str, Any]]:
+    """The plan, and the options of ``mix``, from ``_ARGUMENTS``."""
+    options = {"mean": mean, "std": std, "dtype": dtype, "memory_format": memory_format, "impl": impl}
+    return PackedPlan(words, layout_from_key(layout)), options
 
 
-def _operator_(
-    out: Tensor,
-    images: Tensor | None,
-    words: Tensor,
-    layout: str,
-    mean: list[float] | None,
-    std: list[float] | None,
-    dtype: torch.dtype | None,
-    memory_format: torch.memory_format | None,
-    impl: Impl,
-) -> None:
-    plan, source = PackedPlan(words, layout_from_key(layout)), out if images is None else images
-    mix(source, plan, mean=mean, std=std, dtype=dtype, memory_format=memory_format, out=out, impl=impl)
+def _operator(images: Tensor, *arguments: Any) -> Tensor:
+    plan, options = _read(*arguments)
+    return mix(images, plan, **options)
 
 
-def _fake_operator(
-    images: Tensor,
-    words: Tensor,
-    layout: str,
-    mean: list[float] | None,
-    std: list[float] | None,
-    dtype: torch.dtype | None,
-    memory_format: torch.memory_format | None,
-    impl: Impl,
-) -> Tensor:
-    plan, normalised = PackedPlan(words, layout_from_key(layout)), mean is not None or std is not None
+def _operator_(out: Tensor, images: Tensor | None, *arguments: Any) -> None:
+    plan, options = _read(*arguments)
+    mix(out if images is None else images, plan, out=out, **options)
+
+
+def _fake_operator(images: Tensor, *arguments: Any) -> Tensor:
+    plan, options = _read(*arguments)
+    normalised = options["mean"] is not None or options["std"] is not None
     check_images(images, plan)
-    dtype = result_dtype(images, dtype, normalised=normalised, out=None)
-    check_plan(images, plan, dtype, normalised=mean is not None)
-    return empty_like(images, dtype, memory_format)
+    dtype = result_dtype(images, options["dtype"], normalised=normalised, out=None)
+    check_plan(images, plan, dtype, normalised=options["mean"] is not None)
+    return empty_like(images, dtype, options["memory_format"])
 
 
-def _fake_operator_(
-    out: Tensor,
-    images: Tensor | None,
-    words: Tensor,
-    layout: str,
-    mean: list[float] | None,
-    std: list[float] | None,
-    dtype: torch.dtype | None,
-    memory_format: torch.memory_format | None,
-    impl: Impl,
-) -> None:
-    plan, source = PackedPlan(words, layout_from_key(layout)), out if images is None else images
+def _fake_operator_(out: Tensor, images: Tensor | None, *arguments: Any) -> None:
+    plan, options = _read(*arguments)
+    source = out if images is None else images
     check_images(source, plan)
-    check_plan(source, plan, out.dtype, normalised=mean is not None)
+    check_plan(source, plan, out.dtype, normalised=options["mean"] is not None)
     if images is not None:
-        check_out(source, out, out.dtype if dtype is None else dtype, memory_format)
+        check_out(source, out, options["dtype"] or out.dtype, options["memory_format"])
 
 
 _ARGUMENTS = (
