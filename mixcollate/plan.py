@@ -115,14 +115,21 @@ class MixPlan:
         return fractions or (self.then is not None and self.then.blends)
 
     @property
+    def paired(self) -> bool:
+        """Whether every image is the one partner of its partner, so that a program can mix both in place."""
+        if self.partners.shape[1] != 1:
+            return False
+        partner = self.partners[:, 0]
+        return bool((partner[partner] == np.arange(len(self))).all())
+
+    @property
     def mutual(self) -> bool:
-        """Whether partners mix with each other in the same way, so that a pair can be mixed in place."""
-        if self.partners.shape[1] != 1 or self.corner is not None or self.bitmap is not None:
+        """Whether partners moreover mix with each other in the same way: what one gains is what the other loses."""
+        if self.corner is not None or self.bitmap is not None or not self.paired:
             return False
         partner = self.partners[:, 0]
         shared = (self.own_outside, self.own_inside, self.box, self.resized)
-        involution = bool((partner[partner] == np.arange(len(self))).all())
-        return involution and all(part is None or bool((part[partner] == part).all()) for part in shared)
+        return all(part is None or bool((part[partner] == part).all()) for part in shared)
 
     @property
     def mixes(self) -> bool:

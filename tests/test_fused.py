@@ -54,6 +54,7 @@ def draw_plan(rule, shape, numbers):
     box = draw_box(numbers, batch, size)
     flip, roll = index[::-1].copy(), np.roll(index, 1)
     mixed = {"size": size, "partners": roll[:, None], "shares": two_shares(share)}
+    each = {"size": size, "partners": flip[:, None], "shares": two_shares(share)}  # pairs, but not alike
     both = {"size": size, "partners": flip[:, None], "shares": two_shares(paired(share, flip))}
     width = -(-size[1] // 8)
     if rule == "nothing":
@@ -70,9 +71,14 @@ def draw_plan(rule, shape, numbers):
         return MixPlan(
             **both, own_outside=paired(share, flip), own_inside=paired(share[::-1], flip), box=box[:1] + 0 * box
         )
-    if rule == "bitmap":
+    if rule == "mixup, each":
+        return MixPlan(**each, own_outside=share)
+    if rule == "cutmix, each":
+        return MixPlan(**each, own_outside=ones, own_inside=zeros, box=box)
+    if rule in ("bitmap, roll", "bitmap, each"):
         bitmap = numbers.integers(0, 256, (batch, size[0], width), dtype=np.uint8)
-        return MixPlan(**mixed, own_outside=share, own_inside=share[::-1].copy(), box=box, bitmap=bitmap)
+        some = mixed if rule == "bitmap, roll" else each
+        return MixPlan(**some, own_outside=share, own_inside=share[::-1].copy(), box=box, bitmap=bitmap)
     if rule == "resized":
         kind = np.arange(batch, dtype=np.int8) % 3
         return MixPlan(**mixed, own_outside=ones, own_inside=np.where(index % 2, zeros, share), box=box, resized=kind)
@@ -129,8 +135,9 @@ def draw_erasing(rule, plan, channels, numbers):
     raise ValueError(rule)
 
 
-MIXING = ["nothing", "mixup", "mixup, roll", "cutmix", "cutmix, roll", "both sides of the box", "bitmap", "resized",
-          "resized pairs", "pieces", "pieces or mixup"]  # fmt: skip
+MIXING = ["nothing", "mixup", "mixup, each", "mixup, roll", "cutmix", "cutmix, each", "cutmix, roll",
+          "both sides of the box", "bitmap, each", "bitmap, roll", "resized", "resized pairs", "pieces",
+          "pieces or mixup"]  # fmt: skip
 ERASING = ["erased boxes", "grid", "turned grid", "hidden cells"]
 
 
@@ -302,6 +309,18 @@ def test_in_place(rule, erasing, memory_format):
         wanted = expected(images, plan, dtype, UNCHANGED)
         fused.mix(images, plan, images, **UNCHANGED)
         assert torch.equal(images, wanted)
+
+
+@pytest.mark.parametrize("erasing", [None, *ERASING])
+@pytest.mark.parametrize("rule", ["mixup", "mixup, each", "cutmix", "cutmix, each", "bitmap, each", "nothing"])
+def test_in_place_takes_no_memory(rule, erasing, monkeypatch):
+    """Where every image is the partner of its partner, alike or not."""
+    numbers = np.random.default_rng(16)
+    shape = (3, 2, 5, 8)
+    plan, images = draw_plan(rule, shape, numbers), draw_images(shape, F32, numbers)
+    plan = pack(plan if erasing is None else draw_erasing(erasing, plan, 2, numbers), DEVICE)
+    monkeypatch.setattr(torch.Tensor, "clone", lambda tensor: pytest.fail("the batch was copied"))
+    fused.mix_packed(images, plan, images, **UNCHANGED)
 
 
 @pytest.mark.parametrize("rule", ["mixup", "mixup, roll", "erased boxes"])

@@ -100,6 +100,8 @@ def plans():
     grid = np.tile(np.array([96, 40, 3, 5, 0], np.int32), (B, 1))
     return {
         "mixup": MixPlan(**mixed),
+        "mixup, each": MixPlan(**{**mixed, "own_outside": zeros + np.linspace(0, 1, B, dtype=np.float32)}),
+        "cutmix, each": MixPlan(**{**boxed, "box": box + np.arange(B, dtype=np.int32)[:, None]}),
         "cutmix": MixPlan(**boxed),
         "cutmix+erase": MixPlan(**boxed, erase_box=box[:, None], fill=fill),
         "cutmix, roll": MixPlan(**{**boxed, "partners": roll}),
@@ -150,10 +152,15 @@ CASES = {
     "in place fp32, cutmix": ("cutmix", F32, F32, {"in_place": True}),
     "in place bf16, cutmix + erase": ("cutmix+erase", BF16, BF16, {"in_place": True}),
     "in place fp32, erase": ("erase", F32, F32, {"in_place": True}),
+    "pair u8 -> bf16, mixup each its own": ("mixup, each", U8, BF16, {}),
+    "pair u8 -> bf16, cutmix each its own": ("cutmix, each", U8, BF16, {}),
+    "in place fp32, mixup each its own": ("mixup, each", F32, F32, {"in_place": True}),
+    "in place fp32, cutmix each its own": ("cutmix, each", F32, F32, {"in_place": True}),
+    "in place fp32, fmix": ("fmix", F32, F32, {"in_place": True}),
     "any partner u8 -> bf16, cutmix": ("cutmix, roll", U8, BF16, {}),
     "any partner u8 -> bf16, cutmix + erase": ("cutmix+erase, roll", U8, BF16, {}),
     "u8 -> bf16, resizemix": ("resizemix", U8, BF16, {}),
-    "u8 -> bf16, fmix": ("fmix", U8, BF16, {}),
+    "pair u8 -> bf16, fmix": ("fmix", U8, BF16, {}),
     "u8 -> bf16, ricap": ("ricap", U8, BF16, {}),
     "u8 -> bf16, gridmask": ("gridmask", U8, BF16, {}),
     "u8 -> bf16, hide and seek": ("hide", U8, BF16, {}),
@@ -309,7 +316,7 @@ def test_launches():
     code = """if True:
         import test_fused_aot
         first, again, *elsewhere = test_fused_aot.launches_without_gpu()
-        assert len(first) == len({function for _, function in first}) == 17 and again == first
+        assert len(first) == len({function for _, function in first}) == 19 and again == first
         mixing, all_pixels = {"mix_kernel"}, {"mix_kernel", "noise_kernel"}
         for others, compiled_anew in zip(elsewhere, (mixing, mixing, all_pixels), strict=True):
             for (grid, function), (same_grid, other) in zip(first, others, strict=True):

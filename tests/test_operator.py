@@ -76,6 +76,8 @@ PLANS = {
     "identity": lambda: identity(BATCH, SIZE),
     "pairs": pairs,
     "odd": lambda: mixup([2, 1, 0], [0.5, 1, 0.5]),
+    "each": lambda: mixup([1, 0, 3, 2], [0.1, 0.2, 0.3, 0.4]),
+    "each, erased": lambda: chain(PLANS["each"](), erasing()),
     "roll": lambda: mixup([3, 0, 1, 2], [0.1, 0.2, 0.3, 0.4]),
     "full": full,
     "erasing": erasing,
@@ -107,6 +109,7 @@ def test_labels_find_their_partners_and_shares(plan):
 def test_pairs_take_one_row():
     assert pack(pairs(), "cpu").layout.rows == 2
     assert pack(PLANS["odd"](), "cpu").layout.rows == 2
+    assert pack(PLANS["each"](), "cpu").layout.rows == 2
     assert pack(PLANS["roll"](), "cpu").layout.rows == 4
 
 
@@ -116,6 +119,12 @@ def test_copy_replaces_the_numbers_in_place():
     later = mixup([2, 3, 0, 1], [0.75, 0.5, 0.75, 0.5])
     assert_same(packed.copy_(later).unpack(), later)
     assert packed.words.data_ptr() == address
+
+
+def test_copy_of_pairs_where_images_of_a_pair_may_differ():
+    packed = pack(PLANS["each"](), DEVICE)
+    for later in (mixup([2, 3, 0, 1], [0.4, 0.3, 0.2, 0.1]), pairs()):
+        assert_same(packed.copy_(later).unpack(), later)
 
 
 def test_copy_of_a_plan_with_less_in_it():
@@ -136,9 +145,9 @@ def test_copy_of_a_plan_without_pieces():
     "plan, message",
     [
         (lambda: mixup([1, 0], [0.5, 0.5]), r"plan must have the \(batch, size, partners, fill_mean\) \(4, .* got \(2"),
-        (lambda: mixup([1, 2, 3, 0], [0.5] * 4), "plan must make 2 mutual pairs"),
-        (lambda: mixup([0, 1, 2, 3], [0.5] * 4), "plan must make 2 mutual pairs"),
-        (lambda: mixup([1, 0, 3, 2], [0.5, 0.4, 0.5, 0.5]), "plan must make 2 mutual pairs"),
+        (lambda: mixup([1, 2, 3, 0], [0.5] * 4), "plan must make 2 pairs"),
+        (lambda: mixup([0, 1, 2, 3], [0.5] * 4), "plan must make 2 pairs"),
+        (lambda: mixup([1, 0, 3, 2], [0.5, 0.4, 0.5, 0.5]), "plan must mix both images of a pair in the same way"),
         (lambda: replace(pairs(), box=np.zeros((4, 4), np.int32)), "plan has a part 'box' that the packed plan has no"),
         (lambda: chain(pairs(), pairs()), "plan must have as many passes as the packed plan"),
         (lambda: mixup([1, 0, 3, 4], [0.5] * 4), r"plan.partners must be in 0 … 3, got 0 … 4"),

@@ -72,8 +72,8 @@ def mix(images: Tensor, plan: MixPlan, out: Tensor, *, scale: Tensor | None, bia
 def mix_packed(images: Tensor, plan: PackedPlan, out: Tensor, *, scale: Tensor | None, bias: Tensor | None) -> None:
     """The same for a plan that is on the device already.
 
-    In place, pairs are mixed and boxes erased without a copy; a plan whose partners are not mutual, that joins pieces
-    or that resizes needs one of ``images``.
+    In place, pairs are mixed and boxes erased without a copy; a plan with other partners, that joins pieces or that
+    resizes needs one of ``images``.
     """
     if out.numel() == 0:
         return
@@ -205,7 +205,10 @@ def mix_kernel(
     if ROW.partners > 0:
         other = tl.load(row_ptr + 1).to(tl.int64)
     own = own_share(row_ptr, row, col, x, live, ROW, SHAPE)
-    mine, theirs, written = _needed(row_ptr, own, start, row, col, x, live, ROW, SHAPE)
+    others_own = own
+    if ROW.images == 2 and not ROW.mutual:
+        others_own = own_share(row_ptr + ROW.second, row, col, x, live, ROW, SHAPE)
+    mine, theirs, written = _needed(row_ptr, start, row, col, x, live, ROW, SHAPE)
 
     # All loads come before any store: Triton knows nothing of aliases, so none would move above one.
     strides = (channel_stride, row_stride, col_stride)
@@ -229,7 +232,10 @@ def mix_kernel(
     for c in tl.static_range(group):
         mixed, swapped = values[c].to(SHAPE.real), others[c].to(SHAPE.real)
         if ROW.own_outside:
-            mixed, swapped = blend(mixed, swapped, own, SHAPE)
+            value, other_value = mixed, swapped
+            mixed, swapped = blend(value, other_value, own, SHAPE)
+            if ROW.images == 2 and not ROW.mutual:
+                swapped, _ = blend(other_value, value, others_own, SHAPE)
         if SHAPE.normalise:
             mixed = mixed * scales[c] + biases[c]
             swapped = swapped * scales[c] + biases[c]
@@ -288,17 +294,27 @@ def _places(tile, SHAPE: tl.constexpr):
 def _tile_changes(row_ptr, tile, ROW: tl.constexpr, SHAPE: tl.constexpr):
     """Whether the plan changes any pixel of the rows that a tile lies in."""
     images: tl.constexpr = ROW.images
+    mixings: tl.constexpr = 1 if ROW.mutual else images
     top, bottom = _rows_of_tile(tile, SHAPE)
     changes = top < 0
     if ROW.corner:
         changes = top >= 0
-    if ROW.own_outside:
-        changes = changes | (tl.load(row_ptr + ROW.own_outside) != _ONE)
-        if ROW.box:
-            changes = changes | ((tl.load(row_ptr + ROW.own_inside) != _ONE) & _meets(row_ptr + ROW.box, top, bottom))
+    for side in tl.static_range(mixings):
+        changes = changes | _mixes(row_ptr + side * ROW.second, top, bottom, ROW)
     for side in tl.static_range(images):
         changes = changes | _erases(row_ptr + side * ROW.second, top, bottom, ROW)
     return changes
+
+
+@triton.jit
+def _mixes(row_ptr, top, bottom, ROW: tl.constexpr):
+    """Whether an image takes anything from its partner between two rows."""
+    mixes = top < 0
+    if ROW.own_outside:
+        mixes = mixes | (tl.load(row_ptr + ROW.own_outside) != _ONE)
+        if ROW.box:
+            mixes = mixes | ((tl.load(row_ptr + ROW.own_inside) != _ONE) & _meets(row_ptr + ROW.box, top, bottom))
+    return mixes
 
 
 @triton.jit
@@ -353,28 +369,31 @@ def in_box(box_ptr, row, x, SHAPE: tl.constexpr):
 
 
 @triton.jit
-def _needed(row_ptr, own, start, row, col, x, live, ROW: tl.constexpr, SHAPE: tl.constexpr):
+def _needed(row_ptr, start, row, col, x, live, ROW: tl.constexpr, SHAPE: tl.constexpr):
     """Of which vectors the image is read, of which its partner, and which are written; perhaps a few too many.
 
     ``[vectors, 1]`` where it can be, because a mask with one value a vector leaves accesses 16 bytes wide.
     """
     images: tl.constexpr = ROW.images
+    mixings: tl.constexpr = 1 if ROW.mutual else images
     written = live
     if SHAPE.skip and not ROW.corner:
-        changes = _any_but(1, row_ptr, own, start, row, x, ROW, SHAPE)
+        changes = start < 0
+        for side in tl.static_range(mixings):
+            changes = changes | _any_but(1, row_ptr + side * ROW.second, start, row, x, ROW, SHAPE)
         for side in tl.static_range(images):
             changes = changes | _any_erased(row_ptr + side * ROW.second, start, row, col, x, live, ROW, SHAPE)
         written = live & changes
     mine = written
     theirs = written
     if ROW.own_outside and ROW.images == 1:
-        mine = written & _any_but(0, row_ptr, own, start, row, x, ROW, SHAPE)
-        theirs = written & _any_but(1, row_ptr, own, start, row, x, ROW, SHAPE)
+        mine = written & _any_but(0, row_ptr, start, row, x, ROW, SHAPE)
+        theirs = written & _any_but(1, row_ptr, start, row, x, ROW, SHAPE)
     return mine, theirs, written
 
 
 @triton.jit
-def _any_but(SHARE: tl.constexpr, row_ptr, own, start, row, x, ROW: tl.constexpr, SHAPE: tl.constexpr):
+def _any_but(SHARE: tl.constexpr, row_ptr, start, row, x, ROW: tl.constexpr, SHAPE: tl.constexpr):
     """Which vectors hold an own share other than ``SHARE``, 0 or 1."""
     bits: tl.constexpr = 0x3F800000 * SHARE
     if not ROW.own_outside:

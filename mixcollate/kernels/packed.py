@@ -1,8 +1,8 @@
 """A plan as one int32 tensor, so that it crosses to a device in one copy and a captured graph can be given a new one.
 
 Each pass of the plan is a table with a row for each image (a row for each pair, where both can be mixed by one
-program), then the partners and shares that labels need. A row holds the numbers of its images, what mixing needs, and
-what erasing needs, the latter for both images of a pair; floats as their bits, bitmaps as bytes.
+program), then the partners and shares that labels need. A row holds the numbers of its images, then what they share,
+then what the first has of its own, then the second; floats as their bits, bitmaps as bytes.
 """
 
 import functools
@@ -28,7 +28,8 @@ class RowFormat(NamedTuple):
         width: words in a row.
         images: how many images a row writes: 2 for a pair, else 1.
         partners: how many partners each image has.
-        second: words from what erases the first image of a pair to what erases the second.
+        mutual: whether the images of a pair share the numbers of their mixing; what erases them is their own.
+        second: words from what the first image of a pair has of its own to what the second has.
         boxes: boxes to erase in each image.
         fills: numbers in each fill.
         bitmap_line: bits in a line of the bitmap.
@@ -38,6 +39,7 @@ class RowFormat(NamedTuple):
     width: int
     images: int
     partners: int
+    mutual: bool
     second: int = 0
     boxes: int = 0
     fills: int = 0
@@ -69,6 +71,7 @@ class Layout:
         partners: how many each image has.
         rows: of the table; fewer than ``batch`` if a row is a pair.
         paired: whether a row is a pair.
+        mutual: whether its images share the numbers of their mixing.
         fill_mean: as in the plan.
         parts: name and shape (of one image) of each part that is there.
         then: the layout of the further passes.
@@ -79,6 +82,7 @@ class Layout:
     partners: int
     rows: int
     paired: bool
+    mutual: bool
     fill_mean: bool
     parts: tuple[tuple[str, tuple[int, ...]], ...]
     then: "Layout | None" = None
@@ -93,17 +97,18 @@ class Layout:
         place: dict[str, int] = {}
         end = 2 if self.paired else 1 + self.partners
         for name, shape in self.parts:
-            if name not in ERASING:
+            if self.shares(name):
                 place[name], end = end, end + _words(name, shape)
         start = end
         for name, shape in self.parts:
-            if name in ERASING:
+            if not self.shares(name):
                 place[name], end = end, end + _words(name, shape)
         second = end - start
         return RowFormat(
             width=_aligned(end + second if self.paired else end),
             images=2 if self.paired else 1,
             partners=self.partners,
+            mutual=self.mutual,
             second=second,
             boxes=self.shapes.get("erase_box", (0,))[0],
             fills=self.shapes.get("fill", (0, 0))[1],
@@ -111,6 +116,10 @@ class Layout:
             hidden_line=8 * self.shapes.get("hidden", (0, 0))[1],
             **place,
         )
+
+    def shares(self, name: str) -> bool:
+        """Whether the images of a pair share this part."""
+        return self.mutual and name not in ERASING
 
     @functools.cached_property
     def table(self) -> int:
@@ -229,7 +238,7 @@ def _layout_from(fields: dict[str, Any]) -> Layout:
 
 def _layout(plan: MixPlan) -> Layout:
     check_partners(plan)
-    paired = plan.own_outside is not None and plan.resized is None and plan.mutual  # resizing reads elsewhere
+    paired = plan.own_outside is not None and plan.resized is None and plan.paired  # resizing reads elsewhere
     arrays = [(name, getattr(plan, name)) for name in PARTS]
     return _interned(
         batch=len(plan),
@@ -237,6 +246,7 @@ def _layout(plan: MixPlan) -> Layout:
         partners=plan.partners.shape[1],
         rows=len(_first(plan)) if paired else len(plan),
         paired=paired,
+        mutual=paired and plan.mutual,
         fill_mean=plan.fill_mean,
         parts=tuple((name, array.shape[1:]) for name, array in arrays if array is not None),
         then=None if plan.then is None else _layout(plan.then),
@@ -272,7 +282,7 @@ def _write(plan: MixPlan, layout: Layout, words: Array) -> None:
         values = _as_words(name, _fitted(name, getattr(plan, name), (layout.batch, *shape)))
         start, count = getattr(layout.row, name), values.shape[1]
         table[:, start : start + count] = values if first is None else values[first]
-        if second is not None and name in ERASING:
+        if second is not None and not layout.shares(name):
             start += layout.row.second
             table[:, start : start + count] = values[second]
     labels = words[layout.table :]
@@ -297,8 +307,10 @@ def _check(plan: MixPlan | None, layout: Layout | None) -> None:
     for name in PARTS:
         if getattr(plan, name) is not None and name not in layout.shapes:
             raise ValueError(f"plan has a part {name!r} that the packed plan has no words for; pack it anew")
-    if layout.paired and not (plan.mutual and len(_first(plan)) == layout.rows):
-        raise ValueError(f"plan must make {layout.rows} mutual pairs, as the packed plan does; pack it anew")
+    if layout.paired and not (plan.paired and len(_first(plan)) == layout.rows):
+        raise ValueError(f"plan must make {layout.rows} pairs, as the packed plan does; pack it anew")
+    if layout.mutual and not plan.mutual:
+        raise ValueError("plan must mix both images of a pair in the same way, as the packed plan does; pack it anew")
     _check(plan.then, layout.then)
 
 
@@ -349,7 +361,7 @@ def _read(words: Array, layout: Layout) -> MixPlan:
         start, count = getattr(layout.row, name), _words(name, shape)
         values = table[:, start : start + count]
         if layout.paired:
-            start += layout.row.second if name in ERASING else 0
+            start += 0 if layout.shares(name) else layout.row.second
             values = np.concatenate([values, table[:, start : start + count]])
         rows = np.empty((layout.batch, count), np.int32)
         rows[order] = values
