@@ -4,6 +4,7 @@ Nothing outside a plan is random: pixels, labels, masks, previews and replay all
 holds NumPy arrays with one row an image; a part that no image of the batch uses is ``None``.
 """
 
+import functools
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, replace
@@ -114,22 +115,27 @@ class MixPlan:
         fractions = any(bool(((part != 0) & (part != 1)).any()) for part in weights)
         return fractions or (self.then is not None and self.then.blends)
 
-    @property
-    def paired(self) -> bool:
-        """Whether every image is the one partner of its partner, so that a program can mix both in place."""
+    @functools.cached_property
+    def pairs(self) -> Array | None:
+        """``[pairs, 2]``, the images of each pair, if every image is the one partner of its partner (one may be its
+        own): then a program can mix both in place.
+        """
         if self.partners.shape[1] != 1:
-            return False
-        partner = self.partners[:, 0]
-        return bool((partner[partner] == np.arange(len(self))).all())
+            return None
+        index, partner = np.arange(len(self)), self.partners[:, 0]
+        if not (partner.take(partner, mode="clip") == index).all():  # none outside the batch passes
+            return None
+        (first,) = (partner >= index).nonzero()
+        return np.array([first, partner[first]]).T
 
-    @property
+    @functools.cached_property
     def mutual(self) -> bool:
-        """Whether partners moreover mix with each other in the same way: what one gains is what the other loses."""
-        if self.corner is not None or self.bitmap is not None or not self.paired:
+        """Whether pairs moreover mix in the same way: what one image gains is what the other loses."""
+        if self.corner is not None or self.bitmap is not None or self.pairs is None:
             return False
-        partner = self.partners[:, 0]
+        first, second = self.pairs.T
         shared = (self.own_outside, self.own_inside, self.box, self.resized)
-        return all(part is None or bool((part[partner] == part).all()) for part in shared)
+        return all([part is None or bool((part[first] == part[second]).all()) for part in shared])
 
     @property
     def mixes(self) -> bool:
@@ -194,6 +200,23 @@ def select(choice: Array, plans: Sequence[MixPlan]) -> MixPlan:
     )
 
 
+def only(changed: Array, plan: MixPlan) -> MixPlan:
+    """``plan`` for the images that are ``changed`` (``[B]`` bool); the others keep their partners, and their pixels."""
+    parts: dict[str, Any] = {
+        name: _where(changed, part, neutral)
+        for name, neutral in PARTS.items()
+        if (part := getattr(plan, name)) is not None
+    }
+    alone = np.eye(1, plan.shares.shape[1], dtype=np.float32)
+    later = None if plan.then is None else only(changed, plan.then)
+    return replace(plan, shares=_where(changed, plan.shares, alone), then=later, **parts)
+
+
+def _where(rows: Array, array: Array, otherwise: Any) -> Array:
+    """``array`` in the chosen ``rows`` (``[B]`` bool), ``otherwise`` elsewhere."""
+    return np.where(rows.reshape(-1, *[1] * (array.ndim - 1)), array, otherwise)
+
+
 def _choose(chosen: Sequence[Array], arrays: Sequence[Array | None], neutral: float) -> Array:
     """Row ``i`` of the array that is chosen for it, all padded to one shape; a missing array has neutral rows."""
     given = [array for array in arrays if array is not None]
@@ -206,8 +229,7 @@ def _choose(chosen: Sequence[Array], arrays: Sequence[Array | None], neutral: fl
             if array.shape != shape:
                 padding = [(0, long - short) for long, short in zip(shape, array.shape, strict=True)]
                 array = np.pad(array, padding, constant_values=neutral)
-            picked = rows if len(shape) == 1 else rows.reshape(-1, *[1] * (len(shape) - 1))
-            result = np.where(picked, array, result)
+            result = _where(rows, array, result)
     return np.asarray(result)
 
 

@@ -16,17 +16,7 @@ from typing_extensions import Unpack
 from mixcollate.checks import check_choice, check_probability
 from mixcollate.kernels import Impl, Statistic, beside, mix, mix_masks
 from mixcollate.kernels.packed import PackedPlan
-from mixcollate.plan import (
-    Draw,
-    MixPlan,
-    Pairing,
-    Per,
-    Stream,
-    chain,
-    draw_from,
-    identity,
-    select,
-)
+from mixcollate.plan import Draw, MixPlan, Pairing, Per, Stream, chain, draw_from, only, select
 from mixcollate.schedules import Scheduled, at
 from mixcollate.targets import LabelMode, SoftTarget, Targets, mix_targets
 
@@ -137,8 +127,7 @@ class MixTransform(v2.Transform):
         if p == 1:
             return plan
         count, unit = draw.units(self.per)
-        changed = (draw.numbers.random(count) < p)[unit]
-        return select(changed.astype(np.int64), [identity(len(plan), plan.size), plan])
+        return only((draw.numbers.random(count) < p)[unit], plan)
 
     def make_plan(self, images: Tensor, stream: Stream | None = None) -> MixPlan:
         """Draw a plan for ``images`` ``[B, C, H, W]`` (video ``[B, T, C, H, W]``), of which only the shape counts.

@@ -439,6 +439,15 @@ def test_in_place_finds_a_box_of_one_row(row):
     assert torch.equal(images, wanted)
 
 
+def test_partners_of_whom_nothing_is_taken():
+    """They make no pairs: a pair is read for both of its images."""
+    numbers = np.random.default_rng(17)
+    plan = draw_plan("erased boxes", (2, 3, 4, 8), numbers)
+    shares = two_shares(np.ones(2, np.float32))
+    plan = replace(plan, partners=np.array([[1], [0]]), shares=shares)
+    check(draw_images((2, 3, 4, 8), U8, numbers), plan, U8, UNCHANGED)
+
+
 def test_halves_are_rounded_to_even():
     images = torch.arange(256, dtype=U8, device=DEVICE).repeat(2, 1).view(2, 1, 16, 16)
     images[1] = 7

@@ -19,6 +19,7 @@ from mixcollate.plan import (
     draw_from,
     identity,
     numbers,
+    only,
     select,
     two_shares,
 )
@@ -261,6 +262,24 @@ def test_select_treats_each_image_as_its_own_plan_does(name):
 def test_select_of_one_plan_is_that_plan():
     plan = cases.plan("all", (5, 3, 6, 6))
     assert same(select(np.zeros(5, np.int64), [plan]), plan)
+
+
+@pytest.mark.parametrize("name", [*cases.METHODS, "all"])
+def test_only_some_images_are_changed(name):
+    """The others keep their pixels and labels in every pass, and their partners: a pair stays one."""
+    shape = (6, 3, 9, 8)
+    changed = np.array([True, False, True, True, False, True])
+    plan = cases.plan(name, shape)
+    some, whole = only(changed, plan), pixels(plan)
+    rows = torch.from_numpy(changed)
+    assert torch.equal(pixels(some)[~rows], pixels(identity(6, shape[2:]))[~rows])
+    if plan.then is None:
+        assert torch.equal(pixels(some)[rows], whole[rows])
+    while some is not None:
+        assert np.array_equal(some.partners, plan.partners)
+        assert np.array_equal(some.shares[changed], plan.shares[changed])
+        assert (some.shares[~changed] == np.eye(1, plan.shares.shape[1])).all()
+        some, plan = some.then, plan.then
 
 
 @pytest.mark.parametrize("second", [*cases.METHODS, "all"])

@@ -238,15 +238,15 @@ def _layout_from(fields: dict[str, Any]) -> Layout:
 
 def _layout(plan: MixPlan) -> Layout:
     check_partners(plan)
-    paired = plan.own_outside is not None and plan.resized is None and plan.paired  # resizing reads elsewhere
+    pairs = _pairs(plan)
     arrays = [(name, getattr(plan, name)) for name in PARTS]
     return _interned(
         batch=len(plan),
         size=plan.size,
         partners=plan.partners.shape[1],
-        rows=len(_first(plan)) if paired else len(plan),
-        paired=paired,
-        mutual=paired and plan.mutual,
+        rows=len(plan if pairs is None else pairs),
+        paired=pairs is not None,
+        mutual=pairs is not None and plan.mutual,
         fill_mean=plan.fill_mean,
         parts=tuple((name, array.shape[1:]) for name, array in arrays if array is not None),
         then=None if plan.then is None else _layout(plan.then),
@@ -270,21 +270,20 @@ def _staged(plan: MixPlan, layout: Layout, device: torch.device) -> Tensor:
 
 def _write(plan: MixPlan, layout: Layout, words: Array) -> None:
     """Write one pass."""
-    first = _first(plan) if layout.paired else None
-    second = None if first is None else plan.partners[first, 0]
+    pairs = _pairs(plan) if layout.paired else None
     table = words[: layout.table].reshape(layout.rows, layout.row.width)
-    table[:, 0] = np.arange(layout.batch) if first is None else first
-    if second is not None:
-        table[:, 1] = second
-    else:
+    if pairs is None:
+        table[:, 0] = np.arange(layout.batch)
         table[:, 1 : 1 + layout.partners] = plan.partners
+    else:
+        table[:, :2] = pairs
     for name, shape in layout.parts:
         values = _as_words(name, _fitted(name, getattr(plan, name), (layout.batch, *shape)))
         start, count = getattr(layout.row, name), values.shape[1]
-        table[:, start : start + count] = values if first is None else values[first]
-        if second is not None and not layout.shares(name):
+        table[:, start : start + count] = values if pairs is None else values[pairs[:, 0]]
+        if pairs is not None and not layout.shares(name):
             start += layout.row.second
-            table[:, start : start + count] = values[second]
+            table[:, start : start + count] = values[pairs[:, 1]]
     labels = words[layout.table :]
     count = plan.partners.size
     labels[:count] = plan.partners.ravel()
@@ -307,7 +306,8 @@ def _check(plan: MixPlan | None, layout: Layout | None) -> None:
     for name in PARTS:
         if getattr(plan, name) is not None and name not in layout.shapes:
             raise ValueError(f"plan has a part {name!r} that the packed plan has no words for; pack it anew")
-    if layout.paired and not (plan.paired and len(_first(plan)) == layout.rows):
+    pairs = _pairs(plan)
+    if layout.paired and (pairs is None or len(pairs) != layout.rows):
         raise ValueError(f"plan must make {layout.rows} pairs, as the packed plan does; pack it anew")
     if layout.mutual and not plan.mutual:
         raise ValueError("plan must mix both images of a pair in the same way, as the packed plan does; pack it anew")
@@ -316,15 +316,15 @@ def _check(plan: MixPlan | None, layout: Layout | None) -> None:
 
 def check_partners(plan: MixPlan) -> None:
     """Refuse partners that are not in the batch."""
-    if plan.partners.size and not 0 <= plan.partners.min() <= plan.partners.max() < len(plan):
+    if plan.pairs is None and plan.partners.size and not 0 <= plan.partners.min() <= plan.partners.max() < len(plan):
         raise ValueError(
             f"plan.partners must be in 0 … {len(plan) - 1}, got {plan.partners.min()} … {plan.partners.max()}"
         )
 
 
-def _first(plan: MixPlan) -> Array:
-    """The first image of each pair."""
-    return np.flatnonzero(plan.partners[:, 0] >= np.arange(len(plan)))
+def _pairs(plan: MixPlan) -> Array | None:
+    """The pairs of which one program can mix both images; resizing reads elsewhere."""
+    return None if plan.own_outside is None or plan.resized is not None else plan.pairs
 
 
 def _fitted(name: str, array: Array | None, shape: tuple[int, ...]) -> Array:
