@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from mixcollate.kernels.checks import can_fuse
-from mixcollate.kernels.packed import PackedPlan
+from mixcollate.kernels.packed import PackedPlan, pack
 from mixcollate.plan import MixPlan
 
 Targets = Literal["dense", "sparse"]
@@ -68,15 +68,10 @@ def mix_targets(
     if label_mode == "lerp" and plan.then is None and _can_fuse(labels):
         from mixcollate.kernels import fused_targets  # one launch; the only way to Triton, taken on first use
 
-        partners, shares = _on(labels, plan)
+        placed = pack(plan, labels.device) if isinstance(plan, MixPlan) else plan
         with torch.cuda.device(labels.device):  # Triton launches on the current device
             return fused_targets.soft_targets(
-                labels,
-                partners,
-                shares,
-                num_classes=num_classes,
-                label_smoothing=label_smoothing,
-                ignore_index=ignore_index,
+                labels, placed, num_classes=num_classes, label_smoothing=label_smoothing, ignore_index=ignore_index
             )
     target = _mix_indices(labels.to(torch.int64), plan)
     if label_mode == "union":

@@ -492,9 +492,11 @@ def test_launches_happen_on_the_device_of_the_tensors(monkeypatch):
 
 
 def test_no_images():
-    images = torch.empty(0, 3, 4, 4, device=DEVICE)
-    fused.mix(images, identity(0, (4, 4)), images, **UNCHANGED)
+    images, labels = torch.empty(0, 3, 4, 4, device=DEVICE), torch.empty(0, dtype=torch.int64, device=DEVICE)
+    plan = pack(identity(0, (4, 4)), DEVICE)
+    fused.mix_packed(images, plan, images, **UNCHANGED)
     assert images.shape == (0, 3, 4, 4)
+    assert fused_targets.soft_targets(labels, plan, num_classes=3).shape == (0, 3)
 
 
 def test_an_image_of_too_many_elements_is_refused():
@@ -511,29 +513,48 @@ def draw_target(batch, classes, sources, numbers):
     return SoftTarget(labels.to(DEVICE), shares.to(DEVICE))
 
 
-@pytest.mark.parametrize("batch, classes, sources", [(0, 3, 2), (1, 1, 1), (5, 7, 2), (3, 1030, 4)])
+@pytest.mark.parametrize("rule", ["nothing", "mixup", "mixup, roll", "pieces", "erased boxes"])
+@pytest.mark.parametrize("batch, classes", [(1, 1), (5, 7), (3, 1030)])
 @pytest.mark.parametrize("label_smoothing", [0.0, 0.1])
-def test_soft_targets(batch, classes, sources, label_smoothing):
+def test_soft_targets(rule, batch, classes, label_smoothing):
     """Equal; with smoothing to 1e-7, because the sum of a row is another order of additions."""
-    target = draw_target(batch, classes, sources, np.random.default_rng(10))
-    wanted = target.dense(classes, label_smoothing=label_smoothing)
+    numbers = np.random.default_rng(10)
+    plan = draw_plan(rule, (batch, 3, 4, 4), numbers)
+    labels = torch.from_numpy(numbers.integers(0, classes, batch))
+    labels[::3] = int(labels[-1])  # the same class twice
+    labels[1::3] = -100  # no class
     options = {"num_classes": classes, "label_smoothing": label_smoothing}
-    made = fused_targets.soft_targets(target.labels, None, target.shares, **options)
-    torch.testing.assert_close(made, wanted, rtol=0, atol=1e-7 if label_smoothing else 0)
+    wanted = mix_targets(labels, plan, **options)
+    made = fused_targets.soft_targets(labels.to(DEVICE), pack(plan, DEVICE), **options)
+    torch.testing.assert_close(made.cpu(), wanted, rtol=0, atol=1e-7 if label_smoothing else 0)
 
 
-@pytest.mark.parametrize("rule", ["mixup", "mixup, roll", "pieces"])
-def test_soft_targets_of_a_plan(rule):
-    numbers = np.random.default_rng(11)
-    plan = draw_plan(rule, (5, 1, 4, 4), numbers)
-    labels = torch.tensor([2, 0, 2, -100, 5], device=DEVICE)
+@pytest.mark.parametrize("rules", [["mixup, roll"], ["pieces"], ["mixup", "cutmix, roll"]], ids=str)
+@pytest.mark.parametrize("packed", [False, True])
+def test_mix_targets_is_fused(rules, packed, monkeypatch):
+    """Where it can be: a plan of several passes is left to torch. Labels may lie apart in memory."""
+    numbers = np.random.default_rng(18)
+    plan, *later = (draw_plan(rule, (4, 3, 4, 4), numbers) for rule in rules)
+    plan = replace(plan, then=later[0]) if later else plan
+    labels = torch.tensor([2, 7, 0, 7, 1, 7, 5, 7])[::2]
     wanted = mix_targets(labels, plan, num_classes=6)
-    packed = pack(plan, DEVICE)
-    for partners, shares in [
-        (torch.from_numpy(plan.partners).to(DEVICE), torch.from_numpy(plan.shares).to(DEVICE)),
-        (packed.partners, packed.shares),
-    ]:
-        assert torch.equal(fused_targets.soft_targets(labels, partners, shares, num_classes=6), wanted)
+    ran, run = [], fused_targets.soft_targets
+    monkeypatch.setattr(fused_targets, "soft_targets", lambda *args, **options: ran.append(run(*args, **options)))
+    monkeypatch.setattr(targets, "_can_fuse", lambda tensor: True)
+    if DEVICE == "cpu":
+        monkeypatch.setattr(torch.cuda, "device", contextlib.nullcontext)
+    made = mix_targets(labels.to(DEVICE), pack(plan, DEVICE) if packed else plan, num_classes=6)
+    assert torch.equal((made if later else ran[0]).cpu(), wanted)
+    assert len(ran) == (not later)
+
+
+def test_a_class_that_is_not_there_shows():
+    """On a GPU nobody looks at labels before; here, a row of NaN."""
+    plan = draw_plan("nothing", (3, 1, 4, 4), np.random.default_rng(19))
+    labels = torch.tensor([0, 3, -1], device=DEVICE)
+    rows = fused_targets.soft_targets(labels, pack(plan, DEVICE), num_classes=3, label_smoothing=0.1)
+    loss = fused_targets.soft_cross_entropy(torch.zeros(3, 3, device=DEVICE), labels[:, None], rows[:, :1] * 0 + 1)
+    assert rows.isnan().all(1).tolist() == loss.isnan().tolist() == [False, True, True]
 
 
 @pytest.mark.parametrize("batch, classes, sources", [(0, 3, 2), (1, 1, 1), (5, 7, 2), (2, 8195, 4)])

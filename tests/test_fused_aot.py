@@ -187,8 +187,8 @@ def compile_target(kernel, dtype):
 
     labels, numbers = ["*i64", "*fp32"], ["fp32", "fp32", "i32"]
     if kernel == "dense":
-        arguments = ["*i64", "*i32", "*fp32", "*fp32", *numbers]
-        return compile_for_h200(fused_targets.soft_targets_kernel, arguments, [1000, 2, True, True, 1024], 1024, 4)
+        arguments = ["*i64", "*i32", "*fp32", 4096, 4352, *numbers]
+        return compile_for_h200(fused_targets.soft_targets_kernel, arguments, [1000, 2, True, 1024], 1024, 4)
     if kernel == "loss":
         arguments = [f"*{TYPES[dtype]}", *labels, "*fp32", "*fp32", 1024, *numbers]
         block, warps = fused_targets._row_block(21841)
@@ -297,14 +297,14 @@ def launches_without_gpu():
 
     triton.runtime.driver.set_active(Driver())
     placed, ones = [packed.pack(plan, "cpu") for plan in plans().values()], torch.ones(4)
-    labels, shares, logits = torch.zeros(4, 2, dtype=torch.int64), torch.ones(4, 2), torch.zeros(4, 1000)
+    labels, shares, logits = torch.zeros(B, 2, dtype=torch.int64), torch.ones(B, 2), torch.zeros(B, 1000)
     runs = []
     memory = torch.zeros(B * (3 * H * W + 1), dtype=U8)
     for start, gap, dtype in ((0, 0, BF16), (0, 0, BF16), (1, 0, BF16), (0, 1, BF16), (0, 0, torch.float16)):
         images = memory.as_strided((B, 3, H, W), (3 * H * W + gap, H * W, W, 1), start)
         for plan in placed:
             fused.mix_packed(images, plan, torch.empty(B, 3, H, W, dtype=dtype), scale=ones, bias=ones)
-        fused_targets.soft_targets(labels, None, shares, num_classes=10)
+        fused_targets.soft_targets(labels[:, 0], placed[0], num_classes=10)
         fused_targets.soft_cross_entropy(logits.requires_grad_(), labels, shares).sum().backward()
         runs.append(launches.copy())
         launches.clear()

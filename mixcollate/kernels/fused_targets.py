@@ -9,34 +9,29 @@ import triton.language as tl
 from torch import Tensor
 
 from mixcollate.kernels.launch import launch
+from mixcollate.kernels.packed import PackedPlan
 
 
 def soft_targets(
-    labels: Tensor,
-    partners: Tensor | None,
-    shares: Tensor,
-    *,
-    num_classes: int,
-    label_smoothing: float = 0.0,
-    ignore_index: int = -100,
+    labels: Tensor, plan: PackedPlan, *, num_classes: int, label_smoothing: float = 0.0, ignore_index: int = -100
 ) -> Tensor:
     """``[B, num_classes]`` float32 in one launch. Rows sum to one, less what belongs to ignored labels.
 
     Args:
-        labels: ``[B]`` class indices, of which each row takes its own and those of its ``partners``; or ``[B, S]``,
-            with no partners.
-        partners: ``[B, K]`` integers.
-        shares: ``[B, S]`` float32; ``S`` is ``1 + K``.
+        labels: ``[B]`` class indices.
+        plan: of one pass, on the device of the labels.
     """
-    out = torch.empty(len(shares), num_classes, device=labels.device)
+    batch, several = len(plan), plan.layout.partners
+    out = torch.empty(batch, num_classes, device=labels.device)
     if out.numel() > 0:
         block = min(triton.next_power_of_2(num_classes), 1024)
+        partners = plan.layout.table
         launch(
             soft_targets_kernel,
-            (len(shares), -(-num_classes // block), 1),
-            (labels.contiguous(), labels if partners is None else partners.contiguous(), shares.contiguous(), out),
-            (1.0 - label_smoothing, label_smoothing / num_classes, ignore_index),
-            (num_classes, shares.shape[1], partners is not None, label_smoothing > 0, block),
+            (batch, -(-num_classes // block), 1),
+            (labels.contiguous(), plan.words, out),
+            (partners, partners + batch * several, 1.0 - label_smoothing, label_smoothing / num_classes, ignore_index),
+            (num_classes, 1 + several, label_smoothing > 0, block),
             enable_fp_fusion=False,
         )
     return out
@@ -45,15 +40,15 @@ def soft_targets(
 @triton.jit
 def soft_targets_kernel(
     labels_ptr,
-    partners_ptr,
-    shares_ptr,
+    plan_ptr,
     out_ptr,
+    partners,
+    shares,
     kept,
     spread,
     ignore_index,
     CLASSES: tl.constexpr,
     SOURCES: tl.constexpr,
-    PARTNERS: tl.constexpr,
     SMOOTH: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
@@ -63,7 +58,11 @@ def soft_targets_kernel(
     values = tl.zeros([BLOCK], tl.float32)
     total = 0.0
     for s in tl.static_range(SOURCES):
-        label, share = _label(labels_ptr, partners_ptr, shares_ptr, row, s, ignore_index, CLASSES, SOURCES, PARTNERS)
+        source = row
+        if s > 0:
+            source = tl.load(plan_ptr + partners + row * (SOURCES - 1) + (s - 1)).to(tl.int64)
+        share = tl.load(plan_ptr + shares + row * SOURCES + s).to(tl.float32, bitcast=True)
+        label, share = _known(tl.load(labels_ptr + source), share, ignore_index, CLASSES)
         values += tl.where(column == label, share, 0.0)
         total += share
     if SMOOTH:
@@ -72,28 +71,15 @@ def soft_targets_kernel(
 
 
 @triton.jit
-def _label(
-    labels_ptr,
-    partners_ptr,
-    shares_ptr,
-    row,
-    s,
-    ignore_index,
-    CLASSES: tl.constexpr,
-    SOURCES: tl.constexpr,
-    PARTNERS: tl.constexpr,
-):
-    """A label of a row and its share: 0 if it is ignored, NaN if there is no such class, so that the loss shows it."""
-    if PARTNERS:
-        source = row
-        if s > 0:
-            source = tl.load(partners_ptr + row * (SOURCES - 1) + (s - 1)).to(tl.int64)
-    else:
-        source = row * SOURCES + s
-    label = tl.load(labels_ptr + source)
-    share = tl.load(shares_ptr + row * SOURCES + s)
+def _known(label, share, ignore_index, CLASSES: tl.constexpr):
+    """A label and its share: 0 if it is ignored, NaN if there is no such class, so that the loss shows it."""
     share = tl.where((label >= 0) & (label < CLASSES), share, float("nan"))
     return label, tl.where(label == ignore_index, 0.0, share)
+
+
+@triton.jit
+def _label(labels_ptr, shares_ptr, place, ignore_index, CLASSES: tl.constexpr):
+    return _known(tl.load(labels_ptr + place), tl.load(shares_ptr + place), ignore_index, CLASSES)
 
 
 def soft_cross_entropy(
@@ -195,7 +181,7 @@ def cross_entropy_kernel(
     loss = 0.0
     known = 0.0
     for s in tl.static_range(SOURCES):
-        label, share = _label(labels_ptr, labels_ptr, shares_ptr, row, s, ignore_index, CLASSES, SOURCES, False)
+        label, share = _label(labels_ptr, shares_ptr, row * SOURCES + s, ignore_index, CLASSES)
         here = (share != 0) & (label >= 0) & (label < CLASSES)
         logit = tl.load(row_ptr + label, mask=here, other=0.0).to(tl.float32)
         loss += kept * share * (log_sum - logit) * (share != 0).to(tl.float32)
@@ -231,7 +217,7 @@ def cross_entropy_gradient_kernel(
     target = tl.zeros([BLOCK], tl.float32)
     known = 0.0
     for s in tl.static_range(SOURCES):
-        label, share = _label(labels_ptr, labels_ptr, shares_ptr, row, s, ignore_index, CLASSES, SOURCES, False)
+        label, share = _label(labels_ptr, shares_ptr, row * SOURCES + s, ignore_index, CLASSES)
         target += tl.where(column == label, share, 0.0)
         known += share
     softmax = tl.exp(logits - tl.load(log_sum_ptr + row))
