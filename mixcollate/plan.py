@@ -95,6 +95,11 @@ class MixPlan:
         """``[B]`` float32: the share of each image's label that stays its own."""
         return self.shares[:, 0]
 
+    @property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """The parts that are there, and their shapes for one image."""
+        return {name: part.shape[1:] for name in PARTS if (part := getattr(self, name)) is not None}
+
     def rows(self, index: Array) -> "MixPlan":
         """The plan of the images ``index`` alone; their partners keep their numbers in the whole batch."""
         parts: dict[str, Any] = {name: getattr(self, name) for name in PARTS}

@@ -13,6 +13,7 @@ from mixcollate.kernels.packed import PackedPlan, pack
 from mixcollate.plan import MixPlan
 
 Impl = Literal["auto", "reference", "host", "fused"]
+IMPLS = get_args(Impl)
 Statistic = float | Sequence[float]
 
 
@@ -199,8 +200,8 @@ def _on_device(
 
 
 def _choose(images: Tensor, impl: Impl) -> str:
-    if impl not in get_args(Impl):
-        raise ValueError(f"impl must be one of {get_args(Impl)}, got {impl!r}")
+    if impl not in IMPLS:
+        raise ValueError(f"impl must be one of {IMPLS}, got {impl!r}")
     differentiable = images.requires_grad and torch.is_grad_enabled()
     if impl == "auto":
         if images.is_cuda and can_fuse() and not differentiable:

@@ -11,6 +11,8 @@ from torch import Tensor
 from mixcollate.kernels.packed import PackedPlan, check_partners, is_whole
 from mixcollate.plan import MixPlan
 
+_PLACES = frozenset({"box", "corner", "erase_box", "grid", "hidden"})  # parts that speak of rows and columns
+
 
 @functools.cache
 def can_fuse() -> bool:
@@ -31,8 +33,8 @@ def check_images(images: Tensor, plan: MixPlan | PackedPlan) -> None:
 
 def check_plan(images: Tensor, plan: MixPlan | PackedPlan, dtype: torch.dtype, *, normalised: bool) -> None:
     """A plan for these images, whose numbers stay within the batch; those on a GPU are not looked at."""
-    places = ("box", "corner", "erase_box", "grid", "hidden")
-    if any(_shape(plan, name) is not None for name in places):
+    shapes = plan.layout.shapes if isinstance(plan, PackedPlan) else plan.shapes
+    if not _PLACES.isdisjoint(shapes):
         if images.ndim not in (4, 5):
             raise ValueError(f"images must be [B, C, H, W] or [B, T, C, H, W] for boxes, got {tuple(images.shape)}")
         if tuple(images.shape[-2:]) != plan.size:
@@ -40,7 +42,7 @@ def check_plan(images: Tensor, plan: MixPlan | PackedPlan, dtype: torch.dtype, *
                 f"images must have the (height, width) {plan.size} that the plan was drawn for, "
                 f"got {tuple(images.shape[-2:])}; draw one with make_plan(images)"
             )
-    fill = _shape(plan, "fill")
+    fill = shapes.get("fill")
     if fill is not None:
         if fill[1] not in (1, images.shape[-3]):
             raise ValueError(f"fill must have 1 or {images.shape[-3]} channels, got {fill[1]}")
@@ -54,14 +56,6 @@ def check_plan(images: Tensor, plan: MixPlan | PackedPlan, dtype: torch.dtype, *
         raise ValueError(f"plan must be on {images.device} as the images are, got {plan.words.device}")
     if plan.then is not None:
         check_plan(images, plan.then, dtype, normalised=normalised)
-
-
-def _shape(plan: MixPlan | PackedPlan, name: str) -> tuple[int, ...] | None:
-    """The shape of one image's part of a plan, if it is there."""
-    if isinstance(plan, PackedPlan):
-        return plan.layout.shapes.get(name)
-    part = getattr(plan, name)
-    return None if part is None else tuple(part.shape[1:])
 
 
 def _check_numbers(plan: MixPlan, dtype: torch.dtype) -> None:

@@ -239,7 +239,6 @@ def _layout_from(fields: dict[str, Any]) -> Layout:
 def _layout(plan: MixPlan) -> Layout:
     check_partners(plan)
     pairs = _pairs(plan)
-    arrays = [(name, getattr(plan, name)) for name in PARTS]
     return _interned(
         batch=len(plan),
         size=plan.size,
@@ -248,7 +247,7 @@ def _layout(plan: MixPlan) -> Layout:
         paired=pairs is not None,
         mutual=pairs is not None and plan.mutual,
         fill_mean=plan.fill_mean,
-        parts=tuple((name, array.shape[1:]) for name, array in arrays if array is not None),
+        parts=tuple(plan.shapes.items()),
         then=None if plan.then is None else _layout(plan.then),
     )
 
@@ -303,8 +302,8 @@ def _check(plan: MixPlan | None, layout: Layout | None) -> None:
         raise ValueError(
             f"plan must have the (batch, size, partners, fill_mean) {wanted} of the packed plan, got {given}"
         )
-    for name in PARTS:
-        if getattr(plan, name) is not None and name not in layout.shapes:
+    for name in plan.shapes:
+        if name not in layout.shapes:
             raise ValueError(f"plan has a part {name!r} that the packed plan has no words for; pack it anew")
     pairs = _pairs(plan)
     if layout.paired and (pairs is None or len(pairs) != layout.rows):
