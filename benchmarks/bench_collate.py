@@ -14,7 +14,7 @@ from torch.utils.data import default_collate
 from torch.utils.data._utils import worker
 from torchvision.transforms import v2
 
-from benchmarks.common import CLASSES, Rivals, copy_of, scaled, shape_name
+from benchmarks.common import CLASSES, Rivals, copy_of, scaled, shape_name, with_numba
 from benchmarks.peers import imported, where
 from mixcollate import CutMix, MixupCollate
 
@@ -102,7 +102,9 @@ def timm_modes(batch, **arguments: float) -> Rivals:
     return {f"timm FastCollateMixup ({mode})": where(imported("timm.data.mixup"), make(mode)) for mode in MODES}
 
 
-@pytest.mark.parametrize("rival", ["copy", "mixcollate", *TIMM, "stack + ToDtype + v2.MixUp (float32)"])
+@pytest.mark.parametrize(
+    "rival", ["copy", "mixcollate", "mixcollate with Numba", *TIMM, "stack + ToDtype + v2.MixUp (float32)"]
+)
 def test_mixup(race, device, samples, rival):
     def rivals() -> Rivals:
         batch, collate = make_samples(samples), MixupCollate(num_classes=CLASSES, eager=True)
@@ -115,11 +117,12 @@ def test_mixup(race, device, samples, rival):
         return {
             "copy": copy_of(MOVED, device),
             "mixcollate": lambda: collate(batch),
+            "mixcollate with Numba": with_numba(lambda: collate(batch), device),
             **timm_modes(batch, mixup_alpha=1.0),
             "stack + ToDtype + v2.MixUp (float32)": torchvision,
         }
 
-    goals = {f"C2 {samples}": ("mixcollate", TIMM)}
+    goals = {f"C2 {samples}": ("mixcollate", TIMM), f"C2 {samples}, Numba": ("mixcollate with Numba", TIMM)}
     if samples == "tensors":
         goals["C2 torchvision"] = ("mixcollate", ["stack + ToDtype + v2.MixUp (float32)"])
     race(

@@ -24,6 +24,7 @@ from benchmarks.common import (
     scaled,
     shape_name,
     standard_shape,
+    with_numba,
 )
 from mixcollate import (
     RICAP,
@@ -41,9 +42,10 @@ from mixcollate import (
 
 CLOCKS = ["call", "device"] if torch.cuda.is_available() else ["call"]
 TIMM = ["timm batch (in place)", "timm pair (in place)", "timm elem (in place)"]
-MIXUP = ["copy", "mixcollate in place", "mixcollate", "mixcollate per image", "torchvision", *TIMM]
+OURS = ["mixcollate in place", "mixcollate in place, Numba", "mixcollate", "mixcollate per image"]
+MIXUP = ["copy", *OURS, "torchvision", *TIMM]
 MIXUP += ["kornia (labels stay indices)", "mixup (PyPI)", "plain torch", "torch.compile of it"]
-CUTMIX = MIXUP[:-2]
+CUTMIX = [name for name in MIXUP[:-2] if "Numba" not in name]
 PIPELINE = [
     "copy",
     "mixcollate",
@@ -77,6 +79,7 @@ def our_rivals(method: Callable[..., Any], shape: tuple[int, ...], dtype: torch.
     return {
         "copy": copy_of(bytes_of(shape, dtype, dtype), device),
         "mixcollate in place": lambda: inplace(next(images), labels),
+        "mixcollate in place, Numba": with_numba(lambda: inplace(next(images), labels), device),
         "mixcollate": lambda: fresh(next(images), labels),
         "mixcollate per image": lambda: each(next(images), labels),
     }

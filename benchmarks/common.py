@@ -16,6 +16,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mixcollate.kernels import host
+
 TINY = os.environ.get("BENCH_SCALE") == "tiny"
 SECONDS = float(os.environ.get("BENCH_SECONDS", "0.001" if TINY else "1.5"))
 ROUNDS = (1, 1) if TINY else (7, 60)  # fewest and most
@@ -82,6 +84,26 @@ def copy_of(moved: int, device: torch.device) -> Run:
     sources = rotating(lambda: random_images((max(moved // 2, 1),), torch.uint8, device))
     targets = rotating(lambda: torch.ones(max(moved // 2, 1), dtype=torch.uint8, device=device))
     return lambda: next(targets).copy_(next(sources))
+
+
+LOOPS = host.loops
+
+
+def with_numba(run: Run, device: torch.device) -> Run | str:
+    """``run`` with compiled loops, which other rows do without, or why it cannot be."""
+    if device.type != "cpu":
+        return "compiled loops are for the CPU"
+    if LOOPS() is None:
+        return "Numba is not installed"
+
+    def compiled() -> Any:
+        before, host.loops = host.loops, LOOPS
+        try:
+            return run()
+        finally:
+            host.loops = before
+
+    return compiled
 
 
 class Clock:

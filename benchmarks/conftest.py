@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from benchmarks.common import DEADLINE, Clock, Rivals, devices, interleaved
+from mixcollate.kernels import host
 
 torch.set_num_threads(1)
 torch.set_flush_denormal(True)  # a batch mixed in place again and again ends in differences that CPUs are slow with
@@ -26,8 +27,9 @@ def device(request: pytest.FixtureRequest) -> torch.device:
 
 
 @pytest.fixture
-def race(request: pytest.FixtureRequest, benchmark: Any) -> Callable[..., None]:
+def race(request: pytest.FixtureRequest, benchmark: Any, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     """Measure all rivals of a case, taking turns, and report the one of this test."""
+    monkeypatch.setattr(host, "loops", lambda: None)  # whether Numba is installed or not, rows mean the same
 
     def report(
         rivals: Callable[[], Rivals],

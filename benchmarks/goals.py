@@ -23,6 +23,8 @@ GOALS = {
     "C1 NumPy": Goal("the same, samples as NumPy arrays", 1.5, "× at most"),
     "C2 tensors": Goal("collate + MixUp on the CPU, against timm's FastCollateMixup in its best mode", 2),
     "C2 NumPy": Goal("the same, samples as NumPy arrays", 2),
+    "C2 tensors, Numba": Goal("the same with Numba's loops, samples as tensors", 7),
+    "C2 NumPy, Numba": Goal("the same with Numba's loops, samples as NumPy arrays", 7),
     "C2 torchvision": Goal("collate + MixUp on the CPU, against stack + ToDtype + v2.MixUp", 10),
     "C3 tensors": Goal("collate + CutMix on the CPU, against timm's FastCollateMixup in its best mode", 1.5),
     "C3 NumPy": Goal("the same, samples as NumPy arrays", 1.5),

@@ -15,7 +15,8 @@ import mixcollate
 PACKAGE = Path(mixcollate.__file__).parent
 LAYERS = [  # a module imports only what stands above it
     ["plan", "schedules", "kernels.launch"],
-    ["checks", "memory", "kernels.noise", "kernels.packed", "kernels.checks", "kernels.fused_targets"],
+    ["checks", "memory", "kernels.noise", "kernels.compiled"],
+    ["kernels.packed", "kernels.checks", "kernels.fused_targets"],
     ["kernels.reference", "kernels.fused", "targets"],
     ["kernels.host"],
     ["kernels"],
@@ -68,13 +69,15 @@ def test_imports_point_down():
                 )
 
 
-def test_only_the_fused_kernels_import_triton():
-    fused = {"kernels.fused", "kernels.fused_targets"}
+@pytest.mark.parametrize(
+    "compiler, ways", [("triton", {"kernels.fused", "kernels.fused_targets"}), ("numba", {"kernels.compiled"})]
+)
+def test_who_imports_a_compiler(compiler, ways):
     for name, path in modules().items():
-        if any(imported.split(".")[0] == "triton" for imported in imports(path)):
-            assert name in fused
+        if any(imported.split(".")[0] == compiler for imported in imports(path)):
+            assert name in ways
         at_import = {imported.removeprefix("mixcollate.") for imported in imports(path, outermost_only=True)}
-        assert name in fused or not fused & at_import
+        assert name in ways or not ways & at_import
 
 
 def test_exports_are_the_public_surface():
@@ -132,19 +135,27 @@ def fresh(code):
 
 WORKS = """
 import torch, mixcollate
-images, targets = mixcollate.CutMix(num_classes=4)(torch.rand(4, 3, 8, 8), torch.arange(4))
-assert targets.shape == (4, 4)
+for method in (mixcollate.MixUp, mixcollate.CutMix):
+    images, targets = method(num_classes=4)(torch.rand(4, 3, 8, 8), torch.arange(4))
+    assert targets.shape == (4, 4)
 """
 
 
-def test_imports_and_works_without_triton():
-    blocked = fresh("import sys; sys.modules['triton'] = None\n" + WORKS)
+@pytest.mark.parametrize("compiler", ["triton", "numba"])
+def test_imports_and_works_without(compiler):
+    blocked = fresh(f"import sys; sys.modules['{compiler}'] = None\n" + WORKS)
     assert blocked.returncode == 0, blocked.stderr
 
 
-def test_importing_it_imports_no_triton_and_draws_nothing():
+def test_works_where_numba_cannot_keep_what_it_compiles():
+    code = "import sys, types\ndef njit(**options): raise RuntimeError('cannot cache function: no locator available')\n"
+    blocked = fresh(code + "sys.modules['numba'] = types.SimpleNamespace(njit=njit)\n" + WORKS)
+    assert blocked.returncode == 0, blocked.stderr
+
+
+def test_importing_it_imports_no_compiler_and_draws_nothing():
     code = "import sys, torch, torchvision; before = set(sys.modules), torch.get_rng_state(); import mixcollate\n"
-    code += "assert not {'triton', 'mixcollate.kernels.fused'} & (set(sys.modules) - before[0])\n"
+    code += "assert not {'triton', 'mixcollate.kernels.fused', 'numba'} & (set(sys.modules) - before[0])\n"
     result = fresh(code + "assert torch.equal(before[1], torch.get_rng_state())")
     assert result.returncode == 0, result.stderr
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from mixcollate import methods
-from mixcollate.kernels import mix
+from mixcollate.kernels import host, mix
 from mixcollate.plan import MixPlan, chain, draw_from, numbers, select, two_shares
 from tests import cases
 
@@ -36,6 +36,15 @@ def sliced(images: Tensor) -> Tensor:
     bigger = images.new_zeros(batch + 1, channels, width + 2, 2 * height)
     view = bigger[1:, :, 1:-1, ::2].transpose(2, 3)
     return view.copy_(images)
+
+
+@pytest.fixture(params=["torch", "Numba"], autouse=True)
+def loops(request, monkeypatch):
+    """Blends in plain torch, and as compiled loops."""
+    if request.param == "torch":
+        monkeypatch.setattr(host, "loops", lambda: None)
+    elif host.loops() is None:
+        pytest.skip("Numba is not installed, or cannot work here")
 
 
 LAYOUTS = [contiguous, channels_last, sliced]
@@ -90,7 +99,9 @@ def test_more_than_one_chunk(name, dtypes):
         for per, pairing in (("pair", "matching"), ("sample", "shuffle")):
             plan, images = cases.plan(name, shape, per=per, pairing=pairing), draw_images(shape, dtypes[0])
             expected = mix(images, plan, dtype=dtypes[1], impl="reference")
-            assert same_bits(mix(images, plan, dtype=dtypes[1], impl="host"), expected)
+            for memory_format in (None, torch.channels_last):
+                result = mix(images, plan, dtype=dtypes[1], memory_format=memory_format, impl="host")
+                assert same_bits(result, expected)
             if dtypes[0] == dtypes[1]:
                 assert same_bits(mix(images, plan, out=images, impl="host"), expected)
 

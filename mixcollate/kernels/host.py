@@ -1,4 +1,7 @@
-"""The fast CPU path: a large pair or a cache-sized chunk at a time, pastes as copies, the rest by the reference."""
+"""The fast CPU path: a large pair or a cache-sized chunk at a time, pastes as copies, the rest by the reference.
+
+Blends of bytes and of float32 are compiled loops where Numba is installed.
+"""
 
 import functools
 from collections.abc import Callable, Iterator, Sequence
@@ -37,6 +40,11 @@ class Arriving:
             if number in self.waiting:
                 self.waiting.remove(number)
                 self.rows[number].copy_(self.images[number])
+
+    def take(self, number: int) -> Tensor:
+        """An image that is not there yet, for someone who mixes it on the way."""
+        self.waiting.remove(number)
+        return self.images[number]
 
     def bring_all(self) -> None:
         """Copy all that are not there yet."""
@@ -163,9 +171,41 @@ def blend_whole(
     source: Tensor, arriving: Arriving, rows: Array, partner: Array, own: Array, out: Tensor, *, mutual: bool
 ) -> None:
     """Blend all pixels of ``rows`` of ``out`` with one weight each."""
-    if out[0].numel() >= LARGE:
+    order = _order(out)
+    if order is not None and loops() is not None:
+        blend_compiled(source, arriving, rows, partner[rows], 1 - own[rows], out, order, mutual=mutual)
+    elif out[0].numel() >= LARGE:
         blend_large(source, arriving, rows, partner, own, out, mutual=mutual)
+    else:
+        blend_small(source, rows, partner, own, out, mutual=mutual)
+
+
+def blend_compiled(
+    source: Tensor,
+    arriving: Arriving,
+    rows: Array,
+    partners: Array,
+    weights: Array,
+    out: Tensor,
+    order: tuple[int, int, int],
+    *,
+    mutual: bool,
+) -> None:
+    """The same in compiled loops, which read images that arrive where they come from."""
+    lines = [one.permute(0, *order).flatten(1).numpy() for one in (out, source)]
+    if not arriving.waiting:
+        loops().blend_rows(*lines, rows, partners, weights, mutual)
         return
+    here, there = lines
+    back = [axis - 1 for axis in order]
+    for i, j, weight in zip(rows.tolist(), partners.tolist(), weights, strict=True):
+        image = arriving.take(i).permute(back).flatten().numpy()
+        other = arriving.take(j).permute(back).flatten().numpy() if mutual else there[j]
+        loops().blend_pair(image, other, here[i], here[j], weight, mutual)
+
+
+def blend_small(source: Tensor, rows: Array, partner: Array, own: Array, out: Tensor, *, mutual: bool) -> None:
+    """The same in plain torch for small images, gathered in chunks."""
     for chunk in _chunks(rows, out):
         first, second = torch.from_numpy(chunk), torch.from_numpy(partner[chunk])
         image, other = out.index_select(0, first), source.index_select(0, second)
@@ -179,7 +219,7 @@ def blend_whole(
 def blend_large(
     source: Tensor, arriving: Arriving, rows: Array, partner: Array, own: Array, out: Tensor, *, mutual: bool
 ) -> None:
-    """The same for large images, one pair at a time: views and numbers cost less than copies and tensors."""
+    """The same in plain torch for large images, one pair at a time: views cost less than copies."""
     scratch = _scratch(out[0])
     images = arriving.rows
     partners = images if mutual else source.unbind()
@@ -191,6 +231,25 @@ def blend_large(
         here[i] += change
         if mutual:
             here[j] -= change
+
+
+@functools.cache
+def loops() -> Any:
+    """The loops that Numba compiles; nothing, if it is not installed or cannot work here."""
+    try:
+        from mixcollate.kernels import compiled  # the only way to Numba, taken on first use
+    except (ImportError, RuntimeError):  # this NumPy is too new for it, or no folder will take what it compiles
+        return None
+    return compiled
+
+
+def _order(out: Tensor) -> tuple[int, int, int] | None:
+    """In which order the axes of an image lie in memory, if it is dense and compiled loops know its dtype."""
+    if out.dtype in (torch.uint8, torch.float32):
+        for memory_format, order in ((torch.contiguous_format, (1, 2, 3)), (torch.channels_last, (2, 3, 1))):
+            if out.is_contiguous(memory_format=memory_format):
+                return order
+    return None
 
 
 def _step(image: Tensor, other: Tensor, weight: float | Tensor, scratch: list[Tensor]) -> Tensor:
