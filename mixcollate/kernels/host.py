@@ -192,15 +192,15 @@ def blend_compiled(
     mutual: bool,
 ) -> None:
     """The same in compiled loops, which read images that arrive where they come from."""
-    lines = [one.permute(0, *order).flatten(1).numpy() for one in (out, source)]
+    lines = [one.numpy().transpose(0, *order).reshape(len(out), -1) for one in (out, source)]
     if not arriving.waiting:
         loops().blend_rows(*lines, rows, partners, weights, mutual)
         return
     here, there = lines
     back = [axis - 1 for axis in order]
     for i, j, weight in zip(rows.tolist(), partners.tolist(), weights, strict=True):
-        image = arriving.take(i).permute(back).flatten().numpy()
-        other = arriving.take(j).permute(back).flatten().numpy() if mutual else there[j]
+        image = arriving.take(i).numpy().transpose(back).reshape(-1)  # a view, if it lies in memory as out does
+        other = arriving.take(j).numpy().transpose(back).reshape(-1) if mutual else there[j]
         loops().blend_pair(image, other, here[i], here[j], weight, mutual)
 
 
