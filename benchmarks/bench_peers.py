@@ -42,7 +42,8 @@ from mixcollate import (
 
 CLOCKS = ["call", "device"] if torch.cuda.is_available() else ["call"]
 TIMM = ["timm batch (in place)", "timm pair (in place)", "timm elem (in place)"]
-OURS = ["mixcollate in place", "mixcollate in place, Numba", "mixcollate", "mixcollate per image"]
+OURS = ["mixcollate in place", "mixcollate in place, Numba", "mixcollate in place, shuffled partners"]
+OURS += ["mixcollate", "mixcollate per image"]
 MIXUP = ["copy", *OURS, "torchvision", *TIMM]
 MIXUP += ["kornia (labels stay indices)", "mixup (PyPI)", "plain torch", "torch.compile of it"]
 CUTMIX = [name for name in MIXUP[:-2] if "Numba" not in name]
@@ -72,14 +73,16 @@ def labels_for(shape: tuple[int, ...], device: torch.device) -> torch.Tensor:
 
 
 def our_rivals(method: Callable[..., Any], shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Rivals:
-    """Ours in place, into a new tensor, and with a draw for each image; and a copy."""
+    """Ours in place, in pairs or not, into a new tensor, and with a draw for each image; and a copy."""
     images, labels = rotating(lambda: random_images(shape, dtype, device)), labels_for(shape, device)
     inplace, fresh = method(num_classes=CLASSES, inplace=True), method(num_classes=CLASSES)
     each = method(num_classes=CLASSES, per="sample")
+    shuffled = method(num_classes=CLASSES, per="sample", pairing="shuffle", inplace=True)
     return {
         "copy": copy_of(bytes_of(shape, dtype, dtype), device),
         "mixcollate in place": lambda: inplace(next(images), labels),
         "mixcollate in place, Numba": with_numba(lambda: inplace(next(images), labels), device),
+        "mixcollate in place, shuffled partners": lambda: shuffled(next(images), labels),
         "mixcollate": lambda: fresh(next(images), labels),
         "mixcollate per image": lambda: each(next(images), labels),
     }

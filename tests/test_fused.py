@@ -31,6 +31,7 @@ SIZES = [(1, 3, 1, 1), (2, 3, 4, 16), (3, 1, 7, 5), (7, 3, 3, 5), (2, 4, 1, 33)]
 def small_tiles(monkeypatch):
     """Tiles of a few pixels, so that small images need several and the last one is partial."""
     monkeypatch.setattr(fused, "VECTORS", 8)
+    monkeypatch.setattr(fused, "VECTORS_OF_ALL", 8)
 
 
 def draw_box(numbers, batch, size):
@@ -312,15 +313,41 @@ def test_in_place(rule, erasing, memory_format):
 
 
 @pytest.mark.parametrize("erasing", [None, *ERASING])
-@pytest.mark.parametrize("rule", ["mixup", "mixup, each", "cutmix", "cutmix, each", "bitmap, each", "nothing"])
+@pytest.mark.parametrize("rule", [rule for rule in MIXING if not rule.startswith(("resized", "pieces"))])
 def test_in_place_takes_no_memory(rule, erasing, monkeypatch):
-    """Where every image is the partner of its partner, alike or not."""
+    """Whatever the partners, unless they are read at other places than they are mixed into."""
     numbers = np.random.default_rng(16)
     shape = (3, 2, 5, 8)
     plan, images = draw_plan(rule, shape, numbers), draw_images(shape, F32, numbers)
     plan = pack(plan if erasing is None else draw_erasing(erasing, plan, 2, numbers), DEVICE)
     monkeypatch.setattr(torch.Tensor, "clone", lambda tensor: pytest.fail("the batch was copied"))
     fused.mix_packed(images, plan, images, **UNCHANGED)
+
+
+@pytest.mark.parametrize("batch", [1, 5, 8, 9])
+@pytest.mark.parametrize("vectors", [4, 64])
+def test_in_place_with_shuffled_partners(batch, vectors, monkeypatch):
+    """In tiles of all images, several or one that holds more than there is; from a copy, if there are too many, or if
+    images are read at other places than they are mixed into.
+    """
+    copied, clone = [], torch.Tensor.clone
+    monkeypatch.setattr(torch.Tensor, "clone", lambda tensor: copied.append(rule) or clone(tensor))
+    monkeypatch.setattr(fused, "MOST_IMAGES", 8)
+    monkeypatch.setattr(fused, "VECTORS_OF_ALL", vectors)
+    numbers = np.random.default_rng(20)
+    shape = (batch, 3, 4, 10)
+    rules = ["mixup, roll", "bitmap, roll", "resized", "pieces", "pieces"]
+    for rule in rules:
+        plan = draw_erasing("erased boxes", draw_plan(rule, shape, numbers), 3, numbers)
+        plan = replace(plan, partners=numbers.integers(0, batch, plan.partners.shape))
+        images = draw_images(shape, F32, numbers)
+        padded = poisoned(images, F32)
+        padded[1:-1] = images
+        fused.mix(padded[1:-1], plan, padded[1:-1], **UNCHANGED)
+        assert torch.equal(padded[1:-1], expected(images, plan, F32, UNCHANGED))
+        assert padded[0].isnan().all()
+        assert padded[-1].isnan().all()
+    assert copied == rules[2 if batch <= 8 else 0 :]
 
 
 @pytest.mark.parametrize("rule", ["mixup", "mixup, roll", "erased boxes"])

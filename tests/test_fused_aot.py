@@ -25,7 +25,7 @@ B, H, W = 8, 224, 224
 
 class Kernel(NamedTuple):
     """What became of a kernel: registers, spills, exchanges between threads, how often it loads and stores how
-    many bytes at a time, and machine instructions per output element.
+    many bytes at a time, in what order it loads, waits and stores, and machine instructions per output element.
     """
 
     registers: int
@@ -33,6 +33,7 @@ class Kernel(NamedTuple):
     exchanges: int
     loads: dict[str, int]
     stores: dict[str, int]
+    order: str
     instructions: float
 
     def __str__(self) -> str:
@@ -73,15 +74,17 @@ def _read(compiled, elements):
         usage = subprocess.run([tools / "cuobjdump", "-res-usage", cubin.name], **run)
     registers = re.search(r"REG:(\d+)", usage.stdout + usage.stderr)
     names = re.findall(r"^\s+(?:/\*[0-9a-f]+\*/\s+)?(?:@!?U?P\w+\s+)?([A-Z][A-Z0-9_.]*)\b", machine, re.MULTILINE)
-    real = [name for name in names if name.split(".")[0] not in ("NOP", "BRA", "EXIT")]
+    names = [name.split(".")[0] for name in names]
+    real = [name for name in names if name not in ("NOP", "BRA", "EXIT")]
     moves = re.findall(r"\b(ld|st)\.global(?:\.\w+)*?((?:\.v\d)?)\.b(\d+)", compiled.asm["ptx"])
     widths = collections.Counter((kind, int(vector[2:] or 1) * int(bits) // 8) for kind, vector, bits in moves)
     return Kernel(
         registers=int(registers[1]),
-        spills=sum(name.startswith(("LDL", "STL")) for name in names),
-        exchanges=sum(name.startswith(("LDS", "STS", "SHFL")) for name in names),
+        spills=sum(name in ("LDL", "STL") for name in names),
+        exchanges=sum(name in ("LDS", "STS", "SHFL", "LDSM") for name in names),
         loads={f"{width}B": widths[kind, width] for kind, width in sorted(widths) if kind == "ld" and width > 4},
         stores={f"{width}B": widths[kind, width] for kind, width in sorted(widths) if kind == "st"},
+        order=" ".join(key for key, _ in itertools.groupby(n for n in names if n in ("LDG", "BAR", "STG"))),
         instructions=len(real) / elements,
     )
 
@@ -110,6 +113,7 @@ def plans():
         "fmix": MixPlan(**boxed, bitmap=np.zeros((B, H, W // 8), np.uint8)),
         "ricap": MixPlan(**four, corner=box[:, :2], shift=np.zeros((B, 4, 2), np.int32)),
         "erase": MixPlan(**alone, erase_box=box[:, None], fill=fill),
+        "mixup, roll": MixPlan(**{**mixed, "partners": roll}),
         "noise": MixPlan(**alone, erase_box=box[:, None], fill=fill, noise=np.ones(B, np.int64)),
         "gridmask": MixPlan(**alone, grid=grid, turn=np.tile(np.float32([0.6, 0.8]), (B, 1)), fill=fill),
         "hide": MixPlan(**alone, cell=np.full(B, 16, np.int32), hidden=np.zeros((B, 14, 2), np.uint8), fill=fill),
@@ -120,7 +124,7 @@ def plans():
 TYPES = {torch.uint8: "u8", torch.float16: "fp16", torch.bfloat16: "bf16", torch.float32: "fp32"}
 
 
-def compile_mix(plan, source, target, *, read="nchw", write="nchw", size=(H, W), in_place=False, noise=False):
+def compile_mix(plan, source, target, *, read="nchw", write="nchw", size=(H, W), in_place=False, noise=False, all_of=0):
     """The kernel that ``mix`` would launch for one batch; images on ``meta`` have shapes and strides, no memory."""
     from mixcollate.kernels import fused, packed
 
@@ -130,6 +134,8 @@ def compile_mix(plan, source, target, *, read="nchw", write="nchw", size=(H, W),
     layout = packed.pack(plan, "cpu").layout
     normalise = source == torch.uint8 and target != torch.uint8
     shape = fused._geometry(images, out, in_place=in_place, normalise=normalise)
+    if all_of:
+        shape = fused._of_all_images(shape, all_of, fused.VECTORS_OF_ALL)
     strides = [*images.stride(), *out.stride()]
     pointers = [f"*{TYPES[source]}", f"*{TYPES[target]}", "*i32", "*fp32", "*fp32"]
     elements = shape.vectors * shape.vec * shape.group * layout.row.images
@@ -137,10 +143,11 @@ def compile_mix(plan, source, target, *, read="nchw", write="nchw", size=(H, W),
     if noise:
         kernel, arguments = fused.noise_kernel, [pointers[1], "*i32", *out.stride()]
         elements = shape.vectors * shape.vec * shape.channels
-    return compile_for_h200(kernel, arguments, [layout.row, shape], elements, fused._warps(shape.vectors))
+    return compile_for_h200(kernel, arguments, [layout.row, shape], elements, fused._warps(shape))
 
 
 U8, BF16, F32 = torch.uint8, torch.bfloat16, torch.float32
+NHWC = {"read": "nhwc", "write": "nhwc"}
 CASES = {
     "pair u8 -> bf16, mixup": ("mixup", U8, BF16, {}),
     "pair u8 -> bf16, cutmix": ("cutmix", U8, BF16, {}),
@@ -157,6 +164,12 @@ CASES = {
     "in place fp32, mixup each its own": ("mixup, each", F32, F32, {"in_place": True}),
     "in place fp32, cutmix each its own": ("cutmix, each", F32, F32, {"in_place": True}),
     "in place fp32, fmix": ("fmix", F32, F32, {"in_place": True}),
+    "in place fp32, mixup, all of 256": ("mixup, roll", F32, F32, {"in_place": True, "all_of": 256}),
+    "in place bf16, mixup, all of 256": ("mixup, roll", BF16, BF16, {"in_place": True, "all_of": 256}),
+    "in place fp32, cutmix, all of 256": ("cutmix, roll", F32, F32, {"in_place": True, "all_of": 256}),
+    "in place nhwc fp32, mixup, all of 256": ("mixup, roll", F32, F32, NHWC | {"in_place": True, "all_of": 256}),
+    "in place fp32, cutmix, all of 1024": ("cutmix, roll", F32, F32, {"in_place": True, "all_of": 1024}),
+    "in place u8, cutmix + erase, all of 256": ("cutmix+erase, roll", U8, U8, {"in_place": True, "all_of": 256}),
     "any partner u8 -> bf16, cutmix": ("cutmix, roll", U8, BF16, {}),
     "any partner u8 -> bf16, cutmix + erase": ("cutmix+erase, roll", U8, BF16, {}),
     "u8 -> bf16, resizemix": ("resizemix", U8, BF16, {}),
@@ -165,9 +178,9 @@ CASES = {
     "u8 -> bf16, gridmask": ("gridmask", U8, BF16, {}),
     "u8 -> bf16, hide and seek": ("hide", U8, BF16, {}),
     "u8 -> bf16, normalise only": ("nothing", U8, BF16, {}),
-    "pair nhwc u8 -> nhwc bf16, cutmix": ("cutmix", U8, BF16, {"read": "nhwc", "write": "nhwc"}),
-    "pair nhwc u8 -> nhwc bf16, cutmix + erase": ("cutmix+erase", U8, BF16, {"read": "nhwc", "write": "nhwc"}),
-    "any partner nhwc u8 -> nhwc bf16": ("cutmix, roll", U8, BF16, {"read": "nhwc", "write": "nhwc"}),
+    "pair nhwc u8 -> nhwc bf16, cutmix": ("cutmix", U8, BF16, NHWC),
+    "pair nhwc u8 -> nhwc bf16, cutmix + erase": ("cutmix+erase", U8, BF16, NHWC),
+    "any partner nhwc u8 -> nhwc bf16": ("cutmix, roll", U8, BF16, NHWC),
     "pair nhwc u8 -> nchw bf16, cutmix": ("cutmix", U8, BF16, {"read": "nhwc"}),
     "pair nhwc u8 -> nchw fp32, cutmix": ("cutmix", U8, F32, {"read": "nhwc"}),
     "any partner nhwc u8 -> nchw bf16": ("cutmix, roll", U8, BF16, {"read": "nhwc"}),
@@ -249,6 +262,12 @@ def test_stores_are_16_bytes_wide(kernels, name):
     assert set(kernels[name].stores) == ({"2B"} if name == "noise bf16" else {"16B"})
 
 
+@pytest.mark.parametrize("name", [name for name in CASES if name != "noise bf16"])
+def test_all_is_read_before_anything_is_written(kernels, name):
+    """So that loads wait for each other, not for stores; in a tile of all images, by all threads."""
+    assert kernels[name].order == ("LDG BAR STG" if "all of" in name else "LDG STG")
+
+
 def test_loads_are_as_wide_as_the_tile(kernels):
     """8 bytes of uint8 become 16 of bfloat16; what is already in the output's type comes 16 at a time."""
     assert kernels["pair u8 -> bf16, cutmix"].loads["8B"] == 6
@@ -316,7 +335,7 @@ def test_launches():
     code = """if True:
         import test_fused_aot
         first, again, *elsewhere = test_fused_aot.launches_without_gpu()
-        assert len(first) == len({function for _, function in first}) == 19 and again == first
+        assert len(first) == len({function for _, function in first}) == 20 and again == first
         mixing, all_pixels = {"mix_kernel"}, {"mix_kernel", "noise_kernel"}
         for others, compiled_anew in zip(elsewhere, (mixing, mixing, all_pixels), strict=True):
             for (grid, function), (same_grid, other) in zip(first, others, strict=True):

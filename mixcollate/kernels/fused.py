@@ -2,7 +2,8 @@
 
 A program works on a tile of ``VECTORS`` x ``VEC`` places of one image, or of both images of a pair, where ``VEC``
 places are 16 bytes of the output. Places are pixels, and a program does several channels of each; from channels-last
-to channels-last ("lines") places are elements, in the order of memory.
+to channels-last ("lines") places are elements, in the order of memory. In place, where images do not make pairs, a tile
+holds a few vectors of every image: all that may be read is read before any of it is written.
 """
 
 # ruff: noqa: RUF005 - Triton adds tuples, but does not unpack them
@@ -23,6 +24,8 @@ from mixcollate.kernels.packed import PackedPlan, pack
 from mixcollate.plan import MixPlan
 
 VECTORS = 128  # a vector a thread, in 4 warps
+VECTORS_OF_ALL = 1024  # in a tile of all images, two a thread, in 16 warps
+MOST_IMAGES = 1024  # in such a tile: the values of more would not stay in registers
 GRID_LIMIT = 65535  # programs on the second axis of a launch
 
 _GRID_LIMIT = tl.constexpr(GRID_LIMIT)
@@ -42,6 +45,8 @@ class Geometry(NamedTuple):
             in registers) or ``"strided"``.
         write: how the output lies, likewise.
         vectors, vec: the tile.
+        batch: how many images a tile holds vectors of, if of all in the batch; else 0.
+        each: how many vectors of each image.
         normalise: whether there are scale and bias.
         skip: in place and without normalising, only vectors that change are read and written.
         exact: images hold floats, which may be infinite: where a share is 0 or 1, select instead of multiplying.
@@ -57,6 +62,8 @@ class Geometry(NamedTuple):
     write: str
     vectors: int
     vec: int
+    batch: int
+    each: int
     normalise: bool
     skip: bool
     exact: bool
@@ -72,32 +79,33 @@ def mix(images: Tensor, plan: MixPlan, out: Tensor, *, scale: Tensor | None, bia
 def mix_packed(images: Tensor, plan: PackedPlan, out: Tensor, *, scale: Tensor | None, bias: Tensor | None) -> None:
     """The same for a plan that is on the device already.
 
-    In place, pairs are mixed and boxes erased without a copy; a plan with other partners, that joins pieces or that
-    resizes needs one of ``images``.
+    In place, images are mixed without a copy of the batch; a plan that joins pieces or that resizes needs one, and so
+    does one of partners that make no pairs in a batch of more than 1024.
     """
     if out.numel() == 0:
         return
-    row = plan.layout.row
+    row, rows = plan.layout.row, plan.layout.rows
     in_place = out.data_ptr() == images.data_ptr()
-    if in_place and row.partners > 0 and not plan.layout.paired:
-        images = images.clone()  # some image is read after it is written
     geometry = _geometry(images, out, in_place=in_place, normalise=scale is not None)
-    places = geometry.height * geometry.width * (geometry.channels if geometry.write == "lines" else 1)
-    tiles = -(-places // (geometry.vectors * geometry.vec))
-    if row.own_outside or row.corner or row.erase_box or row.grid or row.hidden or not geometry.skip:
-        programs = tiles * (1 if geometry.write == "lines" else geometry.channels // geometry.group)
+    shape = geometry
+    if in_place and not plan.layout.paired and (row.own_outside or row.corner):  # what one image needs, another writes
+        if row.corner or row.resized or rows > MOST_IMAGES:
+            images = images.clone()
+        else:
+            shape, rows = _of_all_images(geometry, rows, VECTORS_OF_ALL), 1
+    if row.own_outside or row.corner or row.erase_box or row.grid or row.hidden or not shape.skip:
         launch(
             mix_kernel,
-            _grid(plan.layout.rows, programs),
+            _grid(rows, _tiles(shape) * (1 if shape.write == "lines" else shape.channels // shape.group)),
             (images, out, plan.words, out if scale is None else scale, out if bias is None else bias),
             (*images.stride(), *out.stride()),
-            (row, geometry),
-            num_warps=_warps(geometry.vectors),
+            (row, shape),
+            num_warps=_warps(shape),
             enable_fp_fusion=False,  # a * b + c is rounded twice, as in plain torch
         )
     if row.noise:
-        grid = _grid(plan.layout.rows * row.images, tiles)
-        options = {"num_warps": _warps(geometry.vectors), "enable_fp_fusion": False}
+        grid = _grid(plan.layout.rows * row.images, _tiles(geometry))
+        options = {"num_warps": _warps(geometry), "enable_fp_fusion": False}
         launch(noise_kernel, grid, (out, plan.words), out.stride(), (row, geometry), **options)
 
 
@@ -124,8 +132,8 @@ def _geometry_of(
         read, write = ("interleaved" if order == "lines" else order for order in (read, write))
     elif read != write:
         read = write = "strided"
-    places = height * width * (channels if write == "lines" else 1)
-    vectors = min(2 * vectors if write == "lines" else vectors, triton.next_power_of_2(-(-places // vec)))
+    wanted = 2 * vectors if write == "lines" else vectors
+    vectors = min(wanted, _vectors(height * width * (channels if write == "lines" else 1), vec))
     return Geometry(
         height=height,
         width=width,
@@ -135,12 +143,39 @@ def _geometry_of(
         write=write,
         vectors=vectors,
         vec=vec,
+        batch=0,
+        each=vectors,
         normalise=normalise,
         skip=in_place and not normalise,
         exact=dtype.is_floating_point,
         rounded=not out_dtype.is_floating_point,
         real=tl.float64 if dtype == torch.float64 else tl.float32,
     )
+
+
+@functools.lru_cache(maxsize=256)
+def _of_all_images(geometry: Geometry, batch: int, vectors: int) -> Geometry:
+    """The same with tiles that hold two vectors of every image, or more."""
+    images: int = triton.next_power_of_2(batch)
+    vectors = vectors // 2 if geometry.vec > 8 else vectors  # 16 bytes of uint8 are 64 in float32
+    each = max(min(vectors // images, _vectors(_places_of(geometry), geometry.vec)), 2)
+    group = geometry.group if each * images <= vectors else 1
+    return geometry._replace(vectors=each * images, batch=batch, each=each, group=group)
+
+
+def _places_of(geometry: Geometry) -> int:
+    """Of one image, or of one of its channels."""
+    return geometry.height * geometry.width * (geometry.channels if geometry.write == "lines" else 1)
+
+
+def _vectors(places: int, vec: int) -> int:
+    """Vectors that hold them, as a power of two."""
+    count: int = triton.next_power_of_2(-(-places // vec))
+    return count
+
+
+def _tiles(geometry: Geometry) -> int:
+    return -(-_places_of(geometry) // (geometry.each * geometry.vec))
 
 
 def _order(shape: tuple[int, ...], strides: tuple[int, ...]) -> str:
@@ -166,8 +201,8 @@ def _grid(rows: int, programs: int) -> tuple[int, int, int]:
     return rows, min(programs, GRID_LIMIT), -(-programs // GRID_LIMIT)
 
 
-def _warps(vectors: int) -> int:
-    return max(min(vectors // 32, 4), 1)
+def _warps(geometry: Geometry) -> int:
+    return max(min(geometry.vectors // 32, 16 if geometry.batch else 4), 1)
 
 
 @triton.jit
@@ -188,11 +223,11 @@ def mix_kernel(
     ROW: tl.constexpr,
     SHAPE: tl.constexpr,
 ):
-    """One program mixes a tile of a group of channels of one image, or of both images of a pair."""
+    """One program mixes a tile of a group of channels of one image, of both images of a pair, or of all images."""
     group: tl.constexpr = SHAPE.group
-    row_ptr = plan_ptr + tl.program_id(0).to(tl.int64) * ROW.width
+    row_ptr = plan_ptr + _row(SHAPE).to(tl.int64) * ROW.width
     tile, channel = _tile(SHAPE)
-    if SHAPE.skip:
+    if SHAPE.skip and SHAPE.batch == 0:
         if not _tile_changes(row_ptr, tile, ROW, SHAPE):
             return
     start, place, row, x, live = _places(tile, SHAPE)
@@ -210,7 +245,8 @@ def mix_kernel(
         others_own = own_share(row_ptr + ROW.second, row, col, x, live, ROW, SHAPE)
     mine, theirs, written = _needed(row_ptr, start, row, col, x, live, ROW, SHAPE)
 
-    # All loads come before any store: Triton knows nothing of aliases, so none would move above one.
+    # All loads come before any store: Triton knows nothing of aliases, so none would move above one, and in a tile of
+    # all images one thread reads what another writes.
     strides = (channel_stride, row_stride, col_stride)
     image_ptr = images_ptr + image * image_stride
     other_ptr = images_ptr + other * image_stride
@@ -251,11 +287,22 @@ def mix_kernel(
         first = _interleave(first[0], first[1], first[2])
         second = _interleave(second[0], second[1], second[2])
     out_strides = (out_channel_stride, out_row_stride, out_col_stride)
+    if SHAPE.batch > 0:
+        tl.debug_barrier()
     for c in tl.static_range(group):
         target = _offset(start, place, row, col, channel + c, out_strides, order, SHAPE)
         tl.store(out_ptr + image * out_image_stride + target, first[c].to(out_ptr.dtype.element_ty), mask=written)
         if ROW.images == 2:
             tl.store(out_ptr + other * out_image_stride + target, second[c].to(out_ptr.dtype.element_ty), mask=written)
+
+
+@triton.jit
+def _row(SHAPE: tl.constexpr):
+    """The row of the plan that this program is for; in a tile of all images the row of each vector."""
+    if SHAPE.batch == 0:
+        return tl.program_id(0)
+    else:
+        return tl.minimum(tl.arange(0, SHAPE.vectors) // SHAPE.each, SHAPE.batch - 1)[:, None]
 
 
 @triton.jit
@@ -274,7 +321,8 @@ def _places(tile, SHAPE: tl.constexpr):
     unit: tl.constexpr = SHAPE.channels if SHAPE.write == "lines" else 1
     line: tl.constexpr = SHAPE.width * unit
     count: tl.constexpr = SHAPE.height * line
-    start = ((tile * SHAPE.vectors + tl.arange(0, SHAPE.vectors)) * SHAPE.vec)[:, None]
+    vector = tl.arange(0, SHAPE.vectors)
+    start = ((tile * SHAPE.each + vector % SHAPE.each) * SHAPE.vec)[:, None]
     lane = tl.arange(0, SHAPE.vec)[None, :]
     place = start + lane
     if line % SHAPE.vec == 0:
@@ -287,6 +335,8 @@ def _places(tile, SHAPE: tl.constexpr):
         live = start < count
     else:
         live = place < count
+    if SHAPE.batch > 0:
+        live = live & (vector // SHAPE.each < SHAPE.batch)[:, None]
     return start, place, row, x, live
 
 
