@@ -285,67 +285,6 @@ def test_instructions(kernels):
             assert kernel.instructions <= 15, name
 
 
-def launches_without_gpu():
-    """What reaches the driver of an absent H200 when every kernel is launched: twice with the same arguments, then with
-    images that do not begin at a multiple of 16 bytes, with some of which only the first does, and into another dtype.
-    """
-    import triton
-    from triton.backends.compiler import GPUTarget
-
-    from mixcollate.kernels import fused, fused_targets, packed
-
-    launches, loaded = [], itertools.count()
-
-    class Driver:
-        get_current_target = staticmethod(lambda: GPUTarget("cuda", 90, 32))
-        get_current_device = staticmethod(lambda: 0)
-        get_current_stream = staticmethod(lambda device: 0)
-
-        class utils:
-            load_binary = staticmethod(lambda name, *binary: (0, (name, next(loaded)), 32, 0, 1024))
-            get_device_properties = staticmethod(lambda device: {"max_shared_mem": 227 * 1024})
-
-        class launcher_cls:
-            def __init__(self, source, metadata):
-                self.arguments = len(source.signature)
-
-            def __call__(self, *call):
-                grid, function, arguments = call[:3], call[4], call[9:]
-                assert len(arguments) == self.arguments
-                launches.append((grid, function))
-
-    triton.runtime.driver.set_active(Driver())
-    placed, ones = [packed.pack(plan, "cpu") for plan in plans().values()], torch.ones(4)
-    labels, shares, logits = torch.zeros(B, 2, dtype=torch.int64), torch.ones(B, 2), torch.zeros(B, 1000)
-    runs = []
-    memory = torch.zeros(B * (3 * H * W + 1), dtype=U8)
-    for start, gap, dtype in ((0, 0, BF16), (0, 0, BF16), (1, 0, BF16), (0, 1, BF16), (0, 0, torch.float16)):
-        images = memory.as_strided((B, 3, H, W), (3 * H * W + gap, H * W, W, 1), start)
-        for plan in placed:
-            fused.mix_packed(images, plan, torch.empty(B, 3, H, W, dtype=dtype), scale=ones, bias=ones)
-        fused_targets.soft_targets(labels[:, 0], placed[0], num_classes=10)
-        fused_targets.soft_cross_entropy(logits.requires_grad_(), labels, shares).sum().backward()
-        runs.append(launches.copy())
-        launches.clear()
-    return runs
-
-
-def test_launches():
-    """What the interpreter skips and compiling ahead of time goes around."""
-    code = """if True:
-        import test_fused_aot
-        first, again, *elsewhere = test_fused_aot.launches_without_gpu()
-        assert len(first) == len({function for _, function in first}) == 20 and again == first
-        mixing, all_pixels = {"mix_kernel"}, {"mix_kernel", "noise_kernel"}
-        for others, compiled_anew in zip(elsewhere, (mixing, mixing, all_pixels), strict=True):
-            for (grid, function), (same_grid, other) in zip(first, others, strict=True):
-                assert same_grid == grid and (other != function) == (function[0] in compiled_anew)
-    """
-    environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
-    environment["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).parent), *sys.path])
-    subprocess.run([sys.executable, "-W", "error", "-c", code], env=environment, check=True)
-
-
 def table(compiled):
     import triton
 

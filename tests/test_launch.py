@@ -1,0 +1,154 @@
+"""What reaches the driver: every kernel, launched by Triton's own launcher into a driver without a device.
+
+The interpreter skips this, and compiling ahead of time goes around it.
+"""
+
+import ctypes
+import importlib.util
+import json
+import os
+import shutil
+import struct
+import subprocess
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+import torch
+
+U8, F16, BF16 = torch.uint8, torch.float16, torch.bfloat16
+BATCHES = {  # where images start, how many elements lie between them, and what they become
+    "first": (0, 0, BF16),
+    "again": (0, 0, BF16),
+    "odd start": (1, 0, BF16),  # images do not begin at multiples of 16 bytes
+    "odd gap": (0, 1, BF16),  # only the first does
+    "float16": (0, 0, F16),
+}
+
+
+class Launch(NamedTuple):
+    """A launch: what the driver was told, and what it should have been."""
+
+    kernel: str
+    function: int
+    grid: list[int]
+    threads: int
+    parameters: list[int]
+    wanted_grid: list[int]
+    wanted_threads: int
+    wanted: list[int]
+
+
+def launches_without_gpu(driver: ctypes.CDLL) -> dict[str, list[Launch]]:
+    """The launches of each of ``BATCHES``, under every plan, with its targets and their loss."""
+    import triton
+    from triton.backends.compiler import GPUTarget
+    from triton.backends.nvidia.driver import CudaLauncher, CudaUtils
+
+    from mixcollate.kernels import fused, fused_targets, launch, packed
+    from tests.test_fused_aot import B, H, W, plans
+
+    class Driver:
+        utils, launcher_cls = CudaUtils(), CudaLauncher
+        get_current_target = staticmethod(lambda: GPUTarget("cuda", 90, 32))
+        get_current_device = staticmethod(lambda: 0)
+        get_current_stream = staticmethod(lambda device: 0)
+
+    triton.runtime.driver.set_active(Driver())
+    wanted, made = [], []
+
+    @ctypes.CFUNCTYPE(
+        None, ctypes.c_char_p, ctypes.c_int, ctypes.POINTER(ctypes.c_uint), ctypes.POINTER(ctypes.c_void_p)
+    )
+    def told(kernel, function, sizes, parameters):
+        grid, threads, formats, values = wanted
+        read = [struct.unpack(f, ctypes.string_at(parameters[k], struct.calcsize(f)))[0] for k, f in enumerate(formats)]
+        made.append(Launch(kernel.decode(), function, sizes[:3], sizes[3], read, grid, threads, values))
+
+    driver.tell(told)
+
+    def watched(kernel, grid, tensors, numbers, constants, **options):
+        passed = [number for number in numbers if isinstance(number, float) or number != 1]  # 1 is compiled in
+        formats = "P" * len(tensors) + "".join("f" if isinstance(number, float) else "i" for number in passed)
+        rounded = [struct.unpack("f", struct.pack("f", n))[0] if isinstance(n, float) else n for n in passed]
+        values = [*(tensor.data_ptr() for tensor in tensors), *rounded]
+        wanted[:] = [list(grid), 32 * options.get("num_warps", 4), formats, values]
+        launch.launch(kernel, grid, tensors, numbers, constants, **options)
+
+    fused.launch = fused_targets.launch = watched
+    placed, ones = [packed.pack(plan, "cpu") for plan in plans().values()], torch.ones(4)
+    labels, shares = torch.zeros(B, 2, dtype=torch.int64), torch.ones(B, 2)
+    logits = torch.zeros(B, 1000, requires_grad=True)
+    memory = torch.zeros(B * (3 * H * W + 1), dtype=U8)
+    batches = {}
+    for name, (start, gap, dtype) in BATCHES.items():
+        images = memory.as_strided((B, 3, H, W), (3 * H * W + gap, H * W, W, 1), start)
+        for plan in placed:
+            fused.mix_packed(images, plan, torch.empty(B, 3, H, W, dtype=dtype), scale=ones, bias=ones)
+        fused_targets.soft_targets(labels[:, 0], placed[0], num_classes=10, label_smoothing=0.1)
+        fused_targets.soft_cross_entropy(logits, labels, shares, label_smoothing=0.1).sum().backward()
+        batches[name] = made.copy()
+        made.clear()
+    return batches
+
+
+@pytest.fixture(scope="module")
+def launches(tmp_path_factory):
+    """Made by a process of its own: in this one Triton may be interpreting, or have a GPU."""
+    if importlib.util.find_spec("triton") is None:
+        pytest.skip("Triton is not installed")
+    compiler = next(filter(None, map(shutil.which, ("cc", "gcc", "clang"))), None)
+    if compiler is None:
+        pytest.skip("no C compiler, which Triton needs to launch")
+    folder, here = tmp_path_factory.mktemp("driver"), Path(__file__)
+    library = folder / "libcuda.so.1"
+    headers = Path(importlib.util.find_spec("triton").origin).parent / "backends/nvidia/include"
+    build = [compiler, "-shared", "-fPIC", f"-I{headers}", "-Wl,-soname,libcuda.so.1", "-o", library]
+    subprocess.run([*build, here.with_name("absent_gpu.c")], check=True)
+    environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
+    environment |= {
+        "TRITON_LIBCUDA_PATH": str(folder),
+        "TRITON_CACHE_DIR": str(folder / "cache"),  # what is built against this driver is for nobody else
+        "PYTHONPATH": os.pathsep.join([str(here.parent.parent), *sys.path]),
+    }
+    warnings = ["-W", "error", "-W", "ignore:CUDA initialization"]  # torch asks this driver, too, which is too old
+    command = [sys.executable, *warnings, "-m", "tests.test_launch", library]
+    run = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stderr
+    return {name: [Launch(*one) for one in made] for name, made in json.loads(run.stdout).items()}
+
+
+def test_every_kernel_is_launched_once_a_call(launches):
+    first = launches["first"]
+    assert len({one.function for one in first}) == len(first) == 20
+
+
+@pytest.mark.parametrize("batch", BATCHES)
+def test_arguments_arrive(launches, batch):
+    for one in launches[batch]:
+        assert (one.grid, one.threads) == (one.wanted_grid, one.wanted_threads)
+        assert one.parameters == one.wanted, one.kernel
+
+
+@pytest.mark.parametrize(
+    "batch, anew",
+    [
+        ("again", set()),
+        ("odd start", {"mix_kernel"}),
+        ("odd gap", {"mix_kernel"}),
+        ("float16", {"mix_kernel", "noise_kernel"}),
+    ],
+)
+def test_what_is_compiled_anew(launches, batch, anew):
+    """Kernels are launched again as they are, unless what they were compiled for has changed."""
+    for before, after in zip(launches["first"], launches[batch], strict=True):
+        assert (before.kernel, before.grid) == (after.kernel, after.grid)
+        assert (before.function != after.function) == (before.kernel in anew)
+
+
+if __name__ == "__main__":
+    library = ctypes.CDLL(
+        sys.argv[1], mode=ctypes.RTLD_GLOBAL
+    )  # found again by its name: torch and Triton ask for that
+    print(json.dumps(launches_without_gpu(library)))
