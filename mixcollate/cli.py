@@ -5,7 +5,6 @@ import importlib.metadata
 import os
 import platform
 import re
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -19,6 +18,7 @@ from torch import Tensor
 from torchvision.transforms.v2 import functional
 
 from mixcollate import methods
+from mixcollate.kernels.checks import c_compiler, python_header
 from mixcollate.preview import preview
 
 EXTRA = ("rich", "sklearn", "skimage", "pytest", "pytest_benchmark")
@@ -211,6 +211,7 @@ def env() -> None:
         "torch": f"{torch.__version__} (CUDA {torch.version.cuda})",
         **{name: _version(name) for name in ("torchvision", "numpy", "pillow", "triton", "numba", "timm")},
         "C compiler": _c_compiler(),
+        "Python.h": python_header() or "not found; Triton needs it (python3-dev)",
         "CPU": f"{os.cpu_count()} cores ({torch.backends.cpu.get_cpu_capability()}), {torch.get_num_threads()} threads",
         "GPU": _gpus(),
         "TRITON_INTERPRET": os.environ.get("TRITON_INTERPRET", "not set"),
@@ -227,11 +228,10 @@ def _version(name: str) -> str:
 
 
 def _c_compiler() -> str:
-    """The one that Triton compiles its launchers with, and its version."""
-    names = [os.environ["CC"]] if "CC" in os.environ else ["gcc", "clang"]
-    path = next(filter(None, map(shutil.which, names)), None)
+    """The one that Triton builds its launchers with, and its version."""
+    path = c_compiler()
     if path is None:
-        return f"none of {', '.join(names)} found; Triton needs one"
+        return "not found; Triton needs gcc, clang or CC"
     told = subprocess.run([path, "--version"], capture_output=True, text=True).stdout
     return told.partition("\n")[0] or path
 

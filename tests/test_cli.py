@@ -255,7 +255,7 @@ def test_bench_outside_a_checkout(tmp_path, monkeypatch):
 def test_env(capsys):
     main(["env"])
     told = capsys.readouterr().out
-    for words in (torch.__version__, np.__version__, "triton:", "C compiler:", "GPU:", "numba:"):
+    for words in (torch.__version__, np.__version__, "triton:", "C compiler:", "Python.h:", "GPU:", "numba:"):
         assert words in told
 
 

@@ -1,10 +1,13 @@
 """``mix`` as a public door: what it refuses before anything is written, and what may come in and go out."""
 
+import sysconfig
+import warnings
+
 import pytest
 import torch
 from torch._subclasses import FakeTensorMode
 
-from mixcollate.kernels import mix, mix_samples
+from mixcollate.kernels import checks, mix, mix_samples
 from mixcollate.kernels.packed import pack
 from tests import cases
 
@@ -75,6 +78,43 @@ def test_memory_format_needs_images():
         mix(images(4, 192), cases.plan("mixup", (4, 1, 1, 192)), memory_format=torch.channels_last)
     with pytest.raises(ValueError, match=r"images must be \[B, C, H, W\] or .* to be normalised, got \(4, 192\)"):
         mix(images(4, 192), cases.plan("mixup", (4, 1, 1, 192)), mean=0.5)
+
+
+NEEDED = {
+    "importlib.util.find_spec": "Triton",
+    "mixcollate.kernels.checks.c_compiler": "a C compiler for Triton",
+    "mixcollate.kernels.checks.python_header": "Python's headers (python3-dev) for Triton",
+}
+
+
+@pytest.mark.parametrize("gone", [[], *([name] for name in NEEDED), list(NEEDED)], ids=len)
+def test_what_is_missing_for_the_kernels_is_told(gone, monkeypatch):
+    for name in NEEDED:
+        monkeypatch.setattr(name, lambda *asked, there=name not in gone: there)
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        assert checks.can_fuse.__wrapped__() == (not gone)  # the answer is kept
+    wanted = ", ".join(NEEDED[name] for name in gone)
+    wanted = f"plain torch mixes on the GPU, several times as slowly, for want of {wanted}"
+    assert [str(warning.message) for warning in told] == ([wanted] if gone else [])
+
+
+def test_what_the_kernels_need_is_found(monkeypatch, tmp_path):
+    for name in ("clang", "gcc", "mine"):
+        (tmp_path / name).touch(mode=0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.delenv("CC", raising=False)
+    assert checks.c_compiler() == str(tmp_path / "gcc")
+    (tmp_path / "gcc").unlink()
+    assert checks.c_compiler() == str(tmp_path / "clang")
+    monkeypatch.setenv("CC", "mine")
+    assert checks.c_compiler() == str(tmp_path / "mine")
+    monkeypatch.setenv("CC", "another")
+    assert checks.c_compiler() is None
+    monkeypatch.setattr(sysconfig, "get_path", lambda *which: str(tmp_path))
+    assert checks.python_header() is None
+    (tmp_path / "Python.h").touch()
+    assert checks.python_header() == tmp_path / "Python.h"
 
 
 @pytest.mark.parametrize("impl", ["reference", "host"])

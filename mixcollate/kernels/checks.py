@@ -4,6 +4,9 @@ import functools
 import importlib.util
 import os
 import shutil
+import sysconfig
+import warnings
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -16,9 +19,28 @@ _PLACES = frozenset({"box", "corner", "erase_box", "grid", "hidden"})  # parts t
 
 @functools.cache
 def can_fuse() -> bool:
-    """Whether Triton is there, and the C compiler that it needs to launch kernels."""
-    compilers = (os.environ.get("CC"), "cc", "gcc", "clang")
-    return importlib.util.find_spec("triton") is not None and any(shutil.which(name) for name in compilers if name)
+    """Whether Triton is there, and what it builds its launchers with. Asked about tensors on a GPU; a no is told."""
+    needed = {
+        "Triton": importlib.util.find_spec("triton"),
+        "a C compiler for Triton": c_compiler(),
+        "Python's headers (python3-dev) for Triton": python_header(),
+    }
+    missing = ", ".join(name for name, found in needed.items() if not found)
+    if missing:
+        warnings.warn(f"plain torch mixes on the GPU, several times as slowly, for want of {missing}", stacklevel=2)
+    return not missing
+
+
+def c_compiler() -> str | None:
+    """The one that Triton takes."""
+    names = [os.environ["CC"]] if "CC" in os.environ else ["gcc", "clang"]
+    return next(filter(None, map(shutil.which, names)), None)
+
+
+def python_header() -> Path | None:
+    """Where Triton looks for it, which is not Debian's own scheme."""
+    path = Path(sysconfig.get_path("include", "posix_prefix"), "Python.h")
+    return path if path.exists() else None
 
 
 def check_images(images: Tensor, plan: MixPlan | PackedPlan) -> None:
