@@ -1,5 +1,6 @@
 """Random Erasing: erase rectangles of random area and aspect (https://arxiv.org/abs/1708.04896)."""
 
+import math
 from dataclasses import replace
 from typing import Literal
 
@@ -7,7 +8,7 @@ import numpy as np
 from typing_extensions import Unpack
 
 from mixcollate.checks import check_range
-from mixcollate.methods.boxes import as_boxes, edges
+from mixcollate.methods.boxes import edges
 from mixcollate.methods.fill import Fill, check_fill, filled
 from mixcollate.plan import Array, Draw, MixPlan, Per, identity
 from mixcollate.schedules import Scheduled
@@ -32,41 +33,41 @@ def random_erasing(
     """
     units, unit = draw.units(per)
     boxes = draw.numbers.integers(count[0], count[1] + 1, size=(units, 1))
-    height, width = _sides(draw, (units, count[1]), attempts, scale, ratio, log_ratio, boxes)
-    used = np.arange(count[1]) < boxes  # [units, N]
-    rows, cols = (
-        edges(draw.numbers, axis, side * used, inside=True)
-        for axis, side in zip(draw.size, (height, width), strict=True)
-    )
-    box = as_boxes(rows, cols)[unit]
+    pixels = np.repeat(draw.size[0] * draw.size[1] / boxes, count[1])  # [units * N] that a box has a share of
+    lengths = np.array(draw.size)[:, None]  # [2, 1]: both axes at once, height first
+    side = _sides(draw.numbers, lengths, pixels, attempts, scale, ratio, log_ratio)  # [2, units * N]
+    side *= (np.arange(count[1]) < boxes).ravel()
+    start, end = edges(draw.numbers, lengths, side, inside=True)
+    box = np.concatenate([start, end]).T.reshape(units, count[1], 4).astype(np.int32)[unit]
     return replace(identity(draw.shape[0], draw.size), erase_box=box, **filled(draw, count[1], fill, per))
 
 
 def _sides(
-    draw: Draw,
-    shape: tuple[int, int],
+    numbers: np.random.Generator,
+    lengths: Array,
+    pixels: Array,
     attempts: int,
     scale: tuple[float, float],
     ratio: tuple[float, float],
     log_ratio: bool,
-    boxes: Array,
-) -> tuple[Array, Array]:
-    """Heights and widths, in ``shape``, of the first boxes that fit; 0 where none of ``attempts`` does."""
-    share = np.broadcast_to(draw.size[0] * draw.size[1] / boxes, shape).ravel()  # [units * N] pixels a box shares in
-    low, high = np.log(ratio) if log_ratio else ratio
-    height, width = np.zeros((2, share.size), np.int64)
-    missing = np.arange(share.size)
-    for _ in range(attempts):  # nearly all fit at once, so a round draws again only for the few that do not
-        area = draw.numbers.uniform(*scale, missing.size) * share[missing]
-        aspect = draw.numbers.uniform(low, high, missing.size)
+) -> Array:
+    """Heights and widths of the first boxes that fit; 0 where none of ``attempts`` does."""
+
+    def drawn(pixels: Array) -> Array:
+        area, aspect = numbers.random((2, pixels.size))
+        area = (scale[0] + (scale[1] - scale[0]) * area) * pixels
+        low, high = map(math.log, ratio) if log_ratio else ratio
+        aspect = low + (high - low) * aspect
         aspect = np.exp(aspect) if log_ratio else aspect
-        high_now, wide_now = np.rint(np.sqrt(area * aspect)), np.rint(np.sqrt(area / aspect))
-        fits = (high_now < draw.size[0]) & (wide_now < draw.size[1])
-        height[missing[fits]], width[missing[fits]] = high_now[fits], wide_now[fits]
-        missing = missing[~fits]
-        if missing.size == 0:
-            break
-    return height.reshape(shape), width.reshape(shape)
+        return np.rint(np.sqrt([area * aspect, area / aspect])).astype(np.int64)
+
+    side = drawn(pixels)
+    for _ in range(attempts - 1):  # nearly all fit at once, so a round draws again only for the few that do not
+        again = np.flatnonzero((side >= lengths).any(0))
+        if again.size == 0:
+            return side
+        side[:, again] = drawn(pixels[again])
+    return side * (side < lengths).all(0)
 
 
 class RandomErasing(ErasingTransform):
