@@ -1,5 +1,6 @@
 """Checks at the public door: each names the argument, the rule and the value that came."""
 
+import math
 from collections.abc import Sequence
 
 from mixcollate.schedules import Scheduled
@@ -19,10 +20,17 @@ def check_probability(name: str, value: float) -> float:
 
 
 def check_positive(name: str, value: float) -> float:
-    """A number above 0."""
-    if not value > 0:
-        raise ValueError(f"{name} must be positive, got {value}; drop the transform or use p=0 to turn mixing off")
+    """A finite number above 0."""
+    if not 0 < value < math.inf:
+        raise ValueError(
+            f"{name} must be positive and finite, got {value}; drop the transform or use p=0 to turn mixing off"
+        )
     return value
+
+
+def check_scheduled(name: str, value: float) -> float:
+    """What a schedule comes to: a finite number, or 0, which mixes nothing."""
+    return check_positive(name, value) if value else 0.0
 
 
 def check_alpha(alpha: Scheduled) -> Scheduled:

@@ -165,7 +165,9 @@ def identity(batch: int, size: tuple[int, int]) -> MixPlan:
 
 
 def beta(numbers: np.random.Generator, alpha: float, count: int) -> Array:
-    """Own shares from Beta(alpha, alpha), float64."""
+    """Own shares from Beta(alpha, alpha), float64; all 1 where alpha is 0."""
+    if alpha == 0:
+        return np.ones(count)
     return numbers.random(count) if alpha == 1 else numbers.beta(alpha, alpha, count)
 
 

@@ -58,6 +58,7 @@ def mix_targets(
         label_mode: ``"lerp"`` weights labels by their shares; ``"union"`` gives every class that is present a 1.
         ignore_index: the class index that stands for no label; such a label counts nothing.
     """
+    check_targets(targets, label_smoothing, label_mode)
     check_labels(labels, plan, num_classes=num_classes, targets=targets, ignore_index=ignore_index)
     if labels.ndim == 2:
         return smooth(_mix_rows(labels.to(torch.float32), plan, label_mode), label_smoothing)
@@ -123,6 +124,16 @@ def _on(labels: Tensor, plan: MixPlan | PackedPlan) -> tuple[Tensor, Tensor]:
     return torch.as_tensor(plan.partners, device=labels.device), torch.as_tensor(plan.shares, device=labels.device)
 
 
+def check_targets(targets: Targets, label_smoothing: float, label_mode: LabelMode) -> None:
+    """Refuse what sparse targets cannot say."""
+    if targets == "sparse" and label_smoothing:
+        raise ValueError(
+            f"label_smoothing must be 0 for targets='sparse', got {label_smoothing}; give it to soft_cross_entropy"
+        )
+    if targets == "sparse" and label_mode == "union":
+        raise ValueError("label_mode must be 'lerp' for targets='sparse', got 'union'; use targets='dense'")
+
+
 def check_labels(
     labels: Tensor, plan: MixPlan | PackedPlan, *, num_classes: int | None, targets: Targets, ignore_index: int
 ) -> None:
@@ -146,6 +157,7 @@ def check_labels(
             raise ValueError("num_classes must be given for class indices; or pass one-hot labels, or targets='sparse'")
         return
     if labels.device.type == "cpu" and len(labels) > 0:
+        labels = labels.to(torch.int64)  # a narrow type may not hold num_classes
         low, high = torch.aminmax(labels)
         if low >= 0 and high < num_classes:
             return
@@ -187,7 +199,7 @@ def soft_cross_entropy(
     if reduction not in ("mean", "sum", "none"):
         raise ValueError(f"reduction must be 'mean', 'sum' or 'none', got {reduction!r}")
     if isinstance(target, Tensor) and target.ndim == 1:
-        target = SoftTarget(target[:, None], torch.ones(len(target), 1, device=target.device))
+        target = SoftTarget(target[:, None].to(torch.int64), torch.ones(len(target), 1, device=target.device))
     fusible = weight is None and logits.dtype != torch.float64 and _can_fuse(logits)
     if isinstance(target, SoftTarget) and fusible and not target.shares.requires_grad:
         from mixcollate.kernels import fused_targets
@@ -230,7 +242,7 @@ def soft_accuracy(logits: Tensor, target: Tensor | SoftTarget, *, ignore_index: 
     """
     predicted = logits.argmax(1)
     if isinstance(target, Tensor) and target.ndim == 1:
-        target = SoftTarget(target[:, None], torch.ones(len(target), 1, device=target.device))
+        target = SoftTarget(target[:, None].to(torch.int64), torch.ones(len(target), 1, device=target.device))
     if isinstance(target, SoftTarget):
         labels, shares = target.known(ignore_index)
         return (shares * (labels == predicted[:, None])).sum() / shares.sum()

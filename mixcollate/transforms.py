@@ -2,7 +2,7 @@
 
 import inspect
 from collections.abc import Callable, Sequence
-from typing import Any, Literal, TypedDict, get_args
+from typing import Any, Literal, TypedDict, cast, get_args
 
 import numpy as np
 import PIL.Image
@@ -14,11 +14,11 @@ from torchvision.transforms import v2
 from typing_extensions import Unpack
 
 from mixcollate.checks import check_choice, check_probability
-from mixcollate.kernels import Impl, Statistic, beside, mix, mix_masks
+from mixcollate.kernels import Impl, Statistic, beside, mix, mix_masks, uncompiled
 from mixcollate.kernels.packed import PackedPlan
 from mixcollate.plan import Draw, MixPlan, Pairing, Per, Stream, chain, draw_from, only, select
 from mixcollate.schedules import Scheduled, at
-from mixcollate.targets import LabelMode, SoftTarget, Targets, mix_targets
+from mixcollate.targets import LabelMode, SoftTarget, Targets, check_targets, mix_targets
 
 LabelsGetter = Callable[[Any], Any] | Literal["default"] | None
 
@@ -110,6 +110,7 @@ class MixTransform(v2.Transform):
             raise ValueError(f"labels_getter must be 'default', a function or None, got {labels_getter!r}")
         if not callable(p):
             check_probability("p", p)
+        check_targets(targets, label_smoothing, label_mode)
         self.num_classes, self.labels_getter = num_classes, labels_getter
         self.p, self.per, self.pairing = p, per, pairing
         self.targets, self.label_smoothing, self.label_mode = targets, label_smoothing, label_mode
@@ -134,6 +135,8 @@ class MixTransform(v2.Transform):
 
         The numbers are the next of ``stream``; default: the transform's own.
         """
+        if torch.compiler.is_compiling():
+            return cast(MixPlan, uncompiled(self.make_plan, images, stream))
         source = (self.stream if stream is None else stream).next()
         return self.draw_plan(draw_from(source, plan_shape(images), self.pairing))
 
@@ -188,13 +191,15 @@ class MixTransform(v2.Transform):
 
     def forward(self, *inputs: Any) -> Any:
         """Mix the images (and masks) among ``inputs`` and turn their labels into soft targets."""
+        if torch.compiler.is_compiling():
+            return uncompiled(self.forward, *inputs)
         if [type(value) for value in inputs] == [Tensor, Tensor] and self.mixes and self.labels_getter == "default":
             images, labels = inputs  # the usual call is spared the search, a seventh of the host's time
             return self.apply(images, labels, self.make_plan(images))
         structure = inputs if len(inputs) > 1 else inputs[0]
         flat, spec = tree_flatten(structure)
         labels = self._find_labels(structure) if self.mixes else None
-        slots = _image_slots(flat, labels)
+        slots = _image_slots(flat, labels, mixes=self.mixes)
         plan = self.make_plan(flat[slots[0]])
         placed = beside(flat[slots[0]], plan)
         outputs = list(flat)
@@ -294,6 +299,9 @@ class RandomChoice(MixTransform):
 class Compose(MixTransform):
     """Do several transforms one after the other, in one pass where it can hold them all (mix, then erase).
 
+    Where one mix follows another, labels are mixed twice, too: the second share counts what the first has put into the
+    images evenly over their area, whatever part of it a box then shows.
+
     Args:
         transforms: in order.
         options: ``inplace``, ``seed`` and what :class:`MixTransform` takes for labels.
@@ -346,19 +354,39 @@ def plan_shape(images: Tensor) -> tuple[int, int, int, int]:
     return images.shape[0], 1, 1, images[:1].numel()
 
 
-def _image_slots(flat: Sequence[Any], labels: Tensor | None) -> list[int]:
-    """Where the images are: every tv_tensors.Image and Video, or else the first plain tensor that is no label."""
+def _image_slots(flat: Sequence[Any], labels: Tensor | None, *, mixes: bool) -> list[int]:
+    """Where the images are: every tv_tensors.Image and Video, or else the plain tensor that looks like images, or else
+    the first that is no label.
+    """
     for value in flat:
         if isinstance(value, (PIL.Image.Image, tv_tensors.BoundingBoxes, tv_tensors.KeyPoints)):
             raise ValueError(f"a batch with {type(value).__name__} cannot be mixed: there is no rule for it")
     explicit = [slot for slot, value in enumerate(flat) if isinstance(value, (tv_tensors.Image, tv_tensors.Video))]
     plain = [slot for slot, value in enumerate(flat) if type(value) is Tensor and value is not labels]
-    slots = explicit or plain[:1]
+    likely = [slot for slot in plain if flat[slot].ndim >= 4]
+    slots = explicit or likely[:1] or plain[:1]
     if not slots:
         raise ValueError("images must be a tensor [B, C, H, W], found none; stack the samples first")
-    if not explicit and any(flat[slot].ndim >= 4 for slot in plain[1:]):
+    if not explicit and len(likely) > 1:
         raise ValueError("more than one tensor looks like images; wrap those to be mixed in tv_tensors.Image or Video")
+    images = flat[slots[0]]
+    if any(flat[slot].shape[:1] + flat[slot].shape[-2:] != images.shape[:1] + images.shape[-2:] for slot in slots):
+        raise ValueError(f"images must share batch, height and width, got {[tuple(flat[s].shape) for s in slots]}")
+    for slot in plain:
+        if mixes and slot not in slots and belongs_to(flat[slot], images):
+            raise ValueError(
+                f"a tensor {tuple(flat[slot].shape)} beside images {tuple(images.shape)} must be mixed, "
+                "too: wrap it in tv_tensors.Mask or Image, or leave it out"
+            )
     return slots
+
+
+def belongs_to(value: Any, images: Tensor) -> bool:
+    """Whether a tensor looks like masks of these images, or like further images of the same things."""
+    if not isinstance(value, Tensor) or images.ndim < 4 or value.shape[:1] != images.shape[:1]:
+        return False
+    masks = value.ndim >= 3 and value.shape[-2:] == images.shape[-2:]
+    return masks or (value.ndim == images.ndim and value.shape[1] == images.shape[1])
 
 
 def _default_labels(structure: Any) -> Any:

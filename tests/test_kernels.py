@@ -3,6 +3,7 @@
 import sysconfig
 import warnings
 
+import numpy as np
 import pytest
 import torch
 from torch._subclasses import FakeTensorMode
@@ -78,6 +79,13 @@ def test_memory_format_needs_images():
         mix(images(4, 192), cases.plan("mixup", (4, 1, 1, 192)), memory_format=torch.channels_last)
     with pytest.raises(ValueError, match=r"images must be \[B, C, H, W\] or .* to be normalised, got \(4, 192\)"):
         mix(images(4, 192), cases.plan("mixup", (4, 1, 1, 192)), mean=0.5)
+
+
+@pytest.mark.parametrize("number", [np.float32(0.25), torch.tensor(0.25), np.array([0.25] * 3), torch.tensor([0.25])])
+def test_statistics_may_be_numpys_or_torchs(number):
+    plan = cases.plan("mixup", SHAPE)
+    wanted = mix(images(), plan, mean=0.25, std=0.25)
+    assert torch.equal(mix(images(), plan, mean=number, std=number), wanted)
 
 
 NEEDED = {

@@ -163,6 +163,10 @@ def test_what_cannot_be_a_target_is_refused():
             lambda: mix_targets(torch.tensor([0, 1, 2, 3, 4, -1]), plan, num_classes=5),
             "labels must be in 0 … 4 .* got -1",
         ),
+        (
+            lambda: mix_targets(torch.arange(6), plan, num_classes=6, targets="sparse", label_smoothing=0.1),
+            "label_smoothing must be 0 for targets='sparse', got 0.1; give it to soft_cross_entropy",
+        ),
         (lambda: mc.soft_cross_entropy(logits, torch.rand(6, 4)), r"shape of logits \(6, 5\), got \(6, 4\)"),
         (lambda: mc.soft_cross_entropy(logits[0], torch.rand(5)), r"logits must be \[B, num_classes\], got \(5,\)"),
         (lambda: mc.soft_cross_entropy(logits, torch.arange(6), label_smoothing=1.0), r"in \[0, 1\), got 1.0"),
@@ -172,6 +176,19 @@ def test_what_cannot_be_a_target_is_refused():
             call()
     with pytest.raises(TypeError, match="labels must be a tensor, got list"):
         mix_targets([0] * 6, plan, num_classes=5)
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int8, torch.int16, torch.uint16, torch.int32], ids=str)
+def test_labels_of_narrow_types(dtype):
+    """They need not hold num_classes, or ignore_index."""
+    plan, labels = plans()["one partner"], torch.tensor([0, 3, 100, 1, 4, 0])
+    narrow, logits = labels.to(dtype), torch.randn(6, 40_000)
+    for classes in (128, 256, 300, 40_000):
+        assert torch.equal(
+            mix_targets(narrow, plan, num_classes=classes), mix_targets(labels, plan, num_classes=classes)
+        )
+    assert mc.soft_cross_entropy(logits, narrow) == mc.soft_cross_entropy(logits, labels)
+    assert mc.soft_accuracy(torch.eye(200)[[156, 1]], torch.tensor([156, 2]).to(torch.uint8)) == 0.5
 
 
 def test_sparse_targets_are_not_the_plans_memory():

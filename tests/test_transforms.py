@@ -304,6 +304,13 @@ def test_schedules_follow_the_epoch():
     assert (choice.make_plan(images).own_share != 1).any()
     choice.set_epoch(3)
     assert (choice.make_plan(images).own_share == 1).all()
+    for name in ("MixUp", "CutMix", "FMix", "RICAP"):
+        rising = getattr(mc, name)(**{"beta" if name == "RICAP" else "alpha": ramp(0.8, 4)})
+        assert (rising.make_plan(images).own_share == 1).all()  # 0 mixes nothing
+        rising.set_epoch(4)
+        assert (rising.make_plan(images).own_share != 1).any()
+    with pytest.raises(ValueError, match="alpha must be positive and finite, got -1.0"):
+        mc.MixUp(alpha=lambda epoch: -1).make_plan(images)
     sharper = mc.MixUp(alpha=lambda epoch: 1000.0 if epoch else 0.01)
     sharper.set_epoch(1)
     assert abs(sharper.make_plan(images).own_share - 0.5).max() < 0.1
@@ -344,7 +351,13 @@ def _one_channel(plan: MixPlan) -> MixPlan:
 def test_constructors_and_calls_refuse_with_the_rule_and_the_value():
     images, labels = torch.rand(4, 3, 8, 8), torch.arange(4)
     for call, message in (
-        (lambda: mc.MixUp(alpha=0), "alpha must be positive, got 0; drop the transform"),
+        (lambda: mc.MixUp(alpha=0), "alpha must be positive and finite, got 0; drop the transform"),
+        (lambda: mc.MixUp(alpha=float("inf")), "alpha must be positive and finite, got inf"),
+        (
+            lambda: mc.MixUp(targets="sparse", label_smoothing=0.1),
+            "label_smoothing must be 0 for targets='sparse', got",
+        ),
+        (lambda: mc.MixUp(targets="sparse", label_mode="union"), "label_mode must be 'lerp' for targets='sparse', got"),
         (lambda: mc.MixUp(p=1.5), r"p must be a probability in \[0, 1\], got 1.5"),
         (lambda: mc.MixUp(per="image"), "per must be one of 'pair', 'sample', 'batch', got 'image'"),
         (lambda: mc.MixUp(pairing="random"), "pairing must be one of 'matching', .* got 'random'"),
@@ -376,6 +389,7 @@ def test_constructors_and_calls_refuse_with_the_rule_and_the_value():
         (lambda: mc.MixUp(num_classes=4)(images), r"no labels found: pass \(images, labels\)"),
         (lambda: mc.MixUp(num_classes=4)(images, labels[:3]), r"labels must be \[4\] class indices .* got \(3,\)"),
         (lambda: mc.MixUp(num_classes=4)(images, images, labels), "labels must be"),
+        (lambda: mc.RandomErasing(1.0, inplace=True)(images[:1].expand(4, 3, 8, 8)), "out must have memory of its own"),
         (lambda: mc.Cutout(fill="mean")(images), "fill='mean' needs mean= and std=; .* fill="),
         (lambda: mc.Cutout(fill=(1.0, 2.0))(images), "fill must have 1 or 3 values"),
         (lambda: mc.Cutout(fill=0.5)((images * 255).byte()), "fill must be whole numbers in 0 … 255 for torch.uint8"),
@@ -403,6 +417,45 @@ def test_a_batch_that_could_only_be_half_mixed_is_refused():
         mc.CutMix(num_classes=4)({"image": images, "boxes": boxes, "labels": torch.arange(4)})
     with pytest.raises(ValueError, match="more than one tensor looks like images; wrap"):
         mc.CutMix(num_classes=4)({"image": images, "depth": images[:, :1], "labels": torch.arange(4)})
+    wrapped, labels = tv_tensors.Image(images), torch.arange(4)
+    for beside in (images[:, 0], images[:, 0].long(), images[:, :1], images[:, :, :4, :5]):
+        for batch in ((wrapped, labels, beside), *([(images, labels, beside)] if beside.ndim == 3 else [])):
+            with pytest.raises(ValueError, match="must be mixed, too: wrap it in tv_tensors.Mask or Image"):
+                mc.CutMix(num_classes=4)(batch)
+            assert mc.RandomErasing(1.0)(batch)[2] is beside
+    features = torch.rand(4, 7, 9)
+    assert mc.CutMix(num_classes=4)(images, labels, features)[2] is features
+    before = images.clone()
+    with pytest.raises(ValueError, match="images must share batch, height and width"):
+        mc.CutMix(num_classes=4, inplace=True)(wrapped, labels, tv_tensors.Image(images[:, :, :4]))
+    assert torch.equal(images, before)
+
+
+def test_images_are_found_behind_their_labels():
+    """Batches of Hugging Face's collators begin with them."""
+    batch = {"labels": torch.arange(4), "age": torch.rand(4), "pixel_values": torch.rand(4, 3, 8, 8)}
+    mixed = v2.Compose([mc.MixUp(num_classes=4), mc.RandomErasing(1.0)])(batch)
+    assert mixed["age"] is batch["age"] and mixed["labels"].shape == (4, 4)
+    assert (mixed["pixel_values"] == 0).any() and not torch.equal(mixed["pixel_values"], batch["pixel_values"])
+
+
+@pytest.mark.filterwarnings("ignore")  # dynamo's, about itself
+@pytest.mark.parametrize("name", ["MixUp", "RICAP", "RandomErasing"])
+def test_a_compiled_step_calls_transforms_as_they_are(name):
+    """They break its graph, and are not compiled themselves."""
+    images, labels = torch.rand(6, 3, 16, 12), torch.arange(6)
+
+    def step(images, labels, transform, plan):
+        applied = transform.apply(images * 2, None, plan)
+        return transform(images * 2, labels)[0], applied, mix(images, transform.make_plan(images)) + 1
+
+    def make():
+        return mc.RandomErasing(seed=3) if name == "RandomErasing" else getattr(mc, name)(num_classes=6, seed=3)
+
+    compiled, transform = torch.compile(step, backend="aot_eager"), make()
+    for plan in [transform.make_plan(images) for _ in range(4)]:
+        for got, wanted in zip(compiled(images, labels, make(), plan), step(images, labels, make(), plan), strict=True):
+            assert torch.equal(got, wanted)
 
 
 def test_repr_shows_what_was_chosen():

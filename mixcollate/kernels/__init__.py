@@ -1,8 +1,8 @@
 """``mix``: the one public door to pixels. Checks the call, then chooses an implementation."""
 
 import functools
-from collections.abc import Sequence
-from typing import Literal, get_args
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, cast, get_args
 
 import torch
 from torch import Tensor
@@ -54,8 +54,11 @@ def mix(
     Raises:
         ValueError, TypeError: before anything is written.
     """
-    if isinstance(plan, PackedPlan) and torch.compiler.is_compiling():
-        return _mix_by_operator(images, plan, mean, std, dtype, memory_format, out, impl)
+    if torch.compiler.is_compiling():
+        options: dict[str, Any] = {"mean": mean, "std": std, "dtype": dtype, "memory_format": memory_format}
+        if isinstance(plan, PackedPlan):
+            return _mix_by_operator(images, plan, **options, out=out, impl=impl)
+        return cast(Tensor, uncompiled(mix, images, plan, **options, out=out, impl=impl))
     check_images(images, plan)
     dtype = result_dtype(images, dtype, normalised=mean is not None or std is not None, out=out)
     check_plan(images, plan, dtype, normalised=mean is not None)
@@ -178,7 +181,7 @@ def _affine(
 
 
 def _per_channel(name: str, value: Statistic, channels: int) -> tuple[float, ...]:
-    values = (float(value),) if isinstance(value, (int, float)) else tuple(float(v) for v in value)
+    values = _as_floats(value)
     if len(values) not in (1, channels):
         raise ValueError(f"{name} must be one number or {channels}, one a channel, got {len(values)}")
     return values * channels if len(values) == 1 else values
@@ -231,6 +234,7 @@ def empty_like(images: Tensor, dtype: torch.dtype, memory_format: torch.memory_f
 def _mix_by_operator(
     images: Tensor,
     plan: PackedPlan,
+    *,
     mean: Statistic | None,
     std: Statistic | None,
     dtype: torch.dtype | None,
@@ -252,7 +256,20 @@ def _mix_by_operator(
     return out
 
 
+@torch.compiler.disable(reason="plans are on the host; for one graph pack the plan outside")  # type: ignore
+def uncompiled(function: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
+    """Call a function that works on plans from code that is being compiled."""
+    return function(*arguments, **options)
+
+
 def _numbers(value: Statistic | None) -> list[float] | None:
-    if value is None:
-        return None
-    return [float(value)] if isinstance(value, (int, float)) else [float(number) for number in value]
+    return None if value is None else list(_as_floats(value))
+
+
+def _as_floats(value: Statistic) -> tuple[float, ...]:
+    """A number or several, Python's, NumPy's or torch's."""
+    if isinstance(value, (int, float)):
+        return (float(value),)
+    if isinstance(value, (tuple, list)):
+        return tuple(map(float, value))
+    return tuple(torch.as_tensor(value, dtype=torch.float64).reshape(-1).tolist())

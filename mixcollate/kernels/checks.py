@@ -106,5 +106,9 @@ def check_out(images: Tensor, out: Tensor, dtype: torch.dtype, memory_format: to
             f"out must be {tuple(images.shape)} {dtype} on {images.device}, "
             f"got {tuple(out.shape)} {out.dtype} on {out.device}"
         )
+    if 0 in out.stride() and any(
+        step == 0 and length > 1 for step, length in zip(out.stride(), out.shape, strict=True)
+    ):
+        raise ValueError("out must have memory of its own for every element, got an expanded tensor; clone() it first")
     if memory_format is not None and not out.is_contiguous(memory_format=memory_format):
         raise ValueError(f"out must be in memory_format {memory_format}, or leave memory_format out")

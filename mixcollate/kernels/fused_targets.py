@@ -62,7 +62,8 @@ def soft_targets_kernel(
         if s > 0:
             source = tl.load(plan_ptr + partners + row * (SOURCES - 1) + (s - 1)).to(tl.int64)
         share = tl.load(plan_ptr + shares + row * SOURCES + s).to(tl.float32, bitcast=True)
-        label, share = _known(tl.load(labels_ptr + source), share, ignore_index, CLASSES)
+        label = tl.load(labels_ptr + source).to(tl.int64)  # a narrower type may not hold the classes
+        label, share = _known(label, share, ignore_index, CLASSES)
         values += tl.where(column == label, share, 0.0)
         total += share
     if SMOOTH:

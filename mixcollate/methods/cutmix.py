@@ -5,7 +5,7 @@ from typing import Literal, get_args
 import numpy as np
 from typing_extensions import Unpack
 
-from mixcollate.checks import check_alpha, check_choice, check_positive, check_range
+from mixcollate.checks import check_alpha, check_choice, check_range, check_scheduled
 from mixcollate.methods.boxes import below, edges
 from mixcollate.plan import Array, Draw, MixPlan, Per, beta, two_shares
 from mixcollate.schedules import Scheduled, at
@@ -91,7 +91,7 @@ class CutMix(MixTransform):
     def draw(self, draw: Draw) -> MixPlan:
         return cutmix(
             draw,
-            alpha=check_positive("alpha", at(self.alpha, self.epoch)),
+            alpha=check_scheduled("alpha", at(self.alpha, self.epoch)),
             per=self.per,
             minmax=self.minmax,
             placement=self.placement,

@@ -6,7 +6,7 @@ from functools import lru_cache
 import numpy as np
 from typing_extensions import Unpack
 
-from mixcollate.checks import check_alpha, check_positive
+from mixcollate.checks import check_alpha, check_scheduled
 from mixcollate.methods.cutmix import pasted
 from mixcollate.plan import Array, Draw, MixPlan, Per, beta
 from mixcollate.schedules import Scheduled, at
@@ -89,5 +89,5 @@ class FMix(MixTransform):
         self.alpha, self.decay = check_alpha(alpha), decay
 
     def draw(self, draw: Draw) -> MixPlan:
-        alpha = check_positive("alpha", at(self.alpha, self.epoch))
+        alpha = check_scheduled("alpha", at(self.alpha, self.epoch))
         return fmix(draw, alpha=alpha, decay=self.decay, per=self.per)

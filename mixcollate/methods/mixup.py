@@ -3,7 +3,7 @@
 import numpy as np
 from typing_extensions import Unpack
 
-from mixcollate.checks import check_alpha, check_positive
+from mixcollate.checks import check_alpha, check_scheduled
 from mixcollate.plan import Draw, MixPlan, Per, beta, two_shares
 from mixcollate.schedules import Scheduled, at
 from mixcollate.transforms import MixOptions, MixTransform
@@ -29,4 +29,4 @@ class MixUp(MixTransform):
         self.alpha = check_alpha(alpha)
 
     def draw(self, draw: Draw) -> MixPlan:
-        return mixup(draw, alpha=check_positive("alpha", at(self.alpha, self.epoch)), per=self.per)
+        return mixup(draw, alpha=check_scheduled("alpha", at(self.alpha, self.epoch)), per=self.per)

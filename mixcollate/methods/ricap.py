@@ -3,7 +3,7 @@
 import numpy as np
 from typing_extensions import Unpack
 
-from mixcollate.checks import check_positive
+from mixcollate.checks import check_positive, check_scheduled
 from mixcollate.plan import Array, Draw, MixPlan, Per, beta
 from mixcollate.schedules import Scheduled, at
 from mixcollate.transforms import MixOptions, MixTransform
@@ -62,4 +62,4 @@ class RICAP(MixTransform):
         self.beta = beta if callable(beta) else check_positive("beta", beta)
 
     def draw(self, draw: Draw) -> MixPlan:
-        return ricap(draw, beta=check_positive("beta", at(self.beta, self.epoch)), per=self.per)
+        return ricap(draw, beta=check_scheduled("beta", at(self.beta, self.epoch)), per=self.per)
