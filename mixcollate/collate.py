@@ -2,16 +2,19 @@
 
 import copy
 import math
+import pickle
 import uuid
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from multiprocessing.context import get_spawning_popen
+from multiprocessing.reduction import ForkingPickler
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_leaves, tree_map_only
-from torch.utils.data import default_collate, get_worker_info
+from torch.utils._pytree import tree_leaves, tree_map, tree_map_only
+from torch.utils.data import default_collate, default_convert, get_worker_info
 from torch.utils.data._utils.collate import collate as torch_collate  # documented: how default_collate is extended
 from torch.utils.data._utils.collate import default_collate_fn_map
 from torchvision import tv_tensors
@@ -23,9 +26,9 @@ from mixcollate.kernels.packed import PackedPlan
 from mixcollate.memory import Recycler
 from mixcollate.methods import CutMix, MixUp, RandomErasing
 from mixcollate.methods.fill import Fill
-from mixcollate.plan import MixPlan, Per, Stream, identity
+from mixcollate.plan import MixPlan, Per, Stream, identity, only
 from mixcollate.targets import SoftTarget
-from mixcollate.transforms import Compose, MixOptions, MixTransform, RandomChoice
+from mixcollate.transforms import Compose, MixOptions, MixTransform, RandomChoice, belongs_to
 
 Key = int | str
 
@@ -86,7 +89,7 @@ class MixupCollate:
         if num_classes is not None and transform.num_classes not in (None, num_classes):
             raise ValueError(f"num_classes must be the transform's {transform.num_classes}, got {num_classes}")
         transform.num_classes = num_classes or transform.num_classes
-        self.transform, self._mixes = transform, transform.mixes
+        self.transform, self._mixes, self._classes = transform, transform.mixes, transform.num_classes
         self.stream = transform.stream if seed is None else Stream(seed)
         self.mean, self.std, self.dtype, self.memory_format = mean, std, dtype, memory_format
         self.collate_fn, self.eager = collate_fn, eager
@@ -98,7 +101,8 @@ class MixupCollate:
             self._shared.share_memory_()  # type: ignore[no-untyped-call]
         self._half = False
         self._memory = Recycler()
-        self._register()
+        self._name = uuid.uuid4().hex
+        _COLLATES[self._name] = self
 
     @property
     def enabled(self) -> bool:
@@ -124,27 +128,41 @@ class MixupCollate:
         self.stream.step = state["step"] or 0
 
     def __call__(self, samples: list[Any]) -> Any:
-        """Stack samples into a :class:`MixBatch`; if ``eager``, into a mixed batch."""
+        """Stack samples into a :class:`MixBatch`; if ``eager``, into a mixed batch.
+
+        What is no list of samples is a batch already, as from a loader with ``batch_size=None``.
+        """
+        listed, stacks = isinstance(samples, list), self.collate_fn is default_collate
+        if listed and not samples:
+            raise ValueError("samples must not be empty")
         if self._mixes:
-            _refuse_boxes(samples)
-        try:
-            batch = self._stack(samples) if self.collate_fn is default_collate else self.collate_fn(samples)
-        except RuntimeError as error:
-            raise ValueError(f"images must have one size to make a batch, resize them first; got: {error}") from error
+            _refuse_boxes(samples[0] if listed else samples)
+        if stacks:
+            batch = self._stack(samples) if listed else default_convert(samples)  # type: ignore[no-untyped-call]
+        else:
+            batch = self.collate_fn(samples)
         if isinstance(batch, list):
             batch = tuple(batch)  # torch's default makes lists of tuples
+        elif isinstance(batch, Mapping):
+            batch = dict(batch)
         images, *_ = self._find(batch)  # refuse here, in the worker, what could not be mixed later
+        ours = stacks and listed  # stacking always copies, so the memory is nobody else's
         if not self.eager:
-            return MixBatch(batch, self)
+            return MixBatch(batch, self, ours=ours)
         mixed = {id(self._at(batch, key)) for key in images}
         batch = tree_map_only(Unstacked, lambda value: value if id(value) in mixed else self._joined(value), batch)
-        return self.mix(batch, inplace=self.collate_fn is default_collate)
+        return self.mix(batch, inplace=ours)
 
     def _stack(self, samples: list[Any]) -> Any:
         """torch's default_collate, but what it need not stack into shared memory goes where memory was used before."""
-        if get_worker_info() is not None and not self.eager:
-            return default_collate(samples)
-        return torch_collate(samples, collate_fn_map={Tensor: self._stack_tensors, **_REST_OF_DEFAULT})
+        try:
+            if get_worker_info() is not None and not self.eager:
+                return default_collate(samples)
+            return torch_collate(samples, collate_fn_map={Tensor: self._stack_tensors, **_REST_OF_DEFAULT})
+        except RuntimeError as error:
+            if "stack expects each tensor to be equal size" not in str(error):
+                raise
+            raise ValueError(f"images must have one size to make a batch, resize them first; got: {error}") from error
 
     def _stack_tensors(self, tensors: Sequence[Tensor], *, collate_fn_map: Any = None) -> "Tensor | Unstacked":
         first = tensors[0]
@@ -178,25 +196,28 @@ class MixupCollate:
             The same structure with mixed images (and masks) and soft targets.
         """
         images, labels, masks = self._find(batch)
+        if self.transform is None:
+            raise RuntimeError("this MixupCollate came here without its transform, which cannot be pickled")
         self.transform.set_epoch(int(self._shared[1]))
         pixels = _stacked(self._at(batch, images[0]))
         plan = self.transform.make_plan(pixels, self.stream)
-        if not self.enabled:
-            plan = identity(len(plan), plan.size)
+        if not self.enabled:  # sparse targets keep their width
+            sparse = self.transform.targets == "sparse"
+            plan = only(np.zeros(len(plan), bool), plan) if sparse else identity(len(plan), plan.size)
         placed = beside(pixels, plan)
-        changed: dict[Key, Any] = {
-            key: self._mix_images(self._at(batch, key), placed, inplace=inplace) for key in images
-        }
-        changed |= {key: mix_masks(self._at(batch, key), plan) for key in masks}
-        if labels is not None:
+        changed: dict[Key, Any] = {}
+        if labels is not None:  # first, as this may be refused, and images may be mixed in place
             changed[labels] = self._mix_labels(self._at(batch, labels), placed)
+        changed |= {key: mix_masks(self._at(batch, key), plan) for key in masks}
+        changed |= {key: self._mix_images(self._at(batch, key), placed, inplace=inplace) for key in images}
         if self._half:
-            batch, changed = _first_half((batch, changed), len(plan) // 2)
+            batch, changed = _first_half((batch, changed), len(plan))
         if isinstance(batch, Tensor):
             return changed[0]
         if isinstance(batch, Mapping):
             return {**batch, **changed}
-        return tuple(changed.get(key, value) for key, value in enumerate(batch))
+        values = [changed.get(key, value) for key, value in enumerate(batch)]
+        return type(batch)(*values) if hasattr(batch, "_fields") else tuple(values)
 
     def _mix_images(self, images: "Tensor | Unstacked", plan: MixPlan | PackedPlan, *, inplace: bool) -> Tensor:
         like = _stacked(images)
@@ -239,25 +260,23 @@ class MixupCollate:
         missing = [key for key in wanted if key not in keys]
         if missing:
             raise ValueError(f"image_key, label_key and mask_keys must be among {keys}, got {missing}")
+        if labels is None and not isinstance(batch, Tensor):
+            likely = [key for key in keys if isinstance(key, str) and any(word in key.lower() for word in LABEL_KEYS)]
+            if self._classes is not None or (self._mixes and likely):
+                raise ValueError(f"label_key must be given: none of {', '.join(LABEL_KEYS)} is among {keys}")
+        for key in wanted:
+            value = _stacked(self._at(batch, key))
+            if not isinstance(value, Tensor) and (self._mixes or key != labels):
+                raise TypeError(f"a batch must have a tensor at {key!r}, got {type(value).__name__}; see collate_fn")
         if self._mixes:
             for key in keys:
                 if key not in wanted:
-                    _refuse_image_like(key, _stacked(self._at(batch, key)), _stacked(self._at(batch, images[0])))
+                    _refuse_image_like(key, self._at(batch, key), _stacked(self._at(batch, images[0])))
         return images, labels, self.mask_keys
 
     @staticmethod
     def _at(batch: Any, key: Key) -> Any:
         return batch if isinstance(batch, Tensor) else batch[key]
-
-    def _register(self) -> None:
-        self._name = uuid.uuid4().hex
-        _COLLATES[self._name] = self
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> "MixupCollate":
-        twin = copy.copy(self)
-        vars(twin).update(copy.deepcopy(vars(self), memo))
-        twin._register()  # batches of the copy are mixed by the copy
-        return twin
 
     def __repr__(self) -> str:
         return f"MixupCollate({self.transform!r}, enabled={self.enabled}, eager={self.eager})"
@@ -265,8 +284,19 @@ class MixupCollate:
     def __getstate__(self) -> dict[str, Any]:
         state = vars(self).copy()
         if get_spawning_popen() is not None and not self.eager:
-            del state["transform"]  # a worker only stacks, so a schedule need not be picklable
+            try:
+                ForkingPickler.dumps(self.transform)
+            except (pickle.PicklingError, AttributeError, TypeError):
+                state["transform"] = None  # a loader's worker only stacks, so a schedule need not be picklable
         return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        if self.eager:
+            self._shared.share_memory_()  # type: ignore[no-untyped-call]
+        if self._name in _COLLATES:
+            self._name = uuid.uuid4().hex  # batches of a copy are mixed by the copy
+        _COLLATES[self._name] = self
 
     @classmethod
     def from_timm(
@@ -359,12 +389,12 @@ class MixBatch:
     because data loaders and frameworks rebuild those.
     """
 
-    def __init__(self, batch: Any, collate: MixupCollate) -> None:
+    def __init__(self, batch: Any, collate: MixupCollate, *, ours: bool = False) -> None:
         self._batch = batch
         self._collate: MixupCollate | None = collate
         self._name = collate._name
         self._mixed: Any = None
-        self._ours = collate.collate_fn is default_collate  # it always copies, so the memory is nobody else's
+        self._ours = ours  # whether the batch may be mixed in its own memory
 
     @property
     def images(self) -> Tensor:
@@ -430,13 +460,16 @@ class MixBatch:
         return 1 if isinstance(batch, Tensor) else len(batch)
 
     def _owner(self) -> MixupCollate:
-        owner = self._collate or _COLLATES.get(self._name)
-        if owner is None:
+        if self._collate is None:
             raise RuntimeError("the MixupCollate that made this batch is gone from this process; keep it alive")
-        return owner
+        return self._collate
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**vars(self), "_collate": None}  # on the other side the batch belongs to the object of that name
+        return {**vars(self), "_collate": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self._collate = _COLLATES.get(self._name)  # on this side the batch belongs to the object of that name
 
 
 def _stacked(value: Any) -> Any:
@@ -461,19 +494,29 @@ def _moved(batch: Any, device: torch.device | str | int, non_blocking: bool) -> 
     return tree_map_only(Tensor, lambda tensor: tensor.to(device, non_blocking=non_blocking), batch)
 
 
-def _first_half(batch: Any, half: int) -> Any:
-    return tree_map_only(Tensor, lambda tensor: tensor[:half], batch)
+def _first_half(batch: Any, count: int) -> Any:
+    """The first half of whatever there is for each of ``count`` images; default_collate lists names as they are."""
+
+    def listed(value: Any) -> bool:
+        return isinstance(value, (list, tuple)) and all(isinstance(one, (str, bytes)) for one in value)
+
+    def halved(value: Any) -> Any:
+        whole = listed(value) or (isinstance(value, Tensor) and value.ndim > 0)
+        return value[: count // 2] if whole and len(value) == count else value
+
+    return tree_map(halved, batch, is_leaf=listed)
 
 
-def _refuse_boxes(samples: Sequence[Any]) -> None:
-    for value in tree_leaves(samples[0]) if samples else ():
+def _refuse_boxes(sample: Any) -> None:
+    for value in tree_leaves(sample):
         if isinstance(value, (tv_tensors.BoundingBoxes, tv_tensors.KeyPoints)):
             raise ValueError(f"a sample with {type(value).__name__} cannot be mixed: there is no rule for it")
 
 
 def _refuse_image_like(key: Key, value: Any, images: Any) -> None:
-    if isinstance(value, Tensor) and value.ndim >= 3 and value.shape[-2:] == images.shape[-2:]:
-        raise ValueError(
-            f"{key!r} has the height and width of the images, so it must be mixed with them or left out: "
-            f"name it in mask_keys or image_key; got {tuple(value.shape)}"
-        )
+    for leaf in map(_stacked, tree_leaves(value)):
+        if belongs_to(leaf, images):
+            raise ValueError(
+                f"{key!r} looks like masks or further images, so it must be mixed with the images or left out: "
+                f"name it in mask_keys or image_key; got {tuple(leaf.shape)} beside {tuple(images.shape)}"
+            )

@@ -26,6 +26,8 @@ class DeviceLoader:
         prefetch: how many batches are copied ahead, at least 1.
     """
 
+    _streams: Any = torch.cuda
+
     def __init__(
         self, loader: Iterable[Any], device: torch.device | str | int | None = None, *, prefetch: int = 1
     ) -> None:
@@ -36,7 +38,6 @@ class DeviceLoader:
         if device is None:
             device = "cuda" if torch.cuda.is_available() else "cpu"
         self.loader, self.device, self.prefetch = loader, torch.device(device), prefetch
-        self._streams: Any = torch.cuda
         self._copy_stream: Any = None
         self._free_slots: list[Slot] = []
         self._loader_state: Any = None
@@ -103,7 +104,9 @@ class DeviceLoader:
 
     def set_epoch(self, epoch: int) -> None:
         """Pass the epoch on to whatever below has a ``set_epoch``: the loader, its samplers, its collate."""
-        for part in (self.loader, *(getattr(self.loader, name, None) for name in _BELOW)):
+        below = [getattr(self.loader, name, None) for name in _BELOW]
+        below += [getattr(part, "sampler", None) for part in below]  # a batch sampler's own
+        for part in {id(part): part for part in (self.loader, *below)}.values():
             tell = getattr(part, "set_epoch", None)
             if tell is not None:
                 tell(epoch)

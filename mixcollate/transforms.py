@@ -191,8 +191,6 @@ class MixTransform(v2.Transform):
 
     def forward(self, *inputs: Any) -> Any:
         """Mix the images (and masks) among ``inputs`` and turn their labels into soft targets."""
-        if torch.compiler.is_compiling():
-            return uncompiled(self.forward, *inputs)
         if [type(value) for value in inputs] == [Tensor, Tensor] and self.mixes and self.labels_getter == "default":
             images, labels = inputs  # the usual call is spared the search, a seventh of the host's time
             return self.apply(images, labels, self.make_plan(images))

@@ -3,6 +3,8 @@
 import copy
 import gc
 import pickle
+from collections import UserDict
+from typing import NamedTuple
 
 import numpy as np
 import PIL.Image
@@ -268,7 +270,7 @@ def test_keys_masks_and_several_images():
     mixed = collate(rows).mix()
     assert torch.equal(mixed["depth"], 2 * mixed["rgb"]) and torch.equal(mixed["mask"], mixed["rgb"].argmax(1))
     torch.testing.assert_close(mixed["y"], mixed["rgb"].mean((2, 3)))
-    with pytest.raises(ValueError, match=r"'mask' has the height and width .* name it in mask_keys or image_key"):
+    with pytest.raises(ValueError, match=r"'mask' looks like masks .* name it in mask_keys or image_key"):
         mc.MixupCollate(mc.CutMix(), num_classes=4, image_key=("rgb", "depth"), label_key="y")(rows)
     with pytest.raises(ValueError, match=r"must be among \['rgb', 'depth', 'mask', 'y'\], got \['label'\]"):
         mc.MixupCollate(mc.CutMix(), num_classes=4, **{**keys, "label_key": "label"})(rows)
@@ -297,11 +299,154 @@ def test_copies_have_a_stream_of_their_own_and_orphans_say_so():
     assert (collate.stream.step, twin.stream.step) == (0, 4)
     batch = pickle.loads(pickle.dumps(twin([(IMAGES[0], 1), (IMAGES[1], 2)])))
     assert batch.mix()[1].shape == (2, 10)
-    orphan = pickle.loads(pickle.dumps(twin([(IMAGES[0], 1), (IMAGES[1], 2)])))
+    sent = pickle.dumps(twin([(IMAGES[0], 1), (IMAGES[1], 2)]))
     del twin, batch
     gc.collect()
+    orphan = pickle.loads(sent)
     with pytest.raises(RuntimeError, match="the MixupCollate that made this batch is gone from this process"):
         orphan.mix()
+
+
+def test_a_pickled_copy_mixes_its_own_batches():
+    collate = mc.MixupCollate(num_classes=10)
+    for twin in (pickle.loads(pickle.dumps(collate)), copy.deepcopy(collate)):
+        twin.enabled = False
+        assert all(torch.equal(images, IMAGES[:16]) for images, _ in [next(iter(loader(twin, num_workers=1)))])
+    assert collate.stream.step == 0
+    eager = copy.deepcopy(mc.MixupCollate(num_classes=10, eager=True))
+    assert eager._shared.is_shared()
+
+
+def in_another_process(rank, collate, workers, wanted):
+    images, targets = all_of(loader(collate, num_workers=workers))
+    assert torch.equal(images, wanted[0]) and torch.equal(targets, wanted[1])
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_process_of_a_launcher_mixes(workers):
+    """torch.multiprocessing.spawn pickles as a loader's workers are pickled, but such a process does all the work."""
+    wanted = all_of(loader(mc.MixupCollate(num_classes=10, seed=3)))
+    torch.multiprocessing.spawn(in_another_process, (mc.MixupCollate(num_classes=10, seed=3), workers, wanted))
+    unpicklable = mc.MixupCollate(mc.MixUp(p=lambda epoch: 1.0), num_classes=10)
+    with pytest.raises(Exception, match="came here without its transform, which cannot be pickled"):
+        torch.multiprocessing.spawn(in_another_process, (unpicklable, workers, wanted))
+
+
+def test_a_batch_of_a_loader_that_is_gone():
+    images, targets = next(iter(loader(mc.MixupCollate(num_classes=10), num_workers=1)))
+    assert images.shape == (16, 3, 12, 20) and targets.shape == (16, 10)
+
+
+@pytest.mark.parametrize("own", [False, True])
+@pytest.mark.parametrize("eager", [False, True])
+@pytest.mark.parametrize("kind", ["tuple", "dict", "numpy", "tensor"])
+def test_batches_that_are_made_already(kind, eager, own):
+    """As from a loader with batch_size=None; their memory is somebody else's."""
+    images = IMAGES[:4].clone()
+    made = {
+        "tuple": (images, LABELS[:4]),
+        "dict": {"image": images, "label": LABELS[:4]},
+        "numpy": (images.numpy(), LABELS[:4].numpy()),
+        "tensor": images,
+    }[kind]
+    options = {"collate_fn": lambda batch: torch.utils.data.default_convert(batch)} if own else {}
+    classes = None if kind == "tensor" else 10
+    collate = mc.MixupCollate(num_classes=classes, seed=1, eager=eager, **options)
+    (batch,) = DataLoader(Samples([made]), batch_size=None, collate_fn=collate)
+    mixed = batch if eager else batch.mix()
+    wanted = mc.MixupCollate(num_classes=10, seed=1)(list(zip(images, LABELS[:4], strict=True))).mix()
+    assert torch.equal(mixed if kind == "tensor" else mixed["image"] if kind == "dict" else mixed[0], wanted[0])
+    assert torch.equal(images, IMAGES[:4])
+
+
+class Pair(NamedTuple):
+    image: torch.Tensor
+    label: int
+    name: str = "a"
+
+
+def test_containers_come_back_as_they_were():
+    collate = mc.MixupCollate(num_classes=10)
+    mixed = collate([Pair(IMAGES[k], k) for k in range(4)]).mix()
+    assert isinstance(mixed, Pair) and mixed.label.shape == (4, 10) and mixed.name == ("a",) * 4
+    user = mc.MixupCollate(num_classes=10, collate_fn=lambda rows: UserDict(default_collate(rows)))
+    batch = user([{"image": IMAGES[k], "label": k} for k in range(4)])
+    assert isinstance(batch.stacked, dict) and batch.mix()["label"].shape == (4, 10)
+
+
+@pytest.mark.parametrize(
+    "sample, error, message",
+    [
+        ({"img": IMAGES[0], "fine_label": 1}, ValueError, r"label_key must be given: .* among \['img', 'fine_label'\]"),
+        ({"img": IMAGES[0], "y": 1}, ValueError, "label_key must be given"),
+        (
+            {"img": IMAGES[0], "local": IMAGES[0, :, :8, :8], "label": 1},
+            ValueError,
+            "'local' looks like masks or further",
+        ),
+        ((IMAGES[0], 1, {"depth": IMAGES[0, 0]}), ValueError, r"2 looks like masks .* got \(2, 12, 20\) beside"),
+        (((IMAGES[0], IMAGES[0]), 1), TypeError, "must have a tensor at 0, got (list|tuple); see collate_fn"),
+        ((IMAGES[0], "cat"), TypeError, "must have a tensor at 1, got (list|tuple)"),
+    ],
+)
+@pytest.mark.parametrize("eager", [False, True])
+def test_what_could_only_be_half_mixed_is_refused_in_the_worker(sample, error, message, eager):
+    with pytest.raises(error, match=message):
+        mc.MixupCollate(num_classes=10, eager=eager)([sample] * 2)
+
+
+def test_labels_need_not_be_there_if_nobody_asks_for_them():
+    mc.MixupCollate(mc.MixUp())([{"image": IMAGES[0], "index": 1}] * 2).mix()
+    mc.MixupCollate(mc.Cutout())([{"image": IMAGES[0], "fine_label": 1}] * 2).mix()
+    with pytest.raises(ValueError, match="label_key must be given"):
+        mc.MixupCollate(mc.MixUp())([{"image": IMAGES[0], "fine_label": 1}] * 2)
+
+
+def test_errors_of_others_stay_what_they_are():
+    def broken(samples):
+        raise RuntimeError("disk on fire")
+
+    with pytest.raises(RuntimeError, match="^disk on fire$"):
+        mc.MixupCollate(num_classes=10, collate_fn=broken)([(IMAGES[0], 1)])
+    with pytest.raises(RuntimeError, match="each element in list of batch should be of equal size"):
+        mc.MixupCollate(num_classes=10)([(IMAGES[0], 1, [1]), (IMAGES[0], 1, [1, 2])])
+    with pytest.raises(ValueError, match="samples must not be empty"):
+        mc.MixupCollate(num_classes=10)([])
+
+
+@pytest.mark.parametrize("eager", [False, True])
+def test_a_batch_that_is_refused_is_not_mixed(eager):
+    batch = mc.MixupCollate(mc.CutMix(), num_classes=2, seed=1)([(IMAGES[0], 1), (IMAGES[1], 2)])
+    with pytest.raises(ValueError, match="labels must be in 0 … 1"):
+        batch.mix()
+    assert torch.equal(batch.images, IMAGES[:2])
+
+
+@pytest.mark.parametrize("transform", [mc.MixUp, mc.RICAP])
+def test_turned_off_sparse_targets_keep_their_width(transform):
+    collate = mc.MixupCollate(transform(targets="sparse"))
+    collate.enabled = False
+    images, targets = collate([(IMAGES[k], k) for k in range(4)])
+    assert torch.equal(images, IMAGES[:4])
+    assert targets.labels.shape == targets.shares.shape == (4, 4 if transform is mc.RICAP else 2)
+    assert targets.shares[:, 0].tolist() == [1] * 4 and targets.labels[:, 0].tolist() == [0, 1, 2, 3]
+
+
+def test_half_of_a_batch_is_half_of_everything_in_it():
+    collate = mc.MixupCollate.from_timm(mode="half", num_classes=10)
+    rows = [
+        {"image": IMAGES[k], "label": k, "path": str(k), "pair": ("a", str(k)), "views": [IMAGES[k, 0, 0]] * 4}
+        for k in range(4)
+    ]
+    collate.collate_fn = lambda rows: {**default_collate(rows), "scale": torch.tensor(1.0)}
+    mixed = collate(rows).mix()
+    assert (
+        mixed["path"] == ["0", "1"]
+        and mixed["pair"] == [("a", "a"), ("0", "1")]
+        and mixed["scale"] == 1
+        and len(mixed["image"]) == len(mixed["label"]) == 2
+    )
+    assert [len(view) for view in mixed["views"]] == [2] * 4
 
 
 def test_a_batch_of_exactly_three_is_no_target_triple():

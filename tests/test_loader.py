@@ -1,11 +1,13 @@
 """DeviceLoader: right batches under every legal order of the device's work, and no batch lost on the way."""
 
+import copy
+import pickle
 import subprocess
 import sys
 
 import pytest
 import torch
-from torch.utils.data import DataLoader, DistributedSampler, TensorDataset
+from torch.utils.data import BatchSampler, DataLoader, DistributedSampler, TensorDataset
 
 import mixcollate as mc
 from mixcollate.loader import DeviceLoader
@@ -156,6 +158,20 @@ def test_on_the_cpu_it_mixes_and_passes_through():
         _ = wrapped.batches
     with pytest.raises(ValueError, match="prefetch must be at least 1, got 0"):
         DeviceLoader(loader, prefetch=0)
+
+
+def test_samplers_learn_the_epoch_wherever_they_are():
+    sampler = DistributedSampler(range(8), 2, 0)
+    for options in ({"sampler": sampler}, {"batch_sampler": BatchSampler(sampler, 4, False)}):
+        sampler.set_epoch(0)
+        mc.DeviceLoader(DataLoader(range(8), **options), "cpu").set_epoch(3)
+        assert sampler.epoch == 3
+
+
+def test_it_can_be_copied_and_sent():
+    loader = mc.DeviceLoader(DataLoader(TensorDataset(torch.arange(4.0))), "cpu")
+    for twin in (copy.deepcopy(loader), pickle.loads(pickle.dumps(loader))):
+        assert [batch[0].item() for batch in twin] == [0, 1, 2, 3]
 
 
 def test_the_loaders_state_is_that_of_the_last_batch_handed_out():

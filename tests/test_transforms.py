@@ -452,9 +452,11 @@ def test_a_compiled_step_calls_transforms_as_they_are(name):
     def make():
         return mc.RandomErasing(seed=3) if name == "RandomErasing" else getattr(mc, name)(num_classes=6, seed=3)
 
-    compiled, transform = torch.compile(step, backend="aot_eager"), make()
-    for plan in [transform.make_plan(images) for _ in range(4)]:
-        for got, wanted in zip(compiled(images, labels, make(), plan), step(images, labels, make(), plan), strict=True):
+    compiled, transform, twin = torch.compile(step, backend="aot_eager"), make(), make()
+    for number, plan in enumerate([make().make_plan(images) for _ in range(4)]):
+        with torch._dynamo.config.patch(error_on_recompile=number > 0):
+            made = compiled(images, labels, transform, plan)
+        for got, wanted in zip(made, step(images, labels, twin, plan), strict=True):
             assert torch.equal(got, wanted)
 
 
