@@ -2,7 +2,11 @@
 
 import contextlib
 import os
+import pickle
+import subprocess
+import sys
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,6 +22,7 @@ from mixcollate.kernels import fused_targets, reference  # noqa: E402
 from mixcollate.kernels.packed import pack  # noqa: E402
 from mixcollate.plan import MixPlan, identity, select, two_shares  # noqa: E402
 from mixcollate.targets import SoftTarget, mix_targets, soft_cross_entropy  # noqa: E402
+from tests.ahead_of_time import arguments_of  # noqa: E402
 
 INTERPRETED = fused.triton.knobs.runtime.interpret
 if DEVICE == "cpu" and not INTERPRETED:
@@ -32,6 +37,24 @@ def small_tiles(monkeypatch):
     """Tiles of a few pixels, so that small images need several and the last one is partial."""
     monkeypatch.setattr(fused, "VECTORS", 8)
     monkeypatch.setattr(fused, "VECTORS_OF_ALL", 8)
+
+
+LAUNCHED = {}
+
+
+@pytest.fixture(autouse=True, scope="module")
+def recorded():
+    """Every kernel that is launched here, for ``test_what_ran_here_compiles``."""
+    launch = fused.launch
+
+    def recording(kernel, grid, tensors, numbers, constants, **options):
+        launched = (kernel.fn.__name__, arguments_of(tensors, numbers), constants)
+        LAUNCHED[repr(launched)] = launched
+        launch(kernel, grid, tensors, numbers, constants, **options)
+
+    fused.launch = fused_targets.launch = recording
+    yield
+    fused.launch = fused_targets.launch = launch
 
 
 def draw_box(numbers, batch, size):
@@ -625,3 +648,14 @@ def test_soft_cross_entropy_of_classes_ruled_out():
     labels, shares = torch.tensor([[8198, 8199]], device=DEVICE), torch.tensor([[0.25, 0.75]], device=DEVICE)
     wanted = soft_cross_entropy(logits[:, -2:], SoftTarget(labels - 8198, shares), reduction="none")
     torch.testing.assert_close(fused_targets.soft_cross_entropy(logits, labels, shares), wanted)
+
+
+@pytest.mark.skipif(not INTERPRETED, reason="the tests above have compiled them already")
+def test_what_ran_here_compiles(tmp_path):
+    """The interpreter runs what the compiler refuses: a return in the middle, or branches of several shapes."""
+    (tmp_path / "launched").write_bytes(pickle.dumps(list(LAUNCHED.values())))
+    environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
+    command = [sys.executable, "-W", "ignore", "-m", "tests.ahead_of_time", tmp_path / "launched"]
+    root = Path(__file__).parent.parent
+    run = subprocess.run(command, env=environment, cwd=root, capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stdout + run.stderr

@@ -1,6 +1,6 @@
 """Do the kernels compile for an H200 into what was meant: no spills, 16-byte accesses, few registers?
 
-Compiles for sm_90 with Triton's own assembler; needs no GPU. ``python tests/test_fused_aot.py`` prints the table.
+Compiles for sm_90 with Triton's own assembler; needs no GPU. ``python -m tests.test_fused_aot`` prints the table.
 """
 
 import collections
@@ -44,21 +44,11 @@ class Kernel(NamedTuple):
 def compile_for_h200(kernel, arguments, constants, elements, warps):
     """Compile as a launch with these arguments would, and read the machine code."""
     import triton
-    from triton.backends.compiler import GPUTarget
-    from triton.compiler import ASTSource
 
-    signature, constexprs, attributes = {}, {}, {}
-    for place, (name, value) in enumerate(zip(kernel.arg_names, [*arguments, *constants], strict=True)):
-        if place >= len(arguments) or (isinstance(value, int) and value == 1):
-            signature[name] = "constexpr"
-            constexprs[(place,)] = value
-        else:
-            signature[name] = value if isinstance(value, str) else "i32"
-            if isinstance(value, str) or value % 16 == 0:
-                attributes[(place,)] = [["tt.divisibility", 16]]
-    source = ASTSource(fn=kernel, signature=signature, constexprs=constexprs, attrs=attributes)
+    from tests.ahead_of_time import TARGET, source_of
+
     options = {"num_warps": warps, "enable_fp_fusion": False}
-    compiled = triton.compile(source, target=GPUTarget("cuda", 90, 32), options=options)
+    compiled = triton.compile(source_of(kernel, arguments, constants), target=TARGET, options=options)
     return _read(compiled, elements / (32 * warps))
 
 
@@ -229,8 +219,9 @@ def kernels():
     """All kernels, compiled by a process of its own: in this one Triton may be interpreting."""
     pytest.importorskip("triton")
     environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
-    command = [sys.executable, "-W", "ignore", __file__, "--json"]
-    run = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    command = [sys.executable, "-W", "ignore", "-m", "tests.test_fused_aot", "--json"]
+    root = Path(__file__).parent.parent
+    run = subprocess.run(command, env=environment, cwd=root, capture_output=True, text=True, check=False)
     assert run.returncode == 0, run.stderr
     compiled = {name: Kernel(**fields) for name, fields in json.loads(run.stdout).items()}
     print(table(compiled))

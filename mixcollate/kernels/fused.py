@@ -6,7 +6,8 @@ to channels-last ("lines") places are elements, in the order of memory. In place
 holds a few vectors of every image: all that may be read is read before any of it is written.
 """
 
-# ruff: noqa: RUF005 - Triton adds tuples, but does not unpack them
+# ruff: noqa: RUF005 - Triton adds tuples, but does not unpack them. It compiles, too, what follows a return in a branch:
+# where results differ in shape, the other one needs its else.
 # mypy: disable-error-code="attr-defined, no-untyped-call, call-arg, arg-type, assignment, misc, var-annotated"
 # (to mypy a kernel is a plain function, and constexpr a class without attributes)
 
@@ -446,16 +447,16 @@ def _needed(row_ptr, start, row, col, x, live, ROW: tl.constexpr, SHAPE: tl.cons
 def _any_but(SHARE: tl.constexpr, row_ptr, start, row, x, ROW: tl.constexpr, SHAPE: tl.constexpr):
     """Which vectors hold an own share other than ``SHARE``, 0 or 1."""
     bits: tl.constexpr = 0x3F800000 * SHARE
-    if not ROW.own_outside:
-        return start < (1 - SHARE) * 0x7FFFFFFF
-    outside = (tl.full([SHAPE.vectors, 1], 0, tl.int32) + tl.load(row_ptr + ROW.own_outside)) != bits
-    if not ROW.box:
-        return outside
-    inside = (tl.full([SHAPE.vectors, 1], 0, tl.int32) + tl.load(row_ptr + ROW.own_inside)) != bits
-    meets, within = _vectors_in_box(row_ptr + ROW.box, start, row, x, SHAPE)
-    if ROW.bitmap:
-        return (meets & inside) | outside
-    return (meets & inside) | (outside & ~within)
+    vectors = start < (1 - SHARE) * 0x7FFFFFFF
+    if ROW.own_outside:
+        vectors = (tl.full([SHAPE.vectors, 1], 0, tl.int32) + tl.load(row_ptr + ROW.own_outside)) != bits
+        if ROW.box:
+            inside = (tl.full([SHAPE.vectors, 1], 0, tl.int32) + tl.load(row_ptr + ROW.own_inside)) != bits
+            meets, within = _vectors_in_box(row_ptr + ROW.box, start, row, x, SHAPE)
+            if not ROW.bitmap:
+                vectors = vectors & ~within
+            vectors = vectors | (meets & inside)
+    return vectors
 
 
 @triton.jit
@@ -466,12 +467,13 @@ def _vectors_in_box(box_ptr, start, row, x, SHAPE: tl.constexpr):
     if line % SHAPE.vec != 0:
         inside = in_box(box_ptr, row, x, SHAPE)
         return _any(inside), tl.min(inside.to(tl.int32), axis=1)[:, None] > 0
-    top, left, bottom, right = tl.load(box_ptr), tl.load(box_ptr + 1), tl.load(box_ptr + 2), tl.load(box_ptr + 3)
-    first = start % line
-    rows = (row >= top) & (row < bottom)
-    within = (first >= left * unit) & (first + SHAPE.vec <= right * unit)
-    meets = (first + SHAPE.vec > left * unit) & (first < right * unit)
-    return rows & meets, rows & within
+    else:
+        top, left, bottom, right = tl.load(box_ptr), tl.load(box_ptr + 1), tl.load(box_ptr + 2), tl.load(box_ptr + 3)
+        first = start % line
+        rows = (row >= top) & (row < bottom)
+        within = (first >= left * unit) & (first + SHAPE.vec <= right * unit)
+        meets = (first + SHAPE.vec > left * unit) & (first < right * unit)
+        return rows & meets, rows & within
 
 
 @triton.jit
@@ -494,7 +496,8 @@ def _any(places):
     """``[vectors, 1]``: whether any place of a vector is set."""
     if places.shape[1] == 1:
         return places
-    return tl.max(places.to(tl.int32), axis=1)[:, None] > 0
+    else:
+        return tl.max(places.to(tl.int32), axis=1)[:, None] > 0
 
 
 @triton.jit
@@ -711,7 +714,8 @@ def _fill(row_ptr, box, channel, start, ROW: tl.constexpr, SHAPE: tl.constexpr):
     fill_ptr = row_ptr + ROW.fill + box * ROW.fills
     if ROW.fills == 1:
         return _float(fill_ptr).to(SHAPE.real)
-    return _number(fill_ptr, channel % ROW.fills, start, SHAPE)
+    else:
+        return _number(fill_ptr, channel % ROW.fills, start, SHAPE)
 
 
 @triton.jit

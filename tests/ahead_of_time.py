@@ -1,0 +1,73 @@
+"""Kernels for an H200 without one: as their source is compiled for a launch with these arguments.
+
+``python -m tests.ahead_of_time FILE`` reads launches from a pickle and says which of them the front end refuses.
+"""
+
+import pickle
+import sys
+from pathlib import Path
+
+import torch
+import triton
+from triton._C.libtriton import ir
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+from triton.compiler.compiler import make_backend
+
+TARGET = GPUTarget("cuda", 90, 32)
+TYPES = {
+    torch.uint8: "u8",
+    torch.int32: "i32",
+    torch.int64: "i64",
+    torch.float16: "fp16",
+    torch.bfloat16: "bf16",
+    torch.float32: "fp32",
+    torch.float64: "fp64",
+}
+
+
+def source_of(kernel, arguments, constants):
+    """What a launch with these arguments compiles: types of pointers and floats as text, integers as they are."""
+    signature, constexprs, attributes = {}, {}, {}
+    for place, (name, value) in enumerate(zip(kernel.arg_names, [*arguments, *constants], strict=True)):
+        if place >= len(arguments) or (isinstance(value, int) and value == 1):
+            signature[name] = "constexpr"
+            constexprs[(place,)] = value
+        else:
+            signature[name] = value if isinstance(value, str) else "i32"
+            if isinstance(value, str) or value % 16 == 0:
+                attributes[(place,)] = [["tt.divisibility", 16]]
+    return ASTSource(fn=kernel, signature=signature, constexprs=constexprs, attrs=attributes)
+
+
+def front_end(source):
+    """Triton's own language, as far as that: the interpreter runs what this refuses."""
+    backend, context = make_backend(TARGET), ir.context()
+    ir.load_dialects(context)
+    backend.load_dialects(context)
+    options = backend.parse_options({})
+    return source.make_ir(
+        TARGET, options, backend.get_codegen_implementation(options), backend.get_module_map(), context
+    )
+
+
+def arguments_of(tensors, numbers):
+    """The arguments of a launch, as ``source_of`` takes them."""
+    return [f"*{TYPES[t.dtype]}" for t in tensors] + ["fp32" if isinstance(n, float) else n for n in numbers]
+
+
+def main(path):
+    from mixcollate.kernels import fused, fused_targets
+
+    refused = 0
+    for name, arguments, constants in pickle.loads(Path(path).read_bytes()):
+        try:
+            front_end(source_of(getattr(fused, name, None) or getattr(fused_targets, name), arguments, constants))
+        except triton.CompilationError as error:
+            refused += 1
+            print(f"{name} {arguments} {constants}:\n{error}\n")
+    return f"{refused} refused" if refused else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1]))
