@@ -143,7 +143,9 @@ def interleaved(
     rounds = SECONDS / round_of_all
     order = list(plans)
     shuffled = random.Random(0)
-    for _ in range(int(min(max(rounds, fewest), most))):
+    for number in range(int(min(max(rounds, fewest), most))):
+        if number > 0 and time.time() > DEADLINE:
+            break
         shuffled.shuffle(order)
         for name in order:
             durations = result[name]

@@ -78,9 +78,8 @@ class DeviceLoader:
             self._copy_stream = self._streams.Stream(device=self.device)
         slot = self._free_slots.pop() if self._free_slots else Slot(self._streams)
         self._copy_stream.wait_event(slot.freed)
-        consumer = self._streams.current_stream(self.device)
         with self._streams.stream(self._copy_stream):
-            batch = slot.receive(batch, self.device, consumer)
+            batch = slot.receive(batch, self.device)
         slot.copied.record(self._copy_stream)
         return Ahead(state, batch, slot)
 
@@ -89,7 +88,7 @@ class DeviceLoader:
         slot = ahead.slot
         consumer = self._streams.current_stream(self.device)
         consumer.wait_event(slot.copied)
-        delivered = slot.leave(_delivered(ahead.batch, self.device))
+        delivered = slot.leave(_delivered(ahead.batch, self.device), consumer)
         slot.freed.record(consumer)
         self._free_slots.append(slot)
         return delivered
@@ -135,33 +134,31 @@ class Slot:
         self.memory: dict[int, Tensor] = {}
         self.copied, self.freed = streams.Event(), streams.Event()
 
-    def receive(self, batch: Any, device: torch.device, consumer: Any) -> Any:
-        """Queue the copy of a batch into this memory, to be read on the stream ``consumer``; the same batch, there."""
+    def receive(self, batch: Any, device: torch.device) -> Any:
+        """Queue the copy of a batch into this memory; the same batch, there."""
         mixed = isinstance(batch, MixBatch)
         tensors, structure = tree_flatten(batch.stacked if mixed else batch)
         moved = tree_unflatten(
-            [
-                self._receive(place, t, device, consumer) if isinstance(t, Tensor) else t
-                for place, t in enumerate(tensors)
-            ],
+            [self._receive(place, t, device) if isinstance(t, Tensor) else t for place, t in enumerate(tensors)],
             structure,
         )
         return batch.moved(moved) if mixed else moved
 
-    def _receive(self, place: int, tensor: Tensor, device: torch.device, consumer: Any) -> Tensor:
+    def _receive(self, place: int, tensor: Tensor, device: torch.device) -> Tensor:
         held = self.memory.get(place)
         fits = (
             held is not None and held.dtype == tensor.dtype and held.shape[1:] == tensor.shape[1:] and tensor.ndim > 0
         )
         if held is None or not fits or len(held) < len(tensor):
             held = self.memory[place] = torch.empty_like(tensor, device=device)
-            if held.is_cuda:  # made on the copies' stream: at its end, what the consumer still reads must be waited for
-                held.record_stream(consumer)
         target = held[: len(tensor)] if tensor.ndim > 0 else held
         return target.copy_(tensor, non_blocking=True)
 
-    def leave(self, batch: Any) -> Any:
-        """The batch without this memory: what still lies in it is copied out."""
+    def leave(self, batch: Any, consumer: Any) -> Any:
+        """The batch, which the stream ``consumer`` reads, without this memory: what still lies in it is copied out."""
+        for held in self.memory.values():
+            if held.is_cuda:  # made on the copies' stream: at its end, what the consumer still reads must be waited for
+                held.record_stream(consumer)
         ours = {tensor.untyped_storage().data_ptr() for tensor in self.memory.values()}
         return tree_map_only(Tensor, lambda t: t.clone() if t.untyped_storage().data_ptr() in ours else t, batch)
 

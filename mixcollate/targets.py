@@ -232,7 +232,7 @@ def soft_cross_entropy(
 
 
 def _can_fuse(tensor: Tensor) -> bool:
-    return tensor.is_cuda and can_fuse() and not torch.compiler.is_compiling()
+    return tensor.is_cuda and not torch.compiler.is_compiling() and can_fuse()
 
 
 def soft_accuracy(logits: Tensor, target: Tensor | SoftTarget, *, ignore_index: int = -100) -> Tensor:

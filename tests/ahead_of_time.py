@@ -17,6 +17,7 @@ from triton.compiler.compiler import make_backend
 TARGET = GPUTarget("cuda", 90, 32)
 TYPES = {
     torch.uint8: "u8",
+    torch.int16: "i16",
     torch.int32: "i32",
     torch.int64: "i64",
     torch.float16: "fp16",

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -148,6 +149,16 @@ def test_a_step_out_of_time_is_a_failure_with_its_output():
     outcome = gpu.run_step("slow", [sys.executable, "-c", code], dict(os.environ), 2)
     assert outcome.state == "FAILED" and outcome.output.splitlines()[0] == "begun"
     assert gpu.last_line(outcome) == "out of time: 2 s"
+
+
+def test_nothing_outlives_a_step_out_of_time(tmp_path):
+    """As the workers of a test run would, beside the benchmarks."""
+    late = tmp_path / "late"
+    child = f"import time; time.sleep(3); open({str(late)!r}, 'w')"
+    code = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {child!r}])"
+    assert gpu.run_step("slow", [sys.executable, "-c", code], dict(os.environ), 1).state == "FAILED"
+    time.sleep(3)
+    assert not late.exists()
 
 
 def _row(name, median, *, goals=None, case="a case", file="peers"):

@@ -438,8 +438,9 @@ def test_half_of_a_batch_is_half_of_everything_in_it():
         {"image": IMAGES[k], "label": k, "path": str(k), "pair": ("a", str(k)), "views": [IMAGES[k, 0, 0]] * 4}
         for k in range(4)
     ]
-    collate.collate_fn = lambda rows: {**default_collate(rows), "scale": torch.tensor(1.0)}
+    collate.collate_fn = lambda rows: {**default_collate(rows), "scale": torch.tensor(1.0), "mean": torch.ones(3)}
     mixed = collate(rows).mix()
+    assert mixed["mean"].tolist() == [1, 1, 1]
     assert (
         mixed["path"] == ["0", "1"]
         and mixed["pair"] == [("a", "a"), ("0", "1")]

@@ -579,6 +579,15 @@ def test_soft_targets(rule, batch, classes, label_smoothing):
     torch.testing.assert_close(made.cpu(), wanted, rtol=0, atol=1e-7 if label_smoothing else 0)
 
 
+@pytest.mark.parametrize("dtype", [U8, torch.int16, torch.int32], ids=str)
+def test_soft_targets_of_narrow_labels(dtype):
+    """A type need not hold num_classes or ignore_index."""
+    plan = draw_plan("mixup, roll", (4, 3, 4, 4), np.random.default_rng(21))
+    labels, options = torch.tensor([156, 0, 255, 7]), {"num_classes": 40_000}
+    made = fused_targets.soft_targets(labels.to(DEVICE, dtype), pack(plan, DEVICE), **options)
+    assert torch.equal(made.cpu(), mix_targets(labels, plan, **options))
+
+
 @pytest.mark.parametrize("rules", [["mixup, roll"], ["pieces"], ["mixup", "cutmix, roll"]], ids=str)
 @pytest.mark.parametrize("packed", [False, True])
 def test_mix_targets_is_fused(rules, packed, monkeypatch):
@@ -620,6 +629,7 @@ def test_soft_cross_entropy(batch, classes, sources, label_smoothing, dtype):
     options = {"label_smoothing": label_smoothing}
     wanted = soft_cross_entropy(exact, target, reduction="none", **options)
     loss = fused_targets.soft_cross_entropy(wide, *target, **options)
+    loss = loss.mul_(1)  # each sample may be weighed in place
     torch.testing.assert_close(loss.double(), wanted, rtol=2e-6, atol=2e-6)
     for weigh in (torch.sum, lambda rows: (rows * torch.linspace(-1, 2, batch, device=DEVICE)).sum()):
         (grad,) = torch.autograd.grad(weigh(loss), wide, retain_graph=True)

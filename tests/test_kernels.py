@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch._subclasses import FakeTensorMode
 
+from mixcollate import kernels
 from mixcollate.kernels import checks, mix, mix_samples
 from mixcollate.kernels.packed import pack
 from tests import cases
@@ -181,6 +182,24 @@ def test_fakes_are_what_the_operator_makes():
         with FakeTensorMode(allow_non_fake_inputs=True) as mode:
             fake = torch.ops.mixcollate.mix(mode.from_tensor(images()), *options)
         assert (fake.shape, fake.dtype, fake.stride()) == (made.shape, made.dtype, made.stride())
+
+
+@pytest.mark.parametrize("in_place", [False, True])
+def test_statistics_are_on_the_device_when_a_graph_is_traced(in_place):
+    """While a CUDA graph is recorded it would be too late to bring them there, and they outlive inference mode."""
+    kernels._on_device.cache_clear()
+    packed = pack(cases.plan("mixup", SHAPE), "cpu")
+    floats = images().float()
+    with torch.inference_mode(), FakeTensorMode(allow_non_fake_inputs=True) as mode:
+        fake = mode.from_tensor(floats)
+        options = packed.words, packed.key, [0.25], [0.5], None, None, "auto"
+        torch.ops.mixcollate.mix_(fake, None, *options) if in_place else torch.ops.mixcollate.mix(fake, *options)
+    assert kernels._on_device.cache_info().currsize == 1
+    plan = cases.plan("mixup", SHAPE)
+    leaf = floats.clone().requires_grad_()
+    mix(leaf, plan, mean=0.25, std=0.5, impl="reference").sum().backward()
+    assert kernels._on_device.cache_info().currsize == 1
+    torch.testing.assert_close(mix(floats, plan, mean=0.25, std=0.5), mix(floats, plan) / 0.5 - 0.5)
 
 
 def test_operators_check_what_they_write_into():

@@ -62,7 +62,7 @@ def mix(
     check_images(images, plan)
     dtype = result_dtype(images, dtype, normalised=mean is not None or std is not None, out=out)
     check_plan(images, plan, dtype, normalised=mean is not None)
-    scale, bias = _affine(images, mean, std, dtype)
+    scale, bias = affine(images, mean, std, dtype)
     chosen = _choose(images, impl)
     if out is None:
         out = empty_like(images, dtype, memory_format)
@@ -95,7 +95,7 @@ def mix_samples(
     check_out(images, out, out.dtype, None)
     dtype = result_dtype(images, None, normalised=mean is not None or std is not None, out=out)
     check_plan(images, plan, dtype, normalised=mean is not None)
-    scale, bias = _affine(images, mean, std, dtype)
+    scale, bias = affine(images, mean, std, dtype)
     host.mix_samples(samples, plan, out, scale=scale, bias=bias)
     if plan.then is not None:
         _run("host", out, plan.then, out, None, None)
@@ -162,7 +162,7 @@ def _as_images(images: Tensor) -> Tensor:
     return images.reshape(len(images), 1, 1, -1)
 
 
-def _affine(
+def affine(
     images: Tensor, mean: Statistic | None, std: Statistic | None, dtype: torch.dtype
 ) -> tuple[Tensor | None, Tensor | None]:
     """``(scale, bias)``, each ``[C]`` float32, that bring mixed values to [0, 1] and normalise them; or nothing."""
@@ -194,11 +194,12 @@ def _on_device(
     """Cached, so that the numbers cross once; then they are there, whichever stream reads them."""
     scale = [1 / (levels * s) for s in std]
     bias = [-m / s for m, s in zip(mean, std, strict=True)]
-    numbers = torch.tensor([scale, bias])
-    if device.type == "cuda":
-        numbers = numbers.pin_memory().to(device, non_blocking=True)
-        torch.cuda.current_stream(device).record_event().synchronize()
-    scales, biases = numbers.to(device)
+    with torch.inference_mode(False):  # others may want gradients
+        numbers = torch.tensor([scale, bias])
+        if device.type == "cuda":
+            numbers = numbers.pin_memory().to(device, non_blocking=True)
+            torch.cuda.current_stream(device).record_event().synchronize()
+        scales, biases = numbers.to(device)
     return scales, biases
 
 

@@ -105,7 +105,7 @@ class _SoftCrossEntropy(torch.autograd.Function):
         logits = logits if logits.stride(1) == 1 else logits.contiguous()
         labels, shares = labels.contiguous(), shares.contiguous()
         batch, classes = logits.shape
-        loss, log_sum = torch.empty(2, batch, device=logits.device)
+        loss, log_sum = (torch.empty(batch, device=logits.device) for _ in range(2))
         smoothing = (1.0 - label_smoothing, label_smoothing / max(classes, 1))
         if batch > 0:
             block, warps = _row_block(classes)

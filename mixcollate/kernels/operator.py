@@ -4,8 +4,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch._subclasses.fake_tensor import unset_fake_temporarily
 
-from mixcollate.kernels import Impl, empty_like, mix
+from mixcollate.kernels import Impl, affine, empty_like, mix
 from mixcollate.kernels.checks import check_images, check_out, check_plan, result_dtype
 from mixcollate.kernels.packed import PackedPlan, layout_from_key
 
@@ -40,6 +41,7 @@ def _fake_operator(images: Tensor, *arguments: Any) -> Tensor:
     check_images(images, plan)
     dtype = result_dtype(images, options["dtype"], normalised=normalised, out=None)
     check_plan(images, plan, dtype, normalised=options["mean"] is not None)
+    _prepare(images, options, dtype)
     return empty_like(images, dtype, options["memory_format"])
 
 
@@ -50,6 +52,14 @@ def _fake_operator_(out: Tensor, images: Tensor | None, *arguments: Any) -> None
     check_plan(source, plan, out.dtype, normalised=options["mean"] is not None)
     if images is not None:
         check_out(source, out, options["dtype"] or out.dtype, options["memory_format"])
+    _prepare(source, options, out.dtype)
+
+
+def _prepare(images: Tensor, options: dict[str, Any], dtype: torch.dtype) -> None:
+    """Bring mean and std to the device now: what is made while a CUDA graph is recorded belongs to the graph."""
+    if images.device.type != "cuda" or torch.cuda.is_available():
+        with unset_fake_temporarily():
+            affine(images, options["mean"], options["std"], dtype)
 
 
 _ARGUMENTS = (
