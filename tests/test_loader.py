@@ -10,7 +10,7 @@ import torch
 from torch.utils.data import BatchSampler, DataLoader, DistributedSampler, TensorDataset
 
 import mixcollate as mc
-from mixcollate.loader import DeviceLoader
+from mixcollate.loader import DeviceLoader, Slot
 from tests.simulated_streams import SimulatedStreams, Stream
 
 
@@ -158,6 +158,22 @@ def test_on_the_cpu_it_mixes_and_passes_through():
         _ = wrapped.batches
     with pytest.raises(ValueError, match="prefetch must be at least 1, got 0"):
         DeviceLoader(loader, prefetch=0)
+
+
+def test_the_allocator_learns_who_reads_the_slots():
+    """They are made on the copies' stream, and whoever reads them may do so later than that."""
+    slot, readers = Slot(SimulatedStreams(0)), []
+
+    class OnGpu(torch.Tensor):
+        is_cuda = True
+
+        def record_stream(self, stream):
+            readers.append(stream)
+
+    slot.memory = {0: torch.zeros(2).as_subclass(OnGpu)}
+    for consumer in ("one", "another"):
+        slot.leave((), consumer)
+    assert readers == ["one", "another"]
 
 
 def test_samplers_learn_the_epoch_wherever_they_are():

@@ -1,11 +1,14 @@
 """Soft targets, their loss and their accuracy, against one-hot arithmetic and torch's own losses."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 
 import mixcollate as mc
+from mixcollate import targets
 from mixcollate.kernels.packed import pack
 from mixcollate.targets import mix_targets
 
@@ -151,6 +154,13 @@ def test_soft_accuracy_is_the_share_on_the_predicted_class():
     assert float(mc.soft_accuracy(logits, sparse)) == pytest.approx(accuracy)
     assert float(mc.soft_accuracy(logits, sparse.dense(4))) == pytest.approx(accuracy)
     assert float(mc.soft_accuracy(logits, torch.tensor([0, 1, 3, 3]))) == 0.75
+
+
+def test_nobody_looks_for_a_compiler_while_a_graph_is_traced(monkeypatch):
+    """Dynamo would follow, into files and processes, and break the graph there."""
+    monkeypatch.setattr(targets, "can_fuse", lambda: pytest.fail("it was asked"))
+    monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
+    assert not targets._can_fuse(SimpleNamespace(is_cuda=True))
 
 
 def test_what_cannot_be_a_target_is_refused():
