@@ -89,7 +89,8 @@ class MixupCollate:
         if num_classes is not None and transform.num_classes not in (None, num_classes):
             raise ValueError(f"num_classes must be the transform's {transform.num_classes}, got {num_classes}")
         transform.num_classes = num_classes or transform.num_classes
-        self.transform, self._mixes, self._classes = transform, transform.mixes, transform.num_classes
+        self.transform = transform
+        self._mixes, self._classes = transform.mixes, transform.num_classes  # a worker may lack the transform
         self.stream = transform.stream if seed is None else Stream(seed)
         self.mean, self.std, self.dtype, self.memory_format = mean, std, dtype, memory_format
         self.collate_fn, self.eager = collate_fn, eager

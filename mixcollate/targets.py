@@ -199,7 +199,7 @@ def soft_cross_entropy(
     if reduction not in ("mean", "sum", "none"):
         raise ValueError(f"reduction must be 'mean', 'sum' or 'none', got {reduction!r}")
     if isinstance(target, Tensor) and target.ndim == 1:
-        target = SoftTarget(target[:, None].to(torch.int64), torch.ones(len(target), 1, device=target.device))
+        target = _certain(target)
     fusible = weight is None and logits.dtype != torch.float64 and _can_fuse(logits)
     if isinstance(target, SoftTarget) and fusible and not target.shares.requires_grad:
         from mixcollate.kernels import fused_targets
@@ -231,6 +231,11 @@ def soft_cross_entropy(
     return -rows.sum() / counted.sum() if reduction == "mean" else -rows.sum()
 
 
+def _certain(labels: Tensor) -> SoftTarget:
+    """Class indices ``[B]`` as a target."""
+    return SoftTarget(labels[:, None].to(torch.int64), torch.ones(len(labels), 1, device=labels.device))
+
+
 def _can_fuse(tensor: Tensor) -> bool:
     return tensor.is_cuda and not torch.compiler.is_compiling() and can_fuse()
 
@@ -242,7 +247,7 @@ def soft_accuracy(logits: Tensor, target: Tensor | SoftTarget, *, ignore_index: 
     """
     predicted = logits.argmax(1)
     if isinstance(target, Tensor) and target.ndim == 1:
-        target = SoftTarget(target[:, None].to(torch.int64), torch.ones(len(target), 1, device=target.device))
+        target = _certain(target)
     if isinstance(target, SoftTarget):
         labels, shares = target.known(ignore_index)
         return (shares * (labels == predicted[:, None])).sum() / shares.sum()

@@ -3,7 +3,9 @@
 ``python -m tests.ahead_of_time FILE`` reads launches from a pickle and says which of them the front end refuses.
 """
 
+import os
 import pickle
+import subprocess
 import sys
 from pathlib import Path
 
@@ -25,6 +27,16 @@ TYPES = {
     torch.float32: "fp32",
     torch.float64: "fp64",
 }
+
+
+def compiling(module, *arguments, options=("-W", "ignore"), **variables):
+    """What a module of the tests prints, run by a process where Triton compiles; in this one it may be interpreting."""
+    environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"} | variables
+    root = Path(__file__).parent.parent
+    command = [sys.executable, *options, "-m", module, *arguments]
+    run = subprocess.run(command, env=environment, cwd=root, capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stdout + run.stderr
+    return run.stdout
 
 
 def source_of(kernel, arguments, constants):

@@ -3,10 +3,7 @@
 import contextlib
 import os
 import pickle
-import subprocess
-import sys
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -22,7 +19,7 @@ from mixcollate.kernels import fused_targets, reference  # noqa: E402
 from mixcollate.kernels.packed import pack  # noqa: E402
 from mixcollate.plan import MixPlan, identity, select, two_shares  # noqa: E402
 from mixcollate.targets import SoftTarget, mix_targets, soft_cross_entropy  # noqa: E402
-from tests.ahead_of_time import arguments_of  # noqa: E402
+from tests.ahead_of_time import arguments_of, compiling  # noqa: E402
 
 INTERPRETED = fused.triton.knobs.runtime.interpret
 if DEVICE == "cpu" and not INTERPRETED:
@@ -664,8 +661,4 @@ def test_soft_cross_entropy_of_classes_ruled_out():
 def test_what_ran_here_compiles(tmp_path):
     """The interpreter runs what the compiler refuses: a return in the middle, or branches of several shapes."""
     (tmp_path / "launched").write_bytes(pickle.dumps(list(LAUNCHED.values())))
-    environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
-    command = [sys.executable, "-W", "ignore", "-m", "tests.ahead_of_time", tmp_path / "launched"]
-    root = Path(__file__).parent.parent
-    run = subprocess.run(command, env=environment, cwd=root, capture_output=True, text=True, check=False)
-    assert run.returncode == 0, run.stdout + run.stderr
+    compiling("tests.ahead_of_time", tmp_path / "launched")

@@ -6,7 +6,6 @@ Compiles for sm_90 with Triton's own assembler; needs no GPU. ``python -m tests.
 import collections
 import itertools
 import json
-import os
 import re
 import subprocess
 import sys
@@ -111,12 +110,10 @@ def plans():
     }
 
 
-TYPES = {torch.uint8: "u8", torch.float16: "fp16", torch.bfloat16: "bf16", torch.float32: "fp32"}
-
-
 def compile_mix(plan, source, target, *, read="nchw", write="nchw", size=(H, W), in_place=False, noise=False, all_of=0):
     """The kernel that ``mix`` would launch for one batch; images on ``meta`` have shapes and strides, no memory."""
     from mixcollate.kernels import fused, packed
+    from tests.ahead_of_time import TYPES
 
     formats = {"nchw": torch.contiguous_format, "nhwc": torch.channels_last}
     images = torch.empty(B, 3, *size, dtype=source, device="meta").to(memory_format=formats[read])
@@ -187,6 +184,7 @@ CASES = {
 def compile_target(kernel, dtype):
     """The kernels of soft targets and their loss, for 1000 classes and two labels a row."""
     from mixcollate.kernels import fused_targets
+    from tests.ahead_of_time import TYPES
 
     labels, numbers = ["*i64", "*fp32"], ["fp32", "fp32", "i32"]
     if kernel == "dense":
@@ -218,12 +216,10 @@ def compile_case(name):
 def kernels():
     """All kernels, compiled by a process of its own: in this one Triton may be interpreting."""
     pytest.importorskip("triton")
-    environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
-    command = [sys.executable, "-W", "ignore", "-m", "tests.test_fused_aot", "--json"]
-    root = Path(__file__).parent.parent
-    run = subprocess.run(command, env=environment, cwd=root, capture_output=True, text=True, check=False)
-    assert run.returncode == 0, run.stderr
-    compiled = {name: Kernel(**fields) for name, fields in json.loads(run.stdout).items()}
+    from tests.ahead_of_time import compiling
+
+    printed = compiling("tests.test_fused_aot", "--json")
+    compiled = {name: Kernel(**fields) for name, fields in json.loads(printed).items()}
     print(table(compiled))
     return compiled
 

@@ -6,8 +6,6 @@ The interpreter skips this, and compiling ahead of time goes around it.
 import ctypes
 import importlib.util
 import json
-import os
-import shutil
 import struct
 import subprocess
 import sys
@@ -16,6 +14,8 @@ from typing import NamedTuple
 
 import pytest
 import torch
+
+from mixcollate.kernels.checks import c_compiler, python_header
 
 U8, F16, BF16 = torch.uint8, torch.float16, torch.bfloat16
 BATCHES = {  # where images start, how many elements lie between them, and what they become
@@ -98,25 +98,24 @@ def launches(tmp_path_factory):
     """Made by a process of its own: in this one Triton may be interpreting, or have a GPU."""
     if importlib.util.find_spec("triton") is None:
         pytest.skip("Triton is not installed")
-    compiler = next(filter(None, map(shutil.which, ("cc", "gcc", "clang"))), None)
-    if compiler is None:
-        pytest.skip("no C compiler, which Triton needs to launch")
+    compiler = c_compiler()
+    if compiler is None or python_header() is None:
+        pytest.skip("no C compiler, or no Python.h, which Triton needs to launch")
     folder, here = tmp_path_factory.mktemp("driver"), Path(__file__)
     library = folder / "libcuda.so.1"
     headers = Path(importlib.util.find_spec("triton").origin).parent / "backends/nvidia/include"
     build = [compiler, "-shared", "-fPIC", f"-I{headers}", "-Wl,-soname,libcuda.so.1", "-o", library]
     subprocess.run([*build, here.with_name("absent_gpu.c")], check=True)
-    environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
-    environment |= {
-        "TRITON_LIBCUDA_PATH": str(folder),
-        "TRITON_CACHE_DIR": str(folder / "cache"),  # what is built against this driver is for nobody else
-        "PYTHONPATH": os.pathsep.join([str(here.parent.parent), *sys.path]),
-    }
-    warnings = ["-W", "error", "-W", "ignore:CUDA initialization"]  # torch asks this driver, too, which is too old
-    command = [sys.executable, *warnings, "-m", "tests.test_launch", library]
-    run = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-    assert run.returncode == 0, run.stderr
-    return {name: [Launch(*one) for one in made] for name, made in json.loads(run.stdout).items()}
+    from tests.ahead_of_time import compiling
+
+    printed = compiling(
+        "tests.test_launch",
+        library,
+        options=("-W", "error", "-W", "ignore:CUDA initialization"),  # torch asks this driver, too, which is too old
+        TRITON_LIBCUDA_PATH=str(folder),
+        TRITON_CACHE_DIR=str(folder / "cache"),  # what is built against this driver is for nobody else
+    )
+    return {name: [Launch(*one) for one in made] for name, made in json.loads(printed).items()}
 
 
 def test_every_kernel_is_launched_once_a_call(launches):

@@ -6,10 +6,10 @@ to channels-last ("lines") places are elements, in the order of memory. In place
 holds a few vectors of every image: all that may be read is read before any of it is written.
 """
 
-# ruff: noqa: RUF005 - Triton adds tuples, but does not unpack them. It compiles, too, what follows a return in a branch:
-# where results differ in shape, the other one needs its else.
+# ruff: noqa: RUF005 - Triton adds tuples, but does not unpack them
 # mypy: disable-error-code="attr-defined, no-untyped-call, call-arg, arg-type, assignment, misc, var-annotated"
 # (to mypy a kernel is a plain function, and constexpr a class without attributes)
+# Triton compiles what follows a return in a branch, too: where results differ in shape, the other one needs its else.
 
 import functools
 from typing import Any, NamedTuple
@@ -133,9 +133,8 @@ def _geometry_of(
         read, write = ("interleaved" if order == "lines" else order for order in (read, write))
     elif read != write:
         read = write = "strided"
-    wanted = 2 * vectors if write == "lines" else vectors
-    vectors = min(wanted, _vectors(height * width * (channels if write == "lines" else 1), vec))
-    return Geometry(
+    vectors = 2 * vectors if write == "lines" else vectors
+    geometry = Geometry(
         height=height,
         width=width,
         channels=channels,
@@ -152,6 +151,8 @@ def _geometry_of(
         rounded=not out_dtype.is_floating_point,
         real=tl.float64 if dtype == torch.float64 else tl.float32,
     )
+    vectors = min(vectors, _vectors_of(geometry))
+    return geometry._replace(vectors=vectors, each=vectors)
 
 
 @functools.lru_cache(maxsize=256)
@@ -159,7 +160,7 @@ def _of_all_images(geometry: Geometry, batch: int, vectors: int) -> Geometry:
     """The same with tiles that hold two vectors of every image, or more."""
     images: int = triton.next_power_of_2(batch)
     vectors = vectors // 2 if geometry.vec > 8 else vectors  # 16 bytes of uint8 are 64 in float32
-    each = max(min(vectors // images, _vectors(_places_of(geometry), geometry.vec)), 2)
+    each = max(min(vectors // images, _vectors_of(geometry)), 2)
     group = geometry.group if each * images <= vectors else 1
     return geometry._replace(vectors=each * images, batch=batch, each=each, group=group)
 
@@ -169,9 +170,9 @@ def _places_of(geometry: Geometry) -> int:
     return geometry.height * geometry.width * (geometry.channels if geometry.write == "lines" else 1)
 
 
-def _vectors(places: int, vec: int) -> int:
+def _vectors_of(geometry: Geometry) -> int:
     """Vectors that hold them, as a power of two."""
-    count: int = triton.next_power_of_2(-(-places // vec))
+    count: int = triton.next_power_of_2(-(-_places_of(geometry) // geometry.vec))
     return count
 
 

@@ -6,7 +6,7 @@ from mixcollate.plan import Array
 
 
 def edges(
-    numbers: np.random.Generator, length: int | Array, side: Array, *, inside: bool = False, odd: bool = False
+    numbers: np.random.Generator, length: Array, side: Array, *, inside: bool = False, odd: bool = False
 ) -> tuple[Array, Array]:
     """Where boxes with these sides begin and end on axes of this length, in the shape of ``side``.
 
@@ -27,6 +27,6 @@ def below(numbers: np.random.Generator, bound: int | Array, shape: tuple[int, ..
     return (numbers.random(shape) * bound).astype(np.int64)
 
 
-def as_boxes(rows: tuple[Array, Array], cols: tuple[Array, Array]) -> Array:
-    """``[..., 4]`` int32 ``(top, left, bottom, right)`` from the edges on both axes."""
-    return np.stack([rows[0], cols[0], rows[1], cols[1]], -1).astype(np.int32)
+def as_boxes(start: Array, end: Array) -> Array:
+    """``[N, 4]`` int32 ``(top, left, bottom, right)`` from the edges ``[2, N]`` on both axes, height first."""
+    return np.concatenate([start, end]).T.astype(np.int32)

@@ -6,7 +6,7 @@ import numpy as np
 from typing_extensions import Unpack
 
 from mixcollate.checks import check_alpha, check_choice, check_range, check_scheduled
-from mixcollate.methods.boxes import below, edges
+from mixcollate.methods.boxes import as_boxes, below, edges
 from mixcollate.plan import Array, Draw, MixPlan, Per, beta, two_shares
 from mixcollate.schedules import Scheduled, at
 from mixcollate.transforms import MixOptions, MixTransform
@@ -35,9 +35,8 @@ def cutmix(
         placement = "inside"
     start, end = edges(draw.numbers, lengths, side, inside=placement == "inside", odd=placement == "timm")
     if minmax is not None or correct_lam:
-        own_share = 1 - counted_share(start[0], start[1], end[0], end[1], draw.size)
-    box = np.concatenate([start, end]).T.astype(np.int32)[unit]
-    return pasted(draw, box, own_share.astype(np.float32)[unit])
+        own_share = 1 - counted_share(start, end, draw.size)
+    return pasted(draw, as_boxes(start, end)[unit], own_share.astype(np.float32)[unit])
 
 
 def pasted(draw: Draw, box: Array, own_share: Array) -> MixPlan:
@@ -53,9 +52,10 @@ def pasted(draw: Draw, box: Array, own_share: Array) -> MixPlan:
     )
 
 
-def counted_share(top: Array, left: Array, bottom: Array, right: Array, size: tuple[int, int]) -> Array:
-    """The share of the image's pixels that a box covers, float64."""
-    return np.asarray((bottom - top) * (right - left) / max(size[0] * size[1], 1))
+def counted_share(start: Array, end: Array, size: tuple[int, int]) -> Array:
+    """The share of the image's pixels that boxes cover, float64, from their edges ``[2, N]`` on both axes."""
+    height, width = end - start
+    return np.asarray(height * width / max(size[0] * size[1], 1))
 
 
 class CutMix(MixTransform):

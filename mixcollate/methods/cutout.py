@@ -15,9 +15,9 @@ from mixcollate.transforms import ErasingOptions, ErasingTransform
 def cutout(draw: Draw, *, length: int, holes: int, inside: bool, per: Per, fill: Fill) -> MixPlan:
     """``holes`` squares of side ``length``: centred anywhere and clipped (the paper's code), or fully inside."""
     count, unit = draw.units(per)
-    side = np.full((count, holes), length)
-    rows, cols = (edges(draw.numbers, axis, side, inside=inside) for axis in draw.size)
-    box = as_boxes(rows, cols)[unit]
+    side = np.full((2, count * holes), length)  # both axes at once, height first
+    start, end = edges(draw.numbers, np.array(draw.size)[:, None], side, inside=inside)
+    box = as_boxes(start, end).reshape(count, holes, 4)[unit]
     return replace(identity(draw.shape[0], draw.size), erase_box=box, **filled(draw, holes, fill, per))
 
 

@@ -8,7 +8,7 @@ import numpy as np
 from typing_extensions import Unpack
 
 from mixcollate.checks import check_range
-from mixcollate.methods.boxes import edges
+from mixcollate.methods.boxes import as_boxes, edges
 from mixcollate.methods.fill import Fill, check_fill, filled
 from mixcollate.plan import Array, Draw, MixPlan, Per, identity
 from mixcollate.schedules import Scheduled
@@ -38,7 +38,7 @@ def random_erasing(
     side = _sides(draw.numbers, lengths, pixels, attempts, scale, ratio, log_ratio)  # [2, units * N]
     side *= (np.arange(count[1]) < boxes).ravel()
     start, end = edges(draw.numbers, lengths, side, inside=True)
-    box = np.concatenate([start, end]).T.reshape(units, count[1], 4).astype(np.int32)[unit]
+    box = as_boxes(start, end).reshape(units, count[1], 4)[unit]
     return replace(identity(draw.shape[0], draw.size), erase_box=box, **filled(draw, count[1], fill, per))
 
 

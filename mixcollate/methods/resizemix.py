@@ -26,13 +26,11 @@ def resizemix(
     """The partner at a uniform scale, fully inside; or squeezed into a box that may be clipped (openmixup)."""
     count, unit = draw.units(per)
     drawn = draw.numbers.uniform(*scale, count)
-    smallest = 0 if clipped else 1
-    sides = [np.maximum((drawn * axis).astype(np.int64), smallest) for axis in draw.size]
-    rows, cols = (
-        edges(draw.numbers, axis, side, inside=not clipped) for axis, side in zip(draw.size, sides, strict=True)
-    )
-    own_share = 1 - counted_share(rows[0], cols[0], rows[1], cols[1], draw.size)
-    plan = pasted(draw, as_boxes(rows, cols)[unit], own_share.astype(np.float32)[unit])
+    lengths = np.array(draw.size)[:, None]  # [2, 1]: both axes at once, height first
+    side = np.maximum((drawn * lengths).astype(np.int64), 0 if clipped else 1)  # [2, count]
+    start, end = edges(draw.numbers, lengths, side, inside=not clipped)
+    own_share = 1 - counted_share(start, end, draw.size)
+    plan = pasted(draw, as_boxes(start, end)[unit], own_share.astype(np.float32)[unit])
     kind = 1 if interpolation == "nearest" else 2
     return replace(plan, resized=np.full(len(plan), kind, np.int8))
 
