@@ -199,9 +199,8 @@ class MixupCollate:
         images, labels, masks = self._find(batch)
         if self.transform is None:
             raise RuntimeError("this MixupCollate came here without its transform, which cannot be pickled")
-        self.transform.set_epoch(int(self._shared[1]))
         pixels = _stacked(self._at(batch, images[0]))
-        plan = self.transform.make_plan(pixels, self.stream)
+        plan = self.transform.make_plan(pixels, stream=self.stream, epoch=int(self._shared[1]))
         if not self.enabled:  # sparse targets keep their width
             sparse = self.transform.targets == "sparse"
             plan = only(np.zeros(len(plan), bool), plan) if sparse else identity(len(plan), plan.size)

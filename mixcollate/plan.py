@@ -302,11 +302,12 @@ def current_rank() -> int:
 
 @dataclass(frozen=True, eq=False)
 class Draw:
-    """What a method draws a plan from: the numbers of this plan, the batch's shape, and its pairing.
+    """What a method draws a plan from: the numbers of this plan, the batch's shape, its pairing, and the epoch.
 
     Attributes:
         numbers: the only source of randomness.
         shape: ``(batch, channels, height, width)``.
+        epoch: what schedules are asked for.
         partner: ``[B, 1]`` int64, each image's (first) partner.
         pair: ``[B]`` int64, the number of the pair that each image belongs to, where partners are mutual.
     """
@@ -316,6 +317,7 @@ class Draw:
     partner: Array
     pair: Array | None
     pairing: Pairing | None
+    epoch: int = 0
 
     @property
     def size(self) -> tuple[int, int]:
@@ -340,7 +342,9 @@ class Draw:
         return np.stack([self.partner[:, 0], *further], 1)
 
 
-def draw_from(numbers: np.random.Generator, shape: tuple[int, int, int, int], pairing: Pairing | None) -> Draw:
+def draw_from(
+    numbers: np.random.Generator, shape: tuple[int, int, int, int], pairing: Pairing | None, epoch: int = 0
+) -> Draw:
     """Pair the images of a batch and return what methods draw from.
 
     ``"matching"`` is a random perfect matching (an odd batch leaves one image to itself), ``"shuffle"`` a random
@@ -367,4 +371,4 @@ def draw_from(numbers: np.random.Generator, shape: tuple[int, int, int, int], pa
         partner, pair = index[::-1].copy(), np.minimum(index, index[::-1])
     else:
         partner = index
-    return Draw(numbers, shape, partner[:, None], pair, pairing)
+    return Draw(numbers, shape, partner[:, None], pair, pairing, epoch)

@@ -59,7 +59,7 @@ class MixTransform(v2.Transform):
     """A method and its hyper-parameters: draws plans, and runs them on images, labels and masks.
 
     Called like torchvision's: ``images, targets = transform(images, labels)``, on nested structures too, on CPU or
-    CUDA tensors. ``make_plan`` draws without touching a pixel, ``apply`` replays a plan.
+    CUDA tensors. ``make_plan`` draws without touching a pixel, ``replay`` runs a plan.
 
     Args:
         num_classes: number of classes; needed when labels are class indices and targets dense.
@@ -117,30 +117,34 @@ class MixTransform(v2.Transform):
         self.ignore_index, self.inplace = ignore_index, inplace
         self.stream, self.epoch = Stream(seed), 0
 
-    def draw(self, draw: Draw) -> MixPlan:
-        """The method's own part: a plan for every image, as if ``p`` were 1."""
+    def plan_batch(self, draw: Draw) -> MixPlan:
+        """The method's own part: a plan in which every image is changed, as if ``p`` were 1."""
         raise NotImplementedError
 
     def draw_plan(self, draw: Draw) -> MixPlan:
         """A plan in which only a share ``p`` of the images (pairs, batches) is changed."""
-        plan = self.draw(draw)
-        p = check_probability("p", at(self.p, self.epoch))
+        plan = self.plan_batch(draw)
+        p = check_probability("p", at(self.p, draw.epoch))
         if p == 1:
             return plan
         count, unit = draw.units(self.per)
         return only((draw.numbers.random(count) < p)[unit], plan)
 
-    def make_plan(self, images: Tensor, stream: Stream | None = None) -> MixPlan:
+    def make_plan(self, images: Tensor, *, stream: Stream | None = None, epoch: int | None = None) -> MixPlan:
         """Draw a plan for ``images`` ``[B, C, H, W]`` (video ``[B, T, C, H, W]``), of which only the shape counts.
 
-        The numbers are the next of ``stream``; default: the transform's own.
+        Args:
+            images: left as they are.
+            stream: the numbers are the next of this one; default: the transform's own.
+            epoch: what schedules are asked for; default: the one that ``set_epoch`` has told.
         """
         if torch.compiler.is_compiling():
-            return cast(MixPlan, uncompiled(self.make_plan, images, stream))
+            return cast(MixPlan, uncompiled(self.make_plan, images, stream=stream, epoch=epoch))
         source = (self.stream if stream is None else stream).next()
-        return self.draw_plan(draw_from(source, plan_shape(images), self.pairing))
+        epoch = self.epoch if epoch is None else epoch
+        return self.draw_plan(draw_from(source, plan_shape(images), self.pairing, epoch))
 
-    def apply(  # type: ignore[override]  # nn.Module.apply visits submodules; a transform has no parameters to visit
+    def replay(
         self,
         images: Tensor,
         labels: Tensor | None,
@@ -177,7 +181,7 @@ class MixTransform(v2.Transform):
         )
 
     def set_epoch(self, epoch: int) -> None:
-        """Tell the schedules which epoch it is."""
+        """Tell the schedules which epoch it is, where this transform is called by itself."""
         self.epoch = epoch
 
     def extra_repr(self) -> str:
@@ -193,7 +197,7 @@ class MixTransform(v2.Transform):
         """Mix the images (and masks) among ``inputs`` and turn their labels into soft targets."""
         if [type(value) for value in inputs] == [Tensor, Tensor] and self.mixes and self.labels_getter == "default":
             images, labels = inputs  # the usual call is spared the search, a seventh of the host's time
-            return self.apply(images, labels, self.make_plan(images))
+            return self.replay(images, labels, self.make_plan(images))
         structure = inputs if len(inputs) > 1 else inputs[0]
         flat, spec = tree_flatten(structure)
         labels = self._find_labels(structure) if self.mixes else None
@@ -207,7 +211,7 @@ class MixTransform(v2.Transform):
                 outputs[slot] = tv_tensors.wrap(mix_masks(value.as_subclass(Tensor), plan), like=value)
         for slot in slots:
             value = flat[slot]
-            mixed = self.apply(value.as_subclass(Tensor), None, placed)
+            mixed = self.replay(value.as_subclass(Tensor), None, placed)
             outputs[slot] = tv_tensors.wrap(mixed, like=value) if isinstance(value, tv_tensors.TVTensor) else mixed
         if targets is not None:
             where = next(slot for slot, value in enumerate(flat) if value is labels)
@@ -283,15 +287,10 @@ class RandomChoice(MixTransform):
         self.transforms = torch.nn.ModuleList(transforms)
         self._upper = np.cumsum(weights[:-1]) / sum(weights)  # transform k is chosen by numbers from upper[k - 1] on
 
-    def draw(self, draw: Draw) -> MixPlan:
+    def plan_batch(self, draw: Draw) -> MixPlan:
         count, unit = draw.units(self.per)
         choice = np.searchsorted(self._upper, draw.numbers.random(count), side="right")[unit]
         return select(choice, [transform.draw_plan(draw) for transform in _members(self)])
-
-    def set_epoch(self, epoch: int) -> None:
-        super().set_epoch(epoch)
-        for transform in _members(self):
-            transform.set_epoch(epoch)
 
 
 class Compose(MixTransform):
@@ -325,21 +324,16 @@ class Compose(MixTransform):
         self.mixes = first is not None
         self.transforms = torch.nn.ModuleList(transforms)
 
-    def draw(self, draw: Draw) -> MixPlan:
+    def plan_batch(self, draw: Draw) -> MixPlan:
         plan, mixed = None, False
         for transform in _members(self):
             if transform.mixes and mixed:  # whoever mixes next has partners of its own
-                draw = draw_from(draw.numbers, draw.shape, transform.pairing)
+                draw = draw_from(draw.numbers, draw.shape, transform.pairing, draw.epoch)
             further = transform.draw_plan(draw)
             plan, mixed = further if plan is None else chain(plan, further), mixed or transform.mixes
         if plan is None:
             raise ValueError("Compose needs at least one transform")
         return plan
-
-    def set_epoch(self, epoch: int) -> None:
-        super().set_epoch(epoch)
-        for transform in _members(self):
-            transform.set_epoch(epoch)
 
 
 def plan_shape(images: Tensor) -> tuple[int, int, int, int]:

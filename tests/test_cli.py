@@ -160,7 +160,7 @@ def test_preview_changes_every_image(pictures, method):
     images = torch.stack([cli._square(cli._read(path), 64) for path in [*pictures, pictures[0]]])
     assert title == type(transform).__name__
     changed = [
-        (transform.apply(images, None, transform.make_plan(images)) != images).flatten(1).any(1) for _ in range(20)
+        (transform.replay(images, None, transform.make_plan(images)) != images).flatten(1).any(1) for _ in range(20)
     ]
     assert float(torch.stack(changed).double().mean()) > 0.6
 

@@ -23,7 +23,7 @@ def left_half(picture: Image.Image) -> Image.Image:
 
 
 def test_bars_are_the_plans_shares():
-    own_share = float(MixUp().make_plan(TWO, Stream(1)).own_share[0])
+    own_share = float(MixUp().make_plan(TWO, stream=Stream(1)).own_share[0])
     picture = left_half(preview(TWO, MixUp(), names=["cat", "dog"], seed=1))
     own, other = count(picture, COLOURS[0]), count(picture, COLOURS[1])  # below the original, the own bar is full
     assert 0.05 < own_share < 0.95
@@ -31,7 +31,7 @@ def test_bars_are_the_plans_shares():
 
 
 def test_pixels_are_the_plans():
-    own_share = float(MixUp().make_plan(TWO, Stream(1)).own_share[0])
+    own_share = float(MixUp().make_plan(TWO, stream=Stream(1)).own_share[0])
     picture = left_half(preview(TWO, MixUp(), names=["cat", "dog"], seed=1))
     level = round(own_share * 30 + (1 - own_share) * 220)
     assert count(picture, (level, level, level), tolerance=1) >= 160 * 160

@@ -89,9 +89,9 @@ def test_channels_last_is_kept(name):
     transform = (mixing(num_classes=6) | erasing())[name]
     images = torch.rand(6, 3, 16, 24).to(memory_format=torch.channels_last)
     plan = transform.make_plan(images)
-    mixed = transform.apply(images, None, plan)
+    mixed = transform.replay(images, None, plan)
     assert mixed.is_contiguous(memory_format=torch.channels_last)
-    assert torch.equal(mixed, transform.apply(images.contiguous(), None, plan))
+    assert torch.equal(mixed, transform.replay(images.contiguous(), None, plan))
 
 
 @pytest.mark.parametrize("name", mixing() | erasing())
@@ -100,7 +100,7 @@ def test_inplace_writes_where_it_is_told_to(name):
     transform = (mixing(num_classes=6, inplace=True) | erasing(inplace=True))[name]
     plan = transform.make_plan(images)
     expected = mix(images, plan, impl="reference")
-    mixed = transform.apply(images, None, plan)
+    mixed = transform.replay(images, None, plan)
     assert mixed is images and torch.equal(images, expected)
 
 
@@ -121,7 +121,7 @@ def test_mixup_takes_anything_with_a_batch():
         plan = transform.make_plan(images)
         own = torch.from_numpy(plan.own_share).view(-1, *[1] * (len(shape) - 1))
         expected = own * images + (1 - own) * images[plan.partner]
-        torch.testing.assert_close(transform.apply(images, None, plan), expected)
+        torch.testing.assert_close(transform.replay(images, None, plan), expected)
 
 
 def test_cutmix_refuses_what_has_no_rows_and_columns():
@@ -143,7 +143,7 @@ def test_torchvision_semantics_given_its_draw(name):
         else:
             top, left, bottom, right = plan.box[0].tolist()
             params |= {"box": (left, top, right, bottom), "lam_adjusted": float(plan.own_share[0])}
-        mixed, targets = ours.apply(images, labels, plan)
+        mixed, targets = ours.replay(images, labels, plan)
         torch.testing.assert_close(mixed, theirs.transform(images, params))
         torch.testing.assert_close(targets, theirs.transform(labels, params))
 
@@ -155,7 +155,7 @@ def test_the_articles_recipe_to_the_letter():
     plan = transform.make_plan(images)
     lam, index = float(plan.own_share[0]), torch.from_numpy(plan.partner)
     assert len(set(plan.own_share.tolist())) == 1 and sorted(index.tolist()) == list(range(8))
-    mixed, target = transform.apply(images, labels, plan)
+    mixed, target = transform.replay(images, labels, plan)
     torch.testing.assert_close(mixed, lam * images + (1 - lam) * images[index])
     labels_a, labels_b = target.labels.T
     assert torch.equal(labels_a, labels) and torch.equal(labels_b, labels[index])
@@ -241,8 +241,8 @@ def test_compose_of_mix_and_erase_is_one_pass():
     plan = transform.make_plan(torch.empty(8, 3, 32, 32))
     assert plan.then is None and plan.mixes and plan.erases
     images = torch.rand(8, 3, 32, 32)
-    mixed, targets = transform.apply(images, torch.arange(8), plan)
-    assert torch.equal(mixed, transform.apply(images, None, plan)) and targets.shape == (8, 8)
+    mixed, targets = transform.replay(images, torch.arange(8), plan)
+    assert torch.equal(mixed, transform.replay(images, None, plan)) and targets.shape == (8, 8)
 
 
 def test_compose_of_two_mixes_is_two_passes():
@@ -257,9 +257,9 @@ def test_replay_pickle_and_copy(name):
     transform = (mixing(num_classes=6) | erasing())[name]
     images, labels = torch.rand(6, 3, 16, 24), torch.arange(6)
     plan = pickle.loads(pickle.dumps(transform.make_plan(images)))
-    first = transform.apply(images, labels, plan)
+    first = transform.replay(images, labels, plan)
     for twin in (pickle.loads(pickle.dumps(transform)), copy.deepcopy(transform)):
-        again = twin.apply(images, labels, plan)
+        again = twin.replay(images, labels, plan)
         assert torch.equal(first[0], again[0]) and torch.equal(first[1], again[1])
 
 
@@ -328,7 +328,7 @@ def test_autograd_matches_the_weights():
     images = torch.rand(4, 3, 8, 8, requires_grad=True)
     transform = mc.MixUp(per="sample", pairing="roll")
     plan = transform.make_plan(images)
-    transform.apply(images, None, plan)[0].sum().backward()
+    transform.replay(images, None, plan)[0].sum().backward()
     own = float(plan.own_share[0])
     torch.testing.assert_close(images.grad[0], torch.full((3, 8, 8), own))
     torch.testing.assert_close(images.grad[3], torch.full((3, 8, 8), 1 - own))
@@ -393,8 +393,8 @@ def test_constructors_and_calls_refuse_with_the_rule_and_the_value():
         (lambda: mc.Cutout(fill="mean")(images), "fill='mean' needs mean= and std=; .* fill="),
         (lambda: mc.Cutout(fill=(1.0, 2.0))(images), "fill must have 1 or 3 values"),
         (lambda: mc.Cutout(fill=0.5)((images * 255).byte()), "fill must be whole numbers in 0 … 255 for torch.uint8"),
-        (lambda: mc.CutMix(num_classes=4).apply(images[:, :, :4], None, mc.CutMix().make_plan(images)), "drawn for"),
-        (lambda: mc.CutMix(num_classes=4).apply(images[:3], None, mc.CutMix().make_plan(images)), "plan's 4, got"),
+        (lambda: mc.CutMix(num_classes=4).replay(images[:, :, :4], None, mc.CutMix().make_plan(images)), "drawn for"),
+        (lambda: mc.CutMix(num_classes=4).replay(images[:3], None, mc.CutMix().make_plan(images)), "plan's 4, got"),
     ):
         with pytest.raises(ValueError, match=message):
             call()
@@ -446,7 +446,7 @@ def test_a_compiled_step_calls_transforms_as_they_are(name):
     images, labels = torch.rand(6, 3, 16, 12), torch.arange(6)
 
     def step(images, labels, transform, plan):
-        applied = transform.apply(images * 2, None, plan)
+        applied = transform.replay(images * 2, None, plan)
         return transform(images * 2, labels)[0], applied, mix(images, transform.make_plan(images)) + 1
 
     def make():
@@ -472,7 +472,7 @@ def test_random_erasing_is_torchvisions_given_its_draw():
         top, left, bottom, right = plan.erase_box[0, 0].tolist()
         value = torch.tensor([0.1, 0.2, 0.3])[:, None, None]
         wanted = v2.functional.erase(images, top, left, bottom - top, right - left, value)
-        assert torch.equal(ours.apply(images, None, plan), wanted)
+        assert torch.equal(ours.replay(images, None, plan), wanted)
 
 
 def test_random_erasing_has_torchvisions_arguments_and_areas():

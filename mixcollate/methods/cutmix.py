@@ -88,10 +88,10 @@ class CutMix(MixTransform):
             check_range("minmax", minmax, 0, 1)
         self.alpha, self.minmax, self.placement, self.correct_lam = check_alpha(alpha), minmax, placement, correct_lam
 
-    def draw(self, draw: Draw) -> MixPlan:
+    def plan_batch(self, draw: Draw) -> MixPlan:
         return cutmix(
             draw,
-            alpha=check_scheduled("alpha", at(self.alpha, self.epoch)),
+            alpha=check_scheduled("alpha", at(self.alpha, draw.epoch)),
             per=self.per,
             minmax=self.minmax,
             placement=self.placement,

@@ -48,7 +48,7 @@ class Cutout(ErasingTransform):
         self.length, self.holes, self.inside = check_positive("length", length), holes, inside
         self.fill = check_fill(fill)
 
-    def draw(self, draw: Draw) -> MixPlan:
+    def plan_batch(self, draw: Draw) -> MixPlan:
         shorter = min(draw.size)
         length = self.length if isinstance(self.length, int) else round(self.length * shorter)
         if length > 2 * shorter:

@@ -88,6 +88,6 @@ class FMix(MixTransform):
         super().__init__(**options)
         self.alpha, self.decay = check_alpha(alpha), decay
 
-    def draw(self, draw: Draw) -> MixPlan:
-        alpha = check_scheduled("alpha", at(self.alpha, self.epoch))
+    def plan_batch(self, draw: Draw) -> MixPlan:
+        alpha = check_scheduled("alpha", at(self.alpha, draw.epoch))
         return fmix(draw, alpha=alpha, decay=self.decay, per=self.per)

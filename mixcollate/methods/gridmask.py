@@ -65,7 +65,7 @@ class GridMask(ErasingTransform):
         self.tile, self.ratio, self.rotate, self.invert = tile, ratio, rotate, invert
         self.fill = check_fill(fill)
 
-    def draw(self, draw: Draw) -> MixPlan:
+    def plan_batch(self, draw: Draw) -> MixPlan:
         shorter = min(draw.size)
         low = max(round(shorter * 96 / 224), 1)
         tile = self.tile or (low, max(shorter, low + 1))

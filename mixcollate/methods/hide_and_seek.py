@@ -54,7 +54,7 @@ class HideAndSeek(ErasingTransform):
         self.sizes, self.hide = sizes, check_probability("hide", hide)
         self.fill = check_fill(fill)
 
-    def draw(self, draw: Draw) -> MixPlan:
+    def plan_batch(self, draw: Draw) -> MixPlan:
         shorter = min(draw.size)
         sizes = self.sizes
         if sizes is None:

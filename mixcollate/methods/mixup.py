@@ -28,5 +28,5 @@ class MixUp(MixTransform):
         super().__init__(**options)
         self.alpha = check_alpha(alpha)
 
-    def draw(self, draw: Draw) -> MixPlan:
-        return mixup(draw, alpha=check_scheduled("alpha", at(self.alpha, self.epoch)), per=self.per)
+    def plan_batch(self, draw: Draw) -> MixPlan:
+        return mixup(draw, alpha=check_scheduled("alpha", at(self.alpha, draw.epoch)), per=self.per)

@@ -34,5 +34,5 @@ class Mosaic(MixTransform):
         check_range("centre", centre, 0, 1)
         self.centre = centre
 
-    def draw(self, draw: Draw) -> MixPlan:
+    def plan_batch(self, draw: Draw) -> MixPlan:
         return mosaic(draw, centre=self.centre, per=self.per)

@@ -115,7 +115,7 @@ class RandomErasing(ErasingTransform):
         self.scale, self.ratio, self.log_ratio, self.count, self.attempts = scale, ratio, log_ratio, count, attempts
         self.fill = check_fill("noise" if value == "random" else value if fill is None else fill)
 
-    def draw(self, draw: Draw) -> MixPlan:
+    def plan_batch(self, draw: Draw) -> MixPlan:
         return random_erasing(
             draw,
             scale=self.scale,

@@ -58,5 +58,5 @@ class ResizeMix(MixTransform):
         check_choice("interpolation", interpolation, ("bilinear", "nearest"))
         self.scale, self.interpolation, self.clipped = scale, interpolation, clipped
 
-    def draw(self, draw: Draw) -> MixPlan:
+    def plan_batch(self, draw: Draw) -> MixPlan:
         return resizemix(draw, scale=self.scale, interpolation=self.interpolation, clipped=self.clipped, per=self.per)

@@ -61,5 +61,5 @@ class RICAP(MixTransform):
         super().__init__(**options)
         self.beta = beta if callable(beta) else check_positive("beta", beta)
 
-    def draw(self, draw: Draw) -> MixPlan:
-        return ricap(draw, beta=check_scheduled("beta", at(self.beta, self.epoch)), per=self.per)
+    def plan_batch(self, draw: Draw) -> MixPlan:
+        return ricap(draw, beta=check_scheduled("beta", at(self.beta, draw.epoch)), per=self.per)
