@@ -149,14 +149,14 @@ def results_of(raws: Sequence[Path], options: argparse.Namespace) -> tuple[str, 
     """The table of the results, which are written to the results' folder."""
     if str(ROOT) not in sys.path:  # as when this file is run by its path
         sys.path.insert(0, str(ROOT))
-    from benchmarks import report
+    from benchmarks import results, tables
 
     try:
         measured = [json.loads(path.read_text(encoding="utf-8")) for path in raws if path.stat().st_size]
         measured = [one for one in measured if one["benchmarks"]]
-        results = report.condense(measured, options.commit or report.current_commit())
-        path = report.write(results, options.out or report.RESULTS)
-        return report.show(results), Outcome("results", "ok", 0, str(path))
+        condensed = results.condense(measured, options.commit or results.current_commit())
+        path = results.write(condensed, options.out or results.RESULTS)
+        return tables.show(condensed), Outcome("results", "ok", 0, str(path))
     except Exception as error:  # whatever it is, the outcomes of the steps must still be printed
         return "", Outcome("results", "FAILED", 0, f"{type(error).__name__}: {error}")
 

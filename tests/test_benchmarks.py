@@ -14,8 +14,9 @@ import torch
 
 pytest.importorskip("pytest_benchmark", reason="pytest-benchmark is not installed")
 
-from benchmarks import checks, common, gpu, report
+from benchmarks import checks, common, gpu, plots, report, tables
 from benchmarks.goals import GOALS
+from benchmarks.results import cases, condense, goal_rows, latest, questions, write
 
 ROOT = Path(__file__).parent.parent
 FILES = sorted((ROOT / "benchmarks").glob("bench_*.py"))
@@ -36,7 +37,7 @@ def raw(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def results(raw):
-    return report.condense([raw], "abc1234")
+    return condense([raw], "abc1234")
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
@@ -46,7 +47,7 @@ def test_first_line_is_a_question(path):
 
 
 def test_every_file_is_measured(results):
-    assert {row["file"] for row in results["rows"]} == set(report.questions())
+    assert {row["file"] for row in results["rows"]} == set(questions())
 
 
 def test_rows_state_their_bytes_and_rates(results):
@@ -62,11 +63,11 @@ def test_goals_name_rows_that_are_there(results):
     """A goal compares with rivals of the same case; and every goal of the CPU is measured."""
     skipped = {one["name"] for one in results["skipped"]}
     for row in results["rows"]:
-        rivals = report.cases(results, row["file"], row["case"])[row["case"], row["device"], row["clock"]]
+        rivals = cases(results, row["file"], row["case"])[row["case"], row["device"], row["clock"]]
         names = {rival["name"] for rival in rivals} | skipped
         for code, against in row["goals"].items():
             assert code in GOALS and set(against) <= names, (code, against)
-    reached = {code for code, _, _ in report.goal_rows(results)}
+    reached = {code for code, _, _ in goal_rows(results)}
     timm = importlib.util.find_spec("timm") is not None
     assert reached >= {code for code in GOALS if code.startswith("C") and (timm or "timm" not in GOALS[code].what)}
 
@@ -78,7 +79,7 @@ def test_goals_compare_with_the_fastest():
         _row("b", 5.0),
         _row("copy", 1.0),
     ]
-    assert report.goal_rows(_results(rows)) == [
+    assert goal_rows(_results(rows)) == [
         ("C1 tensors", 2 / 5, True),
         ("C3 tensors", 5 / 2, True),
         ("C4", 2e6, False),
@@ -178,58 +179,58 @@ def _results(rows, commit="abc1234", date="2026-11-23T05:22", kind="cpu"):
 
 
 def test_results_make_the_round_trip(results, tmp_path):
-    path = report.write(results, tmp_path)
+    path = write(results, tmp_path)
     assert path.name == "cpu-abc1234.json"
-    assert report.latest("cpu", tmp_path) == (path, results) and report.latest("gpu", tmp_path) is None
+    assert latest("cpu", tmp_path) == (path, results) and latest("gpu", tmp_path) is None
     assert len(path.read_text().splitlines()) > len(results["rows"])  # one row a line
 
 
 def test_the_newest_results_count(tmp_path):
     for commit, date in (("b", "2026-11-23T05:22"), ("a", "2026-11-24T01:00"), ("c", "2026-11-22T23:00")):
-        report.write(_results([], commit, date), tmp_path)
-    assert report.latest("cpu", tmp_path)[1]["commit"] == "a"
+        write(_results([], commit, date), tmp_path)
+    assert latest("cpu", tmp_path)[1]["commit"] == "a"
 
 
 def test_tables_stand_between_the_markers(tmp_path):
-    report.write(_results([_row("copy", 0.5e-3), _row("mixcollate", 2e-3, goals={"C4": []})]), tmp_path)
+    write(_results([_row("copy", 0.5e-3), _row("mixcollate", 2e-3, goals={"C4": []})]), tmp_path)
     text = "before\n<!-- results:peers-cpu -->\nold\n<!-- /results -->\nbetween\n<!-- results:goals-cpu -->\n"
     text += "<!-- /results -->\n<!-- results:goals-gpu -->\n<!-- /results -->\n"
-    made = report.filled(text, tmp_path)
+    made = tables.filled(text, tmp_path)
     assert made.startswith("before\n<!-- results:peers-cpu -->\n| | median ± IQR |") and "old" not in made
     assert "| **a case** | | | | |\n| copy | 500 ± 100000 µs | 16,000 | 0.000160 | 0.250× |" in made
     assert "Not measured: kornia (kornia is not installed)." in made
     assert "between" in made and "| C4 |" in made and "| ≤ 100 µs | 2000 µs | not reached |" in made
-    assert made.endswith(f"<!-- results:goals-gpu -->\n{report.NOT_YET}<!-- /results -->\n")
-    assert report.filled(made, tmp_path) == made
+    assert made.endswith(f"<!-- results:goals-gpu -->\n{tables.NOT_YET}<!-- /results -->\n")
+    assert tables.filled(made, tmp_path) == made
 
 
 def test_tables_of_some_cases(tmp_path):
     rows = [_row("mixcollate", 1.0, case=f"{method}, float32") for method in ("MixUp", "CutMix")]
-    report.write(_results(rows), tmp_path)
-    made = report.filled("<!-- results:peers-cpu:CutMix -->\n<!-- /results -->", tmp_path)
+    write(_results(rows), tmp_path)
+    made = tables.filled("<!-- results:peers-cpu:CutMix -->\n<!-- /results -->", tmp_path)
     assert "**CutMix, float32**" in made and "MixUp," not in made
 
 
 def test_unknown_table_is_refused(tmp_path):
     with pytest.raises(ValueError, match="no table is called 'speed-cpu'"):
-        report.filled("<!-- results:speed-cpu -->\n<!-- /results -->", tmp_path)
+        tables.filled("<!-- results:speed-cpu -->\n<!-- /results -->", tmp_path)
 
 
 def test_plots_say_what_they_are_made_of(results, tmp_path):
-    path = report.write(results, tmp_path)
-    plots = report.plot(path, results, tmp_path / "images")
-    assert {plot.name for plot in plots} == {"growth-cpu.svg", "peers-cpu.svg", "loader-cpu.svg"}
-    assert all("cpu-abc1234.json" in plot.read_text() for plot in plots)
+    path = write(results, tmp_path)
+    drawn = plots.plot(path, results, tmp_path / "images")
+    assert {plot.name for plot in drawn} == {"growth-cpu.svg", "peers-cpu.svg", "loader-cpu.svg"}
+    assert all("cpu-abc1234.json" in plot.read_text() for plot in drawn)
 
 
 def test_growth_is_a_constant_and_a_slope():
     sizes = [1, 10, 100, 1000]
-    assert report._line(sizes, [5 + 2 * size for size in sizes]) == pytest.approx((5, 2))
-    assert report._line(sizes, [2 * size for size in sizes]) == pytest.approx((0, 2), abs=1e-9)
+    assert tables.line_through(sizes, [5 + 2 * size for size in sizes]) == pytest.approx((5, 2))
+    assert tables.line_through(sizes, [2 * size for size in sizes]) == pytest.approx((0, 2), abs=1e-9)
     rows = [_row("mixcollate", 1e-5 * (1 + n), file="growth", case=f"batch {n}") for n in sizes]
     for row, n in zip(rows, sizes, strict=True):
         row["extra"] = {"size": n}
-    (line,) = report.fits(_results(rows))
+    (line,) = tables.fits(_results(rows))
     assert line == "- batch, mixcollate: 10.0 µs + 10000 ns for each; points lie within 0% of it"
 
 
@@ -237,7 +238,7 @@ def test_comparison_is_of_ratios(tmp_path, capsys):
     old = _results([_row("mixcollate", 1.0), _row("torchvision", 4.0), _row("timm", 2.0)])
     slower_machine = _results([_row("mixcollate", 3.0), _row("torchvision", 12.0), _row("timm", 6.0)], "b")
     regressed = _results([_row("mixcollate", 1.5), _row("torchvision", 4.0), _row("timm", 2.0)], "c")
-    paths = [str(report.write(one, tmp_path)) for one in (old, slower_machine, regressed)]
+    paths = [str(write(one, tmp_path)) for one in (old, slower_machine, regressed)]
     assert report.main(["compare", paths[0], paths[1]]) == 0
     assert "none" in capsys.readouterr().out
     assert report.main(["compare", paths[0], paths[2]]) == 1
@@ -252,7 +253,7 @@ def test_comparison_of_nothing_is_refused(tmp_path):
     plans = _results([_row("mixcollate", 1.0, file="host", case="a plan for 2 images"), *[
         _row("CutMix", 1.0, file="host", case="a plan for 2 images")
     ]], "b")  # fmt: skip
-    paths = [str(report.write(results, tmp_path)) for results in (one, plans)]
+    paths = [str(write(results, tmp_path)) for results in (one, plans)]
     for old, new in ((paths[0], paths[1]), (paths[1], paths[1])):
         with pytest.raises(SystemExit, match="no case in common"):
             report.main(["compare", old, new])
@@ -260,7 +261,7 @@ def test_comparison_of_nothing_is_refused(tmp_path):
 
 def test_ours_is_shown_against_the_fastest_other():
     """Rows that do less are no rivals; losses are marked; without rivals, all rows are there."""
-    shown = report.show(_results([
+    shown = tables.show(_results([
         *(_row(*one) for one in (("copy", 1e-3), ("mixcollate", 2e-3), ("timm", 9.0), ("kornia", 5e-3))),
         *(_row(name, seconds, case="lost") for name, seconds in (("mixcollate", 2.0), ("timm", 1.0))),
         *(_row(name, 2.0, case="alone") for name in ("copy", "mixcollate", "mixcollate in place")),
@@ -283,7 +284,7 @@ def test_ours_is_shown_against_the_fastest_other():
 
 
 def test_pictures_lie_beside_the_results(results, tmp_path):
-    told = report.pictures(report.write(results, tmp_path), results)
+    told = plots.pictures(write(results, tmp_path), results)
     drawn = {"fastest-cpu.png", "growth-cpu.png", "peers-cpu.png", "loader-cpu.png"}
     assert {Path(line.removeprefix("picture: ")) for line in told.splitlines()} == {tmp_path / name for name in drawn}
     assert all((tmp_path / name).read_bytes().startswith(b"\x89PNG") for name in drawn)
@@ -291,9 +292,9 @@ def test_pictures_lie_beside_the_results(results, tmp_path):
 
 def test_no_picture_says_why(tmp_path, monkeypatch):
     alone = _results([_row("mixcollate", 1.0), _row("copy", 1.0)])
-    assert report.pictures(tmp_path / "a.json", alone).startswith("no picture: none of this has a rival")
+    assert plots.pictures(tmp_path / "a.json", alone).startswith("no picture: none of this has a rival")
     monkeypatch.setitem(sys.modules, "matplotlib", None)
-    assert report.pictures(tmp_path / "a.json", alone).endswith('missing: pip install "mixcollate[bench]"')
+    assert plots.pictures(tmp_path / "a.json", alone).endswith('missing: pip install "mixcollate[bench]"')
 
 
 def test_command_line_condenses_and_shows(raw, tmp_path, capsys):

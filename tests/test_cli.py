@@ -13,7 +13,7 @@ import pytest
 import torch
 from PIL import Image
 
-from benchmarks import report
+from benchmarks.results import RESULTS
 from mixcollate import cli, demo
 from mixcollate.cli import main
 from mixcollate.demo import Outcome
@@ -186,7 +186,7 @@ def tiny(tmp_path, monkeypatch):
 
 
 def test_bench_as_a_user_runs_it(tiny, capfd):
-    committed = sorted(report.RESULTS.iterdir())
+    committed = sorted(RESULTS.iterdir())
     with pytest.raises(SystemExit) as ended:
         main(["bench", "-q", "benchmarks/bench_naive.py"])
     assert ended.value.code == 0
@@ -197,7 +197,7 @@ def test_bench_as_a_user_runs_it(tiny, capfd):
     assert f"picture: {folder / 'fastest-cpu.png'}" in told and f"results: {next(folder.glob('cpu-*.json'))}" in told
     with Image.open(folder / "fastest-cpu.png") as picture:
         assert picture.width > 800
-    assert sorted(report.RESULTS.iterdir()) == committed
+    assert sorted(RESULTS.iterdir()) == committed
 
 
 def test_bench_leaves_pytest_benchmark_what_it_is_asked(tiny, capfd):

@@ -1,0 +1,203 @@
+"""Results as text: the tables of the documents, what a terminal shows, and two runs compared."""
+
+import math
+import re
+import statistics
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from benchmarks.goals import GOALS
+from benchmarks.results import RESULTS, Results, Row, cases, duel, goal_rows, growth_curves, is_ours, latest, questions
+
+MARKED = re.compile(r"(<!-- results:(?P<name>[^>]+?) -->\n).*?(<!-- /results -->)", re.DOTALL)
+NOT_YET = "*Not measured yet.*\n"
+
+
+def filled(text: str, folder: Path = RESULTS) -> str:
+    """A document with every table between markers made anew."""
+
+    def replace(match: re.Match[str]) -> str:
+        kind = match["name"].partition(":")[0].rpartition("-")[2]
+        found = latest(kind, folder)
+        return match[1] + section(match["name"], found and found[1]) + match[3]
+
+    return MARKED.sub(replace, text)
+
+
+def section(name: str, found: Results | None) -> str:
+    """What stands between the markers of ``name``, made of the results of its kind."""
+    what, _, prefix = name.partition(":")
+    file = what.rpartition("-")[0]
+    if file not in ("goals", "machine", *questions()):
+        raise ValueError(f"no table is called {name!r}: it must be goals-, machine- or a benchmark file's name")
+    if found is None:
+        return NOT_YET
+    if file == "goals":
+        return goal_table(found)
+    return machine_line(found) if file == "machine" else table(found, file, prefix)
+
+
+def goal_table(results: Results) -> str:
+    """The goals that were measured, reached or not."""
+    lines = ["| | what | goal | measured | |", "|---|---|---|---|---|"]
+    for code, value, reached in goal_rows(results):
+        goal = GOALS[code]
+        unit = "×" if goal.unit.startswith("×") else f" {goal.unit}"
+        bound = f"{'≥' if goal.unit == '×' else '≤'} {goal.limit:g}{unit}"
+        lines.append(
+            f"| {code} | {goal.what} | {bound} | {three_figures(value)}{unit} | {'' if reached else 'not reached'} |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def table(results: Results, file: str, prefix: str = "") -> str:
+    """All rows of a benchmark file: time, spread and rates, and how many times as long as ours each takes."""
+    reference = next((row["ours"] for row in results["rows"] if row["file"] == file), "mixcollate")
+    lines = [f"| | median ± IQR | images/s | GB/s | time, {reference} = 1 |", "|---|---|---|---|---|"]
+    for (case, device, clock), rows in cases(results, file, prefix).items():
+        where = f" ({device}, {clock})" if results["kind"] == "gpu" else ""
+        lines.append(f"| **{case}**{where} | | | | |")
+        ours = next((row["median"] for row in rows if row["name"] == row["ours"]), None)
+        for row in rows:
+            against = f"{three_figures(row['median'] / ours)}×" if ours else ""
+            rates = [rate(row["images_per_second"]), rate(row["gigabytes_per_second"])]
+            more = "".join(f"; {key.replace('_', ' ')} {value}" for key, value in _counts(row).items())
+            lines.append(f"| {row['name']}{more} | {time_and_spread(row)} | {rates[0]} | {rates[1]} | {against} |")
+    if file == "growth":
+        lines += ["", *fits(results)]
+    absent = {(one["name"], one["reason"]) for one in results["skipped"] if one["file"] == file}
+    notes = "".join(f"\nNot measured: {name} ({reason}).\n" for name, reason in sorted(absent))
+    return "\n".join(lines) + "\n" + notes
+
+
+def fits(results: Results) -> list[str]:
+    """``constant + slope × size`` of each curve, fitted to relative errors, and how far the points lie from it."""
+    lines = []
+    for panel, curves in growth_curves(results).items():
+        for name, points in curves.items():
+            sizes, times = (list(column) for column in zip(*points, strict=True))
+            constant, slope = line_through(sizes, times)
+            off = max(abs((constant + slope * size) / seconds - 1) for size, seconds in points)
+            line = f"{three_figures(constant * 1e6)} µs + {three_figures(slope * 1e9)} ns for each"
+            lines.append(f"- {panel}, {name}: {line}; points lie within {off:.0%} of it")
+    return lines
+
+
+def line_through(sizes: Sequence[float], values: Sequence[float]) -> tuple[float, float]:
+    """Constant (not below 0) and slope with the least squares of relative errors."""
+    weights = [1 / value**2 for value in values]
+
+    def mean(numbers: Iterable[float]) -> float:
+        return sum(w * n for w, n in zip(weights, numbers, strict=True)) / sum(weights)
+
+    x, y = mean(sizes), mean(values)
+    spread = mean((size - x) ** 2 for size in sizes)
+    slope = mean((size - x) * (value - y) for size, value in zip(sizes, values, strict=True)) / (spread or 1)
+    if y - slope * x >= 0:
+        return y - slope * x, slope
+    products = mean(size * value for size, value in zip(sizes, values, strict=True))
+    return 0.0, products / mean(size**2 for size in sizes)
+
+
+def _counts(row: Row) -> dict[str, int]:
+    return {key: row["extra"][key] for key in ("kernels", "copies", "synchronisations") if key in row["extra"]}
+
+
+def machine_line(results: Results) -> str:
+    """What measured, in one line."""
+    versions = ", ".join(f"{name} {version}" for name, version in results["versions"].items())
+    device = results["machine"] if results["kind"] == "cpu" else f"{results['machine']} (host: {results['host']})"
+    return (
+        f"{device}; {results['threads']} CPU thread(s) of PyTorch; {versions}; commit {results['commit']}, "
+        f"{results['date'][:10]}.\n"
+    )
+
+
+def show(results: Results) -> str:
+    """Results as text: ours against the fastest other of each case, all rows where there is none; and last the goals,
+    because a terminal, or whatever keeps the end of a long output, shows what comes last.
+    """
+    lines = []
+    for file, question in questions().items():
+        found = cases(results, file)
+        if found:
+            lines.append(f"{file}: {question}")
+        for case, rows in found.items():
+            two = duel(rows)
+            if two is None:
+                lines += [
+                    f"  {'':10}{case_name(case, results)}",
+                    *(f"  {'':12}{time_and_spread(row):>20}  {row['name']}" for row in rows),
+                ]
+                continue
+            ratio = two[1]["median"] / two[0]["median"]
+            times = " against ".join(f"{time_and_spread(row)} ({row['name']})" for row in two)
+            lines.append(
+                f"{'  ' if ratio >= 1 else '! '}{three_figures(ratio):>7}×  {case_name(case, results)}: {times}"
+            )
+        if found:
+            lines.append("")
+    if results["rows"]:
+        lines.append("N×: the fastest other takes N times as long as ours. !: it is faster, or a goal is not reached.")
+    lines.append(machine_line(results))
+    for code, value, reached in goal_rows(results):
+        goal = GOALS[code]
+        lines.append(f"{'  ' if reached else '! '}{code:30}{value:10.2f} {goal.unit:12} goal {goal.limit:g}")
+    return "\n".join(lines)
+
+
+def compare(old: Results, new: Results, tolerance: float) -> tuple[str, bool]:
+    """How our times changed against the others' of the same case and run; and whether any grew beyond tolerance."""
+    lines, grown, compared = [], False, 0
+    before = {_key(row): row["median"] for row in old["rows"]}
+    for file in questions():
+        for rows in cases(new, file).values():
+            anchors = [row for row in rows if not is_ours(row) and _key(row) in before]
+            for row in rows:
+                if not (is_ours(row) and anchors and _key(row) in before):
+                    continue
+                compared += 1
+                # the others have not changed, so what they take now and took then is the machine's doing
+                drift = statistics.geometric_mean([one["median"] / before[_key(one)] for one in anchors])
+                change = row["median"] / before[_key(row)] / drift
+                worse = change > tolerance
+                grown |= worse
+                if worse or change < 1 / tolerance:
+                    lines.append(
+                        f"{change:5.2f}×  {'slower' if worse else 'faster'}  {file}: {row['case']}: {row['name']}"
+                    )
+    if not compared:
+        raise SystemExit(
+            "nothing to compare: the two results have no case in common in which both have ours and others"
+        )
+    head = f"{old['commit']} to {new['commit']}: our times against the others', beyond {tolerance:g}×:"
+    return "\n".join([head, *(sorted(lines, reverse=True) or ["none"])]), grown
+
+
+def _key(row: Row) -> tuple[str, ...]:
+    return tuple(row[name] for name in ("file", "case", "name", "device", "clock"))
+
+
+def case_name(case: tuple[str, str, str], results: Results) -> str:
+    """A case's name; on a GPU with the device and the clock."""
+    name, device, clock = case
+    return f"{name} ({device}, {clock})" if results["kind"] == "gpu" else name
+
+
+def time_and_spread(row: Row) -> str:
+    scale, unit = (1e6, "µs") if row["median"] < 1e-3 else (1e3, "ms") if row["median"] < 1 else (1, "s")
+    return f"{three_figures(row['median'] * scale)} ± {three_figures(row['iqr'] * scale)} {unit}"
+
+
+def rate(value: float | None) -> str:
+    return "" if value is None else f"{value:,.0f}" if value >= 1000 else three_figures(value)
+
+
+def three_figures(value: float) -> str:
+    """Three figures, without an exponent."""
+    if value == 0 or not math.isfinite(value):
+        return f"{value:g}"
+    value = float(f"{value:.3g}") if abs(value) < 1000 else value
+    digits = max(2 - math.floor(math.log10(abs(value))), 0)
+    text = f"{value:.{min(digits, 6)}f}"
+    return text.rstrip("0").rstrip(".") if "." in text and abs(value) >= 100 else text
