@@ -1,10 +1,13 @@
 """Labels and a plan become soft targets; the loss and the accuracy that go with them."""
 
-from typing import Literal, NamedTuple
+from dataclasses import dataclass
+from typing import Literal, NamedTuple, TypedDict, get_args
 
 import torch
 from torch import Tensor
+from typing_extensions import Unpack
 
+from mixcollate.checks import check_choice
 from mixcollate.kernels.checks import can_fuse
 from mixcollate.kernels.packed import PackedPlan, pack
 from mixcollate.plan import MixPlan
@@ -12,6 +15,16 @@ from mixcollate.plan import MixPlan
 Targets = Literal["dense", "sparse"]
 LabelMode = Literal["lerp", "union"]
 Reduction = Literal["mean", "sum", "none"]
+
+
+class TargetOptions(TypedDict, total=False):
+    """What a :class:`TargetRule` takes."""
+
+    num_classes: int | None
+    targets: Targets
+    label_smoothing: float
+    label_mode: LabelMode
+    ignore_index: int
 
 
 class SoftTarget(NamedTuple):
@@ -37,48 +50,115 @@ class SoftTarget(NamedTuple):
         return SoftTarget(self.labels.masked_fill(ignored, 0), self.shares.masked_fill(ignored, 0.0))
 
 
-def mix_targets(
-    labels: Tensor,
-    plan: MixPlan | PackedPlan,
-    *,
-    num_classes: int | None,
-    targets: Targets = "dense",
-    label_smoothing: float = 0.0,
-    label_mode: LabelMode = "lerp",
-    ignore_index: int = -100,
-) -> Tensor | SoftTarget:
-    """Mix labels as ``plan`` mixes their images.
+@dataclass(frozen=True, kw_only=True)
+class TargetRule:
+    """How labels become soft targets; checked once, when it is made.
 
-    Args:
-        labels: ``[B]`` class indices (``ignore_index``: no class), or ``[B, num_classes]`` one-hot, soft or multi-hot.
-        plan: one row for each label; packed on their device, it need not be copied there.
+    Attributes:
         num_classes: number of classes; needed for dense targets from class indices.
         targets: ``"dense"``: float32 ``[B, num_classes]``; ``"sparse"``: a :class:`SoftTarget` (class indices only).
         label_smoothing: in [0, 1): that part of each row's sum is spread over all classes.
         label_mode: ``"lerp"`` weights labels by their shares; ``"union"`` gives every class that is present a 1.
         ignore_index: the class index that stands for no label; such a label counts nothing.
     """
-    check_targets(targets, label_smoothing, label_mode)
-    check_labels(labels, plan, num_classes=num_classes, targets=targets, ignore_index=ignore_index)
-    if labels.ndim == 2:
-        return smooth(_mix_rows(labels.to(torch.float32), plan, label_mode), label_smoothing)
-    if targets == "sparse":
-        return _mix_indices(labels.to(torch.int64), plan)
-    if num_classes is None:  # check_labels has refused this
-        raise ValueError("num_classes must be given")
-    if label_mode == "lerp" and plan.then is None and _can_fuse(labels):
+
+    num_classes: int | None = None
+    targets: Targets = "dense"
+    label_smoothing: float = 0.0
+    label_mode: LabelMode = "lerp"
+    ignore_index: int = -100
+
+    def __post_init__(self) -> None:
+        check_choice("targets", self.targets, get_args(Targets))
+        check_choice("label_mode", self.label_mode, get_args(LabelMode))
+        if self.num_classes is not None and self.num_classes < 1:
+            raise ValueError(f"num_classes must be positive, got {self.num_classes}")
+        if not 0 <= self.label_smoothing < 1:
+            raise ValueError(f"label_smoothing must be in [0, 1), got {self.label_smoothing}")
+        if self.targets == "sparse" and self.label_smoothing:
+            raise ValueError(
+                f"label_smoothing must be 0 for targets='sparse', got {self.label_smoothing}; "
+                "give it to soft_cross_entropy"
+            )
+        if self.targets == "sparse" and self.label_mode == "union":
+            raise ValueError("label_mode must be 'lerp' for targets='sparse', got 'union'; use targets='dense'")
+
+    def check(self, labels: Tensor, plan: MixPlan | PackedPlan) -> None:
+        """Refuse labels that :meth:`mix` cannot mix by ``plan``; on a GPU their values are not looked at."""
+        if not isinstance(labels, Tensor):
+            raise TypeError(f"labels must be a tensor, got {type(labels).__name__}")
+        if labels.ndim not in (1, 2) or len(labels) != len(plan):
+            raise ValueError(
+                f"labels must be [{len(plan)}] class indices or [{len(plan)}, num_classes] rows, "
+                f"got {tuple(labels.shape)}"
+            )
+        if labels.ndim == 2:
+            if self.targets == "sparse":
+                raise ValueError("labels must be class indices [B] for targets='sparse', got rows; use targets='dense'")
+            if self.num_classes is not None and labels.shape[1] != self.num_classes:
+                raise ValueError(f"labels must have num_classes={self.num_classes} columns, got {labels.shape[1]}")
+            return
+        if labels.dtype.is_floating_point or labels.dtype == torch.bool:
+            raise TypeError(
+                f"labels [B] must be integers, got {labels.dtype}; for rows of scores pass [B, num_classes]"
+            )
+        if self.num_classes is not None:
+            self._check_range(labels, self.num_classes)
+        elif self.targets == "dense":
+            raise ValueError("num_classes must be given for class indices; or pass one-hot labels, or targets='sparse'")
+
+    def _check_range(self, labels: Tensor, num_classes: int) -> None:
+        if labels.device.type != "cpu" or len(labels) == 0:
+            return
+        labels = labels.to(torch.int64)  # a narrow type may not hold num_classes
+        low, high = torch.aminmax(labels)
+        if low >= 0 and high < num_classes:
+            return
+        wrong = labels[((labels < 0) | (labels >= num_classes)) & (labels != self.ignore_index)]
+        if len(wrong):
+            raise ValueError(
+                f"labels must be in 0 … {num_classes - 1} (or ignore_index={self.ignore_index}), got {int(wrong[0])}"
+            )
+
+    def mix(self, labels: Tensor, plan: MixPlan | PackedPlan) -> Tensor | SoftTarget:
+        """Mix ``labels`` as ``plan`` mixes their images; they are checked and left as they are.
+
+        Args:
+            labels: ``[B]`` class indices (``ignore_index``: no class), or ``[B, num_classes]`` one-hot, soft or
+                multi-hot.
+            plan: one row for each label; packed on their device, it need not be copied there.
+        """
+        self.check(labels, plan)
+        if labels.ndim == 2:
+            return smooth(_mix_rows(labels.to(torch.float32), plan, self.label_mode), self.label_smoothing)
+        if self.targets == "dense" and self.label_mode == "lerp" and plan.then is None and _can_fuse(labels):
+            return self._fused(labels, plan)
+        target = _mix_indices(labels.to(torch.int64), plan)
+        if self.targets == "sparse":
+            return target
+        classes = self.num_classes or 0  # the check has made sure that it is given
+        if self.label_mode == "union":
+            present = SoftTarget(target.labels, (target.shares > 0).to(torch.float32))
+            return smooth(present.dense(classes, ignore_index=self.ignore_index).clamp_(max=1), self.label_smoothing)
+        return target.dense(classes, label_smoothing=self.label_smoothing, ignore_index=self.ignore_index)
+
+    def _fused(self, labels: Tensor, plan: MixPlan | PackedPlan) -> Tensor:
         from mixcollate.kernels import fused_targets  # one launch; the only way to Triton, taken on first use
 
         placed = pack(plan, labels.device) if isinstance(plan, MixPlan) else plan
         with torch.cuda.device(labels.device):  # Triton launches on the current device
             return fused_targets.soft_targets(
-                labels, placed, num_classes=num_classes, label_smoothing=label_smoothing, ignore_index=ignore_index
+                labels,
+                placed,
+                num_classes=self.num_classes or 0,
+                label_smoothing=self.label_smoothing,
+                ignore_index=self.ignore_index,
             )
-    target = _mix_indices(labels.to(torch.int64), plan)
-    if label_mode == "union":
-        present = SoftTarget(target.labels, (target.shares > 0).to(torch.float32))
-        return smooth(present.dense(num_classes, ignore_index=ignore_index).clamp_(max=1), label_smoothing)
-    return target.dense(num_classes, label_smoothing=label_smoothing, ignore_index=ignore_index)
+
+
+def mix_targets(labels: Tensor, plan: MixPlan | PackedPlan, **options: Unpack[TargetOptions]) -> Tensor | SoftTarget:
+    """Mix labels as ``plan`` mixes their images, by the :class:`TargetRule` that the keyword arguments make."""
+    return TargetRule(**options).mix(labels, plan)
 
 
 def smooth(rows: Tensor, label_smoothing: float) -> Tensor:
@@ -126,46 +206,7 @@ def _on(labels: Tensor, plan: MixPlan | PackedPlan) -> tuple[Tensor, Tensor]:
 
 def check_targets(targets: Targets, label_smoothing: float, label_mode: LabelMode) -> None:
     """Refuse what sparse targets cannot say."""
-    if targets == "sparse" and label_smoothing:
-        raise ValueError(
-            f"label_smoothing must be 0 for targets='sparse', got {label_smoothing}; give it to soft_cross_entropy"
-        )
-    if targets == "sparse" and label_mode == "union":
-        raise ValueError("label_mode must be 'lerp' for targets='sparse', got 'union'; use targets='dense'")
-
-
-def check_labels(
-    labels: Tensor, plan: MixPlan | PackedPlan, *, num_classes: int | None, targets: Targets, ignore_index: int
-) -> None:
-    """Refuse labels that cannot be mixed; on a GPU their values are not looked at."""
-    if not isinstance(labels, Tensor):
-        raise TypeError(f"labels must be a tensor, got {type(labels).__name__}")
-    if labels.ndim not in (1, 2) or len(labels) != len(plan):
-        raise ValueError(
-            f"labels must be [{len(plan)}] class indices or [{len(plan)}, num_classes] rows, got {tuple(labels.shape)}"
-        )
-    if labels.ndim == 2:
-        if targets == "sparse":
-            raise ValueError("labels must be class indices [B] for targets='sparse', got rows; use targets='dense'")
-        if num_classes is not None and labels.shape[1] != num_classes:
-            raise ValueError(f"labels must have num_classes={num_classes} columns, got {labels.shape[1]}")
-        return
-    if labels.dtype.is_floating_point or labels.dtype == torch.bool:
-        raise TypeError(f"labels [B] must be integers, got {labels.dtype}; for rows of scores pass [B, num_classes]")
-    if num_classes is None:
-        if targets == "dense":
-            raise ValueError("num_classes must be given for class indices; or pass one-hot labels, or targets='sparse'")
-        return
-    if labels.device.type == "cpu" and len(labels) > 0:
-        labels = labels.to(torch.int64)  # a narrow type may not hold num_classes
-        low, high = torch.aminmax(labels)
-        if low >= 0 and high < num_classes:
-            return
-        wrong = labels[((labels < 0) | (labels >= num_classes)) & (labels != ignore_index)]
-        if len(wrong):
-            raise ValueError(
-                f"labels must be in 0 … {num_classes - 1} (or ignore_index={ignore_index}), got {int(wrong[0])}"
-            )
+    TargetRule(targets=targets, label_smoothing=label_smoothing, label_mode=label_mode)
 
 
 def soft_cross_entropy(
