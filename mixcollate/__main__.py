@@ -1,6 +1,6 @@
 """``python -m mixcollate``: the same as the command ``mixcollate``."""
 
-from mixcollate.cli import main
+from mixcollate.commands.cli import main
 
 if __name__ == "__main__":
     main()

@@ -14,9 +14,10 @@ import torch
 from PIL import Image
 
 from benchmarks.results import RESULTS
-from mixcollate import cli, demo
-from mixcollate.cli import main
-from mixcollate.demo import Outcome
+from mixcollate.commands import cli, demo
+from mixcollate.commands.cli import main
+from mixcollate.commands.data import load
+from mixcollate.commands.demo import Outcome
 
 QUICK = ["--epochs", "1", "--runs", "1", "--workers", "0", "--device", "cpu"]
 
@@ -77,7 +78,7 @@ def test_demo_on_fashion_mnist_files(tmp_path, capsys):
         images, labels = rng.integers(0, 256, (count, 28, 28), np.uint8), np.arange(count, dtype=np.uint8) % 10
         (tmp_path / f"{part}-images-idx3-ubyte.gz").write_bytes(gzip.compress(bytes(16) + images.tobytes()))
         (tmp_path / f"{part}-labels-idx1-ubyte.gz").write_bytes(gzip.compress(bytes(8) + labels.tobytes()))
-    data = demo.load("fashion-mnist", tmp_path)
+    data = load("fashion-mnist", tmp_path)
     image, label = data.test[39]
     assert torch.equal(image[0], torch.from_numpy(images[39]))
     assert (int(label), data.classes[9]) == (9, "Ankle boot")
@@ -247,7 +248,7 @@ def test_bench_passes_its_arguments_to_pytest(tiny, capfd):
 
 
 def test_bench_outside_a_checkout(tmp_path, monkeypatch):
-    monkeypatch.setattr(cli, "__file__", str(tmp_path / "mixcollate" / "cli.py"))
+    monkeypatch.setattr(cli, "__file__", str(tmp_path / "mixcollate" / "commands" / "cli.py"))
     with pytest.raises(SystemExit, match="not part of the installed package; clone the repository"):
         main(["bench"])
 
@@ -276,7 +277,7 @@ def test_missing_extra(monkeypatch, module, arguments):
 
 
 def test_other_missing_modules_are_not_hidden(monkeypatch):
-    monkeypatch.setitem(sys.modules, "mixcollate.demo", None)
+    monkeypatch.setitem(sys.modules, "mixcollate.commands.demo", None)
     with pytest.raises(ModuleNotFoundError, match="mixcollate"):
         main(["demo"])
 

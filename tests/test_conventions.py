@@ -24,11 +24,11 @@ LAYERS = [  # a module imports only what stands above it
     ["transforms"],
     ["methods"],
     ["collate"],
-    ["loader", "preview"],
+    ["loader"],
     ["__init__"],
-    ["demo_data"],
-    ["demo"],
-    ["cli"],
+    ["commands.data", "commands.preview"],
+    ["commands.demo"],
+    ["commands.cli"],
     ["__main__"],
 ]
 

@@ -6,8 +6,8 @@ import torch
 from PIL import Image, ImageColor
 
 from mixcollate import CutMix, Cutout, MixUp, RandomChoice, RandomErasing
+from mixcollate.commands.preview import COLOURS, preview
 from mixcollate.plan import Stream
-from mixcollate.preview import COLOURS, preview
 
 TWO = torch.tensor([30, 220], dtype=torch.uint8)[:, None, None, None].expand(2, 3, 160, 160)  # drawn as they are
 

@@ -18,8 +18,8 @@ from torch import Tensor
 from torchvision.transforms.v2 import functional
 
 from mixcollate import methods
+from mixcollate.commands.preview import preview
 from mixcollate.kernels.checks import c_compiler, python_header
-from mixcollate.preview import preview
 
 EXTRA = ("rich", "sklearn", "skimage", "pytest", "pytest_benchmark")
 """What only the commands need: imported by the command that does."""
@@ -57,7 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser().parse_args(given)
     try:
         if options.command == "demo":
-            from mixcollate.demo import demo
+            from mixcollate.commands.demo import demo
 
             demo(
                 options.data,
@@ -175,7 +175,7 @@ def bench(arguments: Sequence[str]) -> None:
     """Run the benchmarks of a checkout with these arguments for pytest; print, keep and draw what they measured."""
     import pytest_benchmark  # noqa: F401  # to be told now if it is missing
 
-    root = Path(__file__).parent.parent
+    root = Path(__file__).parents[2]
     if not (root / "benchmarks").is_dir():
         raise SystemExit(
             "mixcollate bench: the benchmarks are not part of the installed package; "

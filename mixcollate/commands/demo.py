@@ -14,10 +14,10 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, default_collate
 
 from mixcollate.collate import MixupCollate
-from mixcollate.demo_data import Data, load
+from mixcollate.commands.data import Data, load
+from mixcollate.commands.preview import COLOURS, preview
 from mixcollate.loader import DeviceLoader
 from mixcollate.methods import CutMix, MixUp
-from mixcollate.preview import COLOURS, preview
 from mixcollate.targets import soft_cross_entropy
 from mixcollate.transforms import RandomChoice
 

@@ -1,0 +1,1 @@
+"""The commands, ``mixcollate demo | preview | bench | env``, and what only they need."""
