@@ -4,6 +4,9 @@ import mixcollate.kernels.operator as _operator  # noqa: F401  # registers it wi
 from mixcollate.collate import MixBatch as MixBatch
 from mixcollate.collate import MixupCollate as MixupCollate
 from mixcollate.loader import DeviceLoader as DeviceLoader
+from mixcollate.losses import soft_accuracy as soft_accuracy
+from mixcollate.losses import soft_binary_cross_entropy as soft_binary_cross_entropy
+from mixcollate.losses import soft_cross_entropy as soft_cross_entropy
 from mixcollate.methods import RICAP as RICAP
 from mixcollate.methods import CutMix as CutMix
 from mixcollate.methods import Cutout as Cutout
@@ -16,7 +19,5 @@ from mixcollate.methods import RandomErasing as RandomErasing
 from mixcollate.methods import ResizeMix as ResizeMix
 from mixcollate.plan import MixPlan as MixPlan
 from mixcollate.targets import SoftTarget as SoftTarget
-from mixcollate.targets import soft_accuracy as soft_accuracy
-from mixcollate.targets import soft_cross_entropy as soft_cross_entropy
 from mixcollate.transforms import Compose as Compose
 from mixcollate.transforms import RandomChoice as RandomChoice

@@ -1,7 +1,9 @@
-"""Labels and a plan become soft targets; the loss and the accuracy that go with them."""
+"""Labels and a plan become soft targets."""
 
-from dataclasses import dataclass
-from typing import Literal, NamedTuple, TypedDict, get_args
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal, NamedTuple, TypedDict, get_args
 
 import torch
 from torch import Tensor
@@ -12,9 +14,8 @@ from mixcollate.kernels.checks import can_fuse
 from mixcollate.kernels.packed import PackedPlan, pack
 from mixcollate.plan import MixPlan
 
-Targets = Literal["dense", "sparse"]
+Targets = Literal["dense", "sparse", "values"]
 LabelMode = Literal["lerp", "union"]
-Reduction = Literal["mean", "sum", "none"]
 
 
 class TargetOptions(TypedDict, total=False):
@@ -40,8 +41,9 @@ class SoftTarget(NamedTuple):
 
     def dense(self, num_classes: int, *, label_smoothing: float = 0.0, ignore_index: int = -100) -> Tensor:
         """``[B, num_classes]`` float32. Rows sum to one, less what belongs to ignored labels."""
+        check_smoothing(label_smoothing)
         labels, shares = self.known(ignore_index)
-        rows = torch.zeros(len(labels), num_classes, device=labels.device)
+        rows = torch.zeros(len(labels), num_classes, dtype=torch.float32, device=labels.device)
         return smooth(rows.scatter_add_(1, labels, shares), label_smoothing)
 
     def known(self, ignore_index: int) -> "SoftTarget":
@@ -50,14 +52,24 @@ class SoftTarget(NamedTuple):
         return SoftTarget(self.labels.masked_fill(ignored, 0), self.shares.masked_fill(ignored, 0.0))
 
 
+def _soft_target(cls: type[SoftTarget], labels: Any, shares: Tensor | None = None) -> SoftTarget:
+    """Takes an iterable of both, too: so the tuples in a batch are rebuilt by frameworks that never heard of fields."""
+    both: Iterable[Any] = labels if shares is None else (labels, shares)
+    return cls._make(both)
+
+
+SoftTarget.__new__ = _soft_target  # type: ignore[method-assign, assignment]  # a NamedTuple's body may not define it
+
+
 @dataclass(frozen=True, kw_only=True)
 class TargetRule:
     """How labels become soft targets; checked once, when it is made.
 
     Attributes:
         num_classes: number of classes; needed for dense targets from class indices.
-        targets: ``"dense"``: float32 ``[B, num_classes]``; ``"sparse"``: a :class:`SoftTarget` (class indices only).
-        label_smoothing: in [0, 1): that part of each row's sum is spread over all classes.
+        targets: ``"dense"``: float32 ``[B, num_classes]``; ``"sparse"``: a :class:`SoftTarget` (class indices only);
+            ``"values"``: numbers of any meaning, as in regression, which keep their shape.
+        label_smoothing: in [0, 1]: that part of each row's sum is spread over all classes.
         label_mode: ``"lerp"`` weights labels by their shares; ``"union"`` gives every class that is present a 1.
         ignore_index: the class index that stands for no label; such a label counts nothing.
     """
@@ -73,87 +85,149 @@ class TargetRule:
         check_choice("label_mode", self.label_mode, get_args(LabelMode))
         if self.num_classes is not None and self.num_classes < 1:
             raise ValueError(f"num_classes must be positive, got {self.num_classes}")
-        if not 0 <= self.label_smoothing < 1:
-            raise ValueError(f"label_smoothing must be in [0, 1), got {self.label_smoothing}")
-        if self.targets == "sparse" and self.label_smoothing:
+        check_smoothing(self.label_smoothing)
+        if self.targets == "dense":
+            return
+        if self.label_smoothing:
+            instead = "; give it to soft_cross_entropy" if self.targets == "sparse" else ""
             raise ValueError(
-                f"label_smoothing must be 0 for targets='sparse', got {self.label_smoothing}; "
-                "give it to soft_cross_entropy"
+                f"label_smoothing must be 0 for targets={self.targets!r}, got {self.label_smoothing}{instead}"
             )
-        if self.targets == "sparse" and self.label_mode == "union":
-            raise ValueError("label_mode must be 'lerp' for targets='sparse', got 'union'; use targets='dense'")
+        if self.label_mode == "union":
+            raise ValueError(
+                f"label_mode must be 'lerp' for targets={self.targets!r}, got 'union'; use targets='dense'"
+            )
+        if self.targets == "values" and self.num_classes is not None:
+            raise ValueError(f"num_classes must be None for targets='values', got {self.num_classes}")
+
+    def of(self, num_classes: int | Sequence[int] | None) -> "tuple[TargetRule, ...]":
+        """This rule for labels of so many classes; for several labels, one each."""
+        several = num_classes if isinstance(num_classes, Sequence) else (num_classes,)
+        return tuple(replace(self, num_classes=each) for each in several)
 
     def check(self, labels: Tensor, plan: MixPlan | PackedPlan) -> None:
         """Refuse labels that :meth:`mix` cannot mix by ``plan``; on a GPU their values are not looked at."""
         if not isinstance(labels, Tensor):
             raise TypeError(f"labels must be a tensor, got {type(labels).__name__}")
-        if labels.ndim not in (1, 2) or len(labels) != len(plan):
-            raise ValueError(
-                f"labels must be [{len(plan)}] class indices or [{len(plan)}, num_classes] rows, "
-                f"got {tuple(labels.shape)}"
-            )
-        if labels.ndim == 2:
-            if self.targets == "sparse":
-                raise ValueError("labels must be class indices [B] for targets='sparse', got rows; use targets='dense'")
-            if self.num_classes is not None and labels.shape[1] != self.num_classes:
-                raise ValueError(f"labels must have num_classes={self.num_classes} columns, got {labels.shape[1]}")
-            return
-        if labels.dtype.is_floating_point or labels.dtype == torch.bool:
-            raise TypeError(
-                f"labels [B] must be integers, got {labels.dtype}; for rows of scores pass [B, num_classes]"
-            )
-        if self.num_classes is not None:
-            self._check_range(labels, self.num_classes)
-        elif self.targets == "dense":
-            raise ValueError("num_classes must be given for class indices; or pass one-hot labels, or targets='sparse'")
+        if labels.layout != torch.strided or labels.is_nested or labels.is_quantized or labels.is_complex():
+            kind = "quantized" if labels.is_quantized else "nested" if labels.is_nested else labels.layout
+            raise TypeError(f"labels must be a dense tensor of real numbers, got {kind} {labels.dtype}")
+        if labels.ndim == 0 or len(labels) != len(plan):
+            kinds = f"[{len(plan)}] class indices or [{len(plan)}, num_classes] rows"
+            wanted = f"[{len(plan)}, ...] values" if self.targets == "values" else kinds
+            raise ValueError(f"labels must be {wanted}, got {tuple(labels.shape)}")
+        if self.targets == "values":
+            if not labels.dtype.is_floating_point:
+                raise TypeError(f"labels must be floating point for targets='values', got {labels.dtype}; cast them")
+        elif (indices := self._class_indices(labels)) is not None:
+            self._check_indices(indices)
+        else:
+            self._check_rows(labels)
 
-    def _check_range(self, labels: Tensor, num_classes: int) -> None:
+    def _class_indices(self, labels: Tensor) -> Tensor | None:
+        """``[B]``, if labels are class indices; a column of integers is, unless it can be rows of one class."""
+        if labels.dtype.is_floating_point or labels.dtype == torch.bool:
+            return None
+        if labels.ndim == 2 and labels.shape[1] == 1 and self.num_classes != 1:
+            labels = labels[:, 0]
+        return labels if labels.ndim == 1 else None
+
+    def _check_indices(self, labels: Tensor) -> None:
+        if self.num_classes is None and self.targets == "dense":
+            raise ValueError(
+                "num_classes must be given for class indices; or pass one-hot labels [B, num_classes], floats [B, 1] "
+                "for one logit, or targets='sparse'"
+            )
         if labels.device.type != "cpu" or len(labels) == 0:
             return
-        labels = labels.to(torch.int64)  # a narrow type may not hold num_classes
-        low, high = torch.aminmax(labels)
-        if low >= 0 and high < num_classes:
+        wide = labels.to(torch.int64)  # a narrow type may not hold num_classes
+        low, high = torch.aminmax(wide)
+        end = 2**63 if self.num_classes is None else self.num_classes
+        if low >= 0 and high < end:
             return
-        wrong = labels[((labels < 0) | (labels >= num_classes)) & (labels != self.ignore_index)]
-        if len(wrong):
+        outside = (wide < 0) | (wide > end - 1)
+        if labels.dtype != torch.uint64:  # in which -100 is a large number
+            outside &= wide != self.ignore_index
+        wrong = wide[outside].tolist()
+        if wrong:
+            got = wrong[0] % 2**64 if labels.dtype == torch.uint64 else wrong[0]
+            advice = "; for one logit pass floats [B, 1], and train with soft_binary_cross_entropy" if end == 1 else ""
             raise ValueError(
-                f"labels must be in 0 … {num_classes - 1} (or ignore_index={self.ignore_index}), got {int(wrong[0])}"
+                f"labels must be in 0 … {end - 1} (or ignore_index={self.ignore_index}), got {got}{advice}"
             )
+
+    def _check_rows(self, labels: Tensor) -> None:
+        if labels.ndim == 1:
+            raise TypeError(
+                f"labels [B] must be integers, got {labels.dtype}; for one logit or rows of scores pass "
+                "[B, num_classes], for regression targets='values'"
+            )
+        if labels.ndim != 2:
+            raise ValueError(f"labels must be [B] class indices or [B, num_classes] rows, got {tuple(labels.shape)}")
+        if self.targets == "sparse":
+            raise ValueError("labels must be class indices [B] for targets='sparse', got rows; use targets='dense'")
+        if self.num_classes is not None and labels.shape[1] != self.num_classes:
+            raise ValueError(f"labels must have num_classes={self.num_classes} columns, got {labels.shape[1]}")
+        if labels.device.type != "cpu" or labels.numel() == 0 or labels.dtype == torch.bool:
+            return
+        rows = labels if labels.dtype.is_floating_point else labels.to(torch.int64)
+        low, high = torch.aminmax(rows)
+        if not rows.dtype.is_floating_point:
+            if not 0 <= low <= high <= 1:
+                wrong = rows[(rows < 0) | (rows > 1)][0].item()
+                raise ValueError(
+                    f"labels [B, K] of integers must hold zeros and ones, got {wrong}; pass class indices as [B], "
+                    "regression labels as floats with targets='values', and mark what is not annotated by NaN"
+                )
+        elif not 0 <= low <= high < math.inf:  # so it is, too, with a NaN
+            wrong_values = rows[(rows < 0) | rows.isinf()]
+            if len(wrong_values):
+                raise ValueError(
+                    f"labels [B, K] must be finite and at least 0, got {wrong_values[0].item()}; mark what is not "
+                    "annotated by NaN, and mix regression labels with targets='values'"
+                )
 
     def mix(self, labels: Tensor, plan: MixPlan | PackedPlan) -> Tensor | SoftTarget:
         """Mix ``labels`` as ``plan`` mixes their images; they are checked and left as they are.
 
         Args:
-            labels: ``[B]`` class indices (``ignore_index``: no class), or ``[B, num_classes]`` one-hot, soft or
-                multi-hot.
+            labels: ``[B]`` or ``[B, 1]`` class indices (``ignore_index``: no class); ``[B, num_classes]`` one-hot,
+                soft or multi-hot rows, of integers only zeros and ones, of floats with NaN for what is not annotated;
+                or, for ``targets="values"``, floats ``[B, ...]``.
             plan: one row for each label; packed on their device, it need not be copied there.
+
+        Returns:
+            What ``targets`` says. A row with NaN makes NaN of the same entries of the images that it is mixed into,
+            and of no other. Values are float32, or float64 if they come so.
         """
         self.check(labels, plan)
-        if labels.ndim == 2:
+        if self.targets == "values":
+            return _mix_rows(labels if labels.dtype == torch.float64 else labels.to(torch.float32), plan, "lerp")
+        indices = self._class_indices(labels)
+        if indices is None:
             return smooth(_mix_rows(labels.to(torch.float32), plan, self.label_mode), self.label_smoothing)
-        if self.targets == "dense" and self.label_mode == "lerp" and plan.then is None and _can_fuse(labels):
-            return self._fused(labels, plan)
-        target = _mix_indices(labels.to(torch.int64), plan)
         if self.targets == "sparse":
-            return target
-        classes = self.num_classes or 0  # the check has made sure that it is given
+            return _mix_indices(indices.to(torch.int64), plan)
+        return self._mix_dense(indices, plan, self.num_classes or 0)  # the check has made sure that it is given
+
+    def _mix_dense(self, labels: Tensor, plan: MixPlan | PackedPlan, num_classes: int) -> Tensor:
+        if self.label_mode == "lerp" and plan.then is None and is_fusible(labels):
+            from mixcollate.kernels import fused_targets  # one launch; the only way to Triton, taken on first use
+
+            placed = pack(plan, labels.device) if isinstance(plan, MixPlan) else plan
+            with torch.cuda.device(labels.device):  # Triton launches on the current device
+                return fused_targets.soft_targets(
+                    labels,
+                    placed,
+                    num_classes=num_classes,
+                    label_smoothing=self.label_smoothing,
+                    ignore_index=self.ignore_index,
+                )
+        target = _mix_indices(labels.to(torch.int64), plan)
         if self.label_mode == "union":
-            present = SoftTarget(target.labels, (target.shares > 0).to(torch.float32))
-            return smooth(present.dense(classes, ignore_index=self.ignore_index).clamp_(max=1), self.label_smoothing)
-        return target.dense(classes, label_smoothing=self.label_smoothing, ignore_index=self.ignore_index)
-
-    def _fused(self, labels: Tensor, plan: MixPlan | PackedPlan) -> Tensor:
-        from mixcollate.kernels import fused_targets  # one launch; the only way to Triton, taken on first use
-
-        placed = pack(plan, labels.device) if isinstance(plan, MixPlan) else plan
-        with torch.cuda.device(labels.device):  # Triton launches on the current device
-            return fused_targets.soft_targets(
-                labels,
-                placed,
-                num_classes=self.num_classes or 0,
-                label_smoothing=self.label_smoothing,
-                ignore_index=self.ignore_index,
-            )
+            target = SoftTarget(target.labels, (target.shares > 0).to(torch.float32))
+        rows = target.dense(num_classes, ignore_index=self.ignore_index)
+        return smooth(rows.clamp_(max=1) if self.label_mode == "union" else rows, self.label_smoothing)
 
 
 def mix_targets(labels: Tensor, plan: MixPlan | PackedPlan, **options: Unpack[TargetOptions]) -> Tensor | SoftTarget:
@@ -162,10 +236,15 @@ def mix_targets(labels: Tensor, plan: MixPlan | PackedPlan, **options: Unpack[Ta
 
 
 def smooth(rows: Tensor, label_smoothing: float) -> Tensor:
-    """Spread ``label_smoothing`` of each row's sum evenly over all classes."""
+    """Spread ``label_smoothing`` of each row's sum evenly over all classes; NaN stays NaN, and counts nothing."""
     if label_smoothing == 0 or rows.numel() == 0:
         return rows
-    return (1 - label_smoothing) * rows + label_smoothing / rows.shape[1] * rows.sum(1, keepdim=True)
+    return (1 - label_smoothing) * rows + label_smoothing / rows.shape[1] * rows.nansum(1, keepdim=True)
+
+
+def check_smoothing(label_smoothing: float) -> None:
+    if not 0 <= label_smoothing <= 1:
+        raise ValueError(f"label_smoothing must be in [0, 1], got {label_smoothing}")
 
 
 def _mix_indices(labels: Tensor, plan: MixPlan | PackedPlan) -> SoftTarget:
@@ -186,17 +265,23 @@ def _sources(labels: Tensor, plan: MixPlan | PackedPlan) -> tuple[Tensor, Tensor
 
 
 def _mix_rows(rows: Tensor, plan: MixPlan | PackedPlan | None, label_mode: LabelMode) -> Tensor:
+    """``rows [B, ...]`` weighted by their shares and added, or the greatest of them where the share is not 0."""
     while plan is not None:
         partners, shares = _on(rows, plan)
         if label_mode == "union":
             shares = (shares > 0).to(rows.dtype)
-        mixed = rows * shares[:, :1]
-        for partner, share in zip(partners.to(torch.int64).T, shares.T[1:, :, None], strict=True):
-            mixed = (
-                torch.maximum(mixed, rows[partner] * share) if label_mode == "union" else mixed + rows[partner] * share
-            )
+        own, *others = shares.T.reshape(-1, len(rows), *[1] * (rows.ndim - 1))
+        mixed = _part(rows, own)
+        for partner, share in zip(partners.to(torch.int64).T, others, strict=True):
+            other = _part(rows[partner], share)
+            mixed = torch.maximum(mixed, other) if label_mode == "union" else mixed + other
         rows, plan = mixed, plan.then
     return rows
+
+
+def _part(rows: Tensor, share: Tensor) -> Tensor:
+    """That share of ``rows``; a share of 0 is 0, NaN or not."""
+    return torch.where(share == 0, 0.0, rows * share)
 
 
 def _on(labels: Tensor, plan: MixPlan | PackedPlan) -> tuple[Tensor, Tensor]:
@@ -209,87 +294,5 @@ def check_targets(targets: Targets, label_smoothing: float, label_mode: LabelMod
     TargetRule(targets=targets, label_smoothing=label_smoothing, label_mode=label_mode)
 
 
-def soft_cross_entropy(
-    logits: Tensor,
-    target: Tensor | SoftTarget,
-    *,
-    ignore_index: int = -100,
-    label_smoothing: float = 0.0,
-    weight: Tensor | None = None,
-    reduction: Reduction = "mean",
-) -> Tensor:
-    """Cross-entropy with soft targets, dense or sparse; computed in float32.
-
-    Equivalent, for a :class:`SoftTarget` of one partner and ``reduction="none"``, to ``lam * F.cross_entropy(logits,
-    a) + (1 - lam) * F.cross_entropy(logits, b)`` with ``a, b = target.labels.T`` and ``lam = target.shares[:, 0]``.
-    For class indices it is ``F.cross_entropy``.
-
-    Args:
-        logits: ``[B, num_classes]``, floating point.
-        target: a :class:`SoftTarget`, rows ``[B, num_classes]``, or class indices ``[B]`` (as in evaluation).
-        ignore_index: class index that counts nothing.
-        label_smoothing: in [0, 1); leave it at 0 if the targets are smoothed already.
-        weight: ``[num_classes]``, a factor for each class.
-        reduction: ``"none"``: ``[B]``; ``"sum"``; ``"mean"``: the sum over the total weight of all targets, so that
-            ignored labels do not lower it.
-    """
-    if logits.ndim != 2:
-        raise ValueError(f"logits must be [B, num_classes], got {tuple(logits.shape)}")
-    if not 0 <= label_smoothing < 1:
-        raise ValueError(f"label_smoothing must be in [0, 1), got {label_smoothing}")
-    if reduction not in ("mean", "sum", "none"):
-        raise ValueError(f"reduction must be 'mean', 'sum' or 'none', got {reduction!r}")
-    if isinstance(target, Tensor) and target.ndim == 1:
-        target = _certain(target)
-    fusible = weight is None and logits.dtype != torch.float64 and _can_fuse(logits)
-    if isinstance(target, SoftTarget) and fusible and not target.shares.requires_grad:
-        from mixcollate.kernels import fused_targets
-
-        with torch.cuda.device(logits.device):  # Triton launches on the current device; autograd sets it later
-            losses = fused_targets.soft_cross_entropy(
-                logits, *target, label_smoothing=label_smoothing, ignore_index=ignore_index
-            )
-        if reduction == "mean":
-            return losses.sum() / target.known(ignore_index).shares.sum()
-        return losses.sum() if reduction == "sum" else losses
-    log_probability = logits.log_softmax(1, dtype=torch.float64 if logits.dtype == torch.float64 else torch.float32)
-    weighted = log_probability if weight is None else log_probability * weight
-    if isinstance(target, SoftTarget):
-        labels, shares = target.known(ignore_index)
-        rows = weighted.gather(1, labels).masked_fill(shares == 0, 0.0).mul(shares).sum(1)  # 0 times -inf counts 0
-        counted = shares if weight is None else shares * weight[labels]
-        sums = shares.sum(1)
-    else:
-        if target.shape != logits.shape:
-            raise ValueError(f"target must have the shape of logits {tuple(logits.shape)}, got {tuple(target.shape)}")
-        rows = (target * weighted).sum(1)
-        counted = target if weight is None else target * weight
-        sums = target.sum(1)
-    if label_smoothing:
-        rows = (1 - label_smoothing) * rows + label_smoothing / logits.shape[1] * sums * weighted.sum(1)
-    if reduction == "none":
-        return -rows
-    return -rows.sum() / counted.sum() if reduction == "mean" else -rows.sum()
-
-
-def _certain(labels: Tensor) -> SoftTarget:
-    """Class indices ``[B]`` as a target."""
-    return SoftTarget(labels[:, None].to(torch.int64), torch.ones(len(labels), 1, device=labels.device))
-
-
-def _can_fuse(tensor: Tensor) -> bool:
+def is_fusible(tensor: Tensor) -> bool:
     return tensor.is_cuda and not torch.compiler.is_compiling() and can_fuse()
-
-
-def soft_accuracy(logits: Tensor, target: Tensor | SoftTarget, *, ignore_index: int = -100) -> Tensor:
-    """The share of the targets that lies on the predicted classes, in [0, 1], as a scalar tensor.
-
-    For class indices this is the accuracy; for mixed targets, mixup's ``lam``-weighted training accuracy.
-    """
-    predicted = logits.argmax(1)
-    if isinstance(target, Tensor) and target.ndim == 1:
-        target = _certain(target)
-    if isinstance(target, SoftTarget):
-        labels, shares = target.known(ignore_index)
-        return (shares * (labels == predicted[:, None])).sum() / shares.sum()
-    return target.gather(1, predicted[:, None]).sum() / target.sum()

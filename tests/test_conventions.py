@@ -18,6 +18,7 @@ LAYERS = [  # a module imports only what stands above it
     ["checks", "memory", "kernels.noise", "kernels.compiled"],
     ["kernels.packed", "kernels.checks", "kernels.fused_targets"],
     ["kernels.reference", "kernels.fused", "targets"],
+    ["losses"],
     ["kernels.host"],
     ["kernels"],
     ["kernels.operator"],
@@ -88,7 +89,7 @@ def test_exports_are_the_public_surface():
         *("MixUp", "CutMix", "RICAP", "ResizeMix", "FMix", "Mosaic"),
         *("Cutout", "RandomErasing", "GridMask", "HideAndSeek"),
         *("Compose", "RandomChoice", "MixupCollate", "MixBatch", "DeviceLoader"),
-        *("MixPlan", "SoftTarget", "soft_cross_entropy", "soft_accuracy"),
+        *("MixPlan", "SoftTarget", "soft_cross_entropy", "soft_binary_cross_entropy", "soft_accuracy"),
     }
 
 

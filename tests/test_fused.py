@@ -14,11 +14,12 @@ if DEVICE == "cpu":
     os.environ.setdefault("TRITON_INTERPRET", "1")  # read when the kernels are defined
 fused = pytest.importorskip("mixcollate.kernels.fused", reason="Triton is not installed")
 
-from mixcollate import kernels, targets  # noqa: E402
+from mixcollate import kernels, losses, targets  # noqa: E402
 from mixcollate.kernels import fused_targets, reference  # noqa: E402
 from mixcollate.kernels.packed import pack  # noqa: E402
+from mixcollate.losses import soft_cross_entropy  # noqa: E402
 from mixcollate.plan import MixPlan, identity, select, two_shares  # noqa: E402
-from mixcollate.targets import SoftTarget, mix_targets, soft_cross_entropy  # noqa: E402
+from mixcollate.targets import SoftTarget, mix_targets  # noqa: E402
 from tests.ahead_of_time import arguments_of, compiling  # noqa: E402
 
 INTERPRETED = fused.triton.knobs.runtime.interpret
@@ -529,7 +530,8 @@ def test_launches_happen_on_the_device_of_the_tensors(monkeypatch):
     ):
         monkeypatch.setattr(module, name, lambda *args, name=name, **options: entered.append(name))
     monkeypatch.setattr(torch.cuda, "device", Recorded)
-    monkeypatch.setattr(targets, "_can_fuse", lambda tensor: True)
+    for module in (targets, losses):
+        monkeypatch.setattr(module, "is_fusible", lambda tensor: True)
     images, logits = torch.zeros(2, 3, 4, 4, device=DEVICE), torch.zeros(2, 5, device=DEVICE)
     labels, plan = torch.zeros(2, dtype=torch.int64, device=DEVICE), identity(2, (4, 4))
     kernels._run("fused", images, plan, images, None, None)
@@ -596,7 +598,7 @@ def test_mix_targets_is_fused(rules, packed, monkeypatch):
     wanted = mix_targets(labels, plan, num_classes=6)
     ran, run = [], fused_targets.soft_targets
     monkeypatch.setattr(fused_targets, "soft_targets", lambda *args, **options: ran.append(run(*args, **options)))
-    monkeypatch.setattr(targets, "_can_fuse", lambda tensor: True)
+    monkeypatch.setattr(targets, "is_fusible", lambda tensor: True)
     if DEVICE == "cpu":
         monkeypatch.setattr(torch.cuda, "device", contextlib.nullcontext)
     made = mix_targets(labels.to(DEVICE), pack(plan, DEVICE) if packed else plan, num_classes=6)

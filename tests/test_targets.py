@@ -1,5 +1,9 @@
-"""Soft targets, their loss and their accuracy, against one-hot arithmetic and torch's own losses."""
+"""Soft targets, against one-hot arithmetic done by hand."""
 
+import contextlib
+import math
+import pickle
+import warnings
 from types import SimpleNamespace
 
 import numpy as np
@@ -10,7 +14,8 @@ import torch.nn.functional as F
 import mixcollate as mc
 from mixcollate import targets
 from mixcollate.kernels.packed import pack
-from mixcollate.targets import mix_targets
+from mixcollate.plan import only
+from mixcollate.targets import TargetRule, mix_targets
 
 
 def plans(batch=6):
@@ -22,6 +27,23 @@ def plans(batch=6):
         "no partner": mc.Cutout().make_plan(images),
         "two passes": mc.Compose([mc.CutMix(), mc.MixUp()]).make_plan(images),
     }
+
+
+SETTINGS = ["float64", "bfloat16", "meta"]
+
+
+@contextlib.contextmanager
+def under(setting):
+    """A default dtype for the whole process, or a default device, on which no value can be read."""
+    if setting == "meta":
+        torch.set_default_device(setting)
+    else:
+        torch.set_default_dtype(getattr(torch, setting))
+    try:
+        yield
+    finally:
+        torch.set_default_device(None)
+        torch.set_default_dtype(torch.float32)
 
 
 def by_hand(rows, plan):
@@ -107,64 +129,15 @@ def test_union_keeps_every_label_that_is_present():
     assert index.tolist() == [[1, 1, 0], [1, 1, 0], [0, 1, 0]]
 
 
-@pytest.mark.parametrize("weighted", [False, True])
-@pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
-def test_class_indices_give_torchs_loss(weighted, reduction, device):
-    logits = torch.randn(8, 5, device=device, requires_grad=True)
-    labels = torch.tensor([0, 1, 4, -100, 2, 2, -100, 3], device=device)
-    weight = torch.rand(5, device=device) if weighted else None
-    wanted = F.cross_entropy(logits, labels, weight=weight, reduction=reduction)
-    got = mc.soft_cross_entropy(logits, labels, weight=weight, reduction=reduction)
-    torch.testing.assert_close(got, wanted)
-    gradients = [torch.autograd.grad(loss.sum(), logits)[0] for loss in (got, wanted)]
-    torch.testing.assert_close(*gradients)
-
-
-@pytest.mark.parametrize("name", ["one partner", "three partners", "two passes"])
-def test_dense_and_sparse_targets_give_torchs_probability_loss(name, device):
-    plan, labels = plans()[name], torch.tensor([0, 3, 3, 1, 4, 0], device=device)
-    logits = torch.randn(6, 5, device=device, requires_grad=True)
-    dense = mix_targets(labels, plan, num_classes=5)
-    sparse = mix_targets(labels, plan, num_classes=5, targets="sparse")
-    wanted = F.cross_entropy(logits, dense)
-    (gradient,) = torch.autograd.grad(wanted, logits)
-    for target in (dense, sparse):
-        got = mc.soft_cross_entropy(logits, target)
-        torch.testing.assert_close(got, wanted)
-        torch.testing.assert_close(torch.autograd.grad(got, logits)[0], gradient)
-
-
-def test_loss_of_half_precision_logits_is_float32():
-    logits, labels = torch.randn(6, 1000, dtype=torch.bfloat16), torch.full((6,), 999)
-    loss = mc.soft_cross_entropy(logits, labels)
-    assert loss.dtype == torch.float32
-    torch.testing.assert_close(loss, F.cross_entropy(logits.float(), labels))
-
-
-def test_a_class_that_is_masked_out_does_not_spoil_the_loss():
-    logits = torch.tensor([[0.0, 1.0, float("-inf")]])
-    target = mc.SoftTarget(torch.tensor([[1, 2]]), torch.tensor([[1.0, 0.0]]))
-    torch.testing.assert_close(mc.soft_cross_entropy(logits, target), F.cross_entropy(logits, torch.tensor([1])))
-
-
-def test_soft_accuracy_is_the_share_on_the_predicted_class():
-    logits = torch.eye(4)
-    sparse = mc.SoftTarget(torch.tensor([[0, 1], [1, 1], [0, 2], [-100, 3]]), torch.tensor([[0.7, 0.3]] * 4))
-    accuracy = (0.7 + 1.0 + 0.3 + 0.3) / 3.3
-    assert float(mc.soft_accuracy(logits, sparse)) == pytest.approx(accuracy)
-    assert float(mc.soft_accuracy(logits, sparse.dense(4))) == pytest.approx(accuracy)
-    assert float(mc.soft_accuracy(logits, torch.tensor([0, 1, 3, 3]))) == 0.75
-
-
 def test_nobody_looks_for_a_compiler_while_a_graph_is_traced(monkeypatch):
     """Dynamo would follow, into files and processes, and break the graph there."""
     monkeypatch.setattr(targets, "can_fuse", lambda: pytest.fail("it was asked"))
     monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
-    assert not targets._can_fuse(SimpleNamespace(is_cuda=True))
+    assert not targets.is_fusible(SimpleNamespace(is_cuda=True))
 
 
 def test_what_cannot_be_a_target_is_refused():
-    plan, logits = plans()["one partner"], torch.randn(6, 5)
+    plan = plans()["one partner"]
     for call, message in (
         (lambda: mix_targets(torch.rand(6, 5), plan, num_classes=4), "labels must have num_classes=4 columns, got 5"),
         (lambda: mix_targets(torch.rand(6, 5), plan, num_classes=5, targets="sparse"), "must be class indices .* rows"),
@@ -177,10 +150,6 @@ def test_what_cannot_be_a_target_is_refused():
             lambda: mix_targets(torch.arange(6), plan, num_classes=6, targets="sparse", label_smoothing=0.1),
             "label_smoothing must be 0 for targets='sparse', got 0.1; give it to soft_cross_entropy",
         ),
-        (lambda: mc.soft_cross_entropy(logits, torch.rand(6, 4)), r"shape of logits \(6, 5\), got \(6, 4\)"),
-        (lambda: mc.soft_cross_entropy(logits[0], torch.rand(5)), r"logits must be \[B, num_classes\], got \(5,\)"),
-        (lambda: mc.soft_cross_entropy(logits, torch.arange(6), label_smoothing=1.0), r"in \[0, 1\), got 1.0"),
-        (lambda: mc.soft_cross_entropy(logits, torch.arange(6), reduction="max"), "reduction must be .* got 'max'"),
     ):
         with pytest.raises(ValueError, match=message):
             call()
@@ -208,3 +177,216 @@ def test_sparse_targets_are_not_the_plans_memory():
         target = mix_targets(torch.arange(4), placed, num_classes=4, targets="sparse")
         target.shares.zero_()
         assert (np.asarray(placed.shares) == kept).all()
+
+
+NAN = math.nan
+
+
+def leaves_out(values, share):
+    """That share of a row, of which a share of 0 takes nothing, not even NaN."""
+    return [share * value if share else 0.0 for value in values]
+
+
+def mixed_by_hand(rows, plan, combine):
+    """As by_hand, for rows of which entries may be NaN."""
+    while plan is not None:
+        mixed = []
+        for i in range(len(rows)):
+            parts = [leaves_out(rows[i], float(plan.shares[i, 0]))]
+            for share, partner in zip(plan.shares[i, 1:].tolist(), plan.partners[i].tolist(), strict=True):
+                parts.append(leaves_out(rows[partner], share))
+            mixed.append([combine(entries) for entries in zip(*parts, strict=True)])
+        rows, plan = mixed, plan.then
+    return rows
+
+
+def p_half(plan, seed=0):
+    """The same plan for half of the images; the others keep all of their labels."""
+    return only(np.random.default_rng(seed).random(len(plan)) < 0.5, plan)
+
+
+@pytest.mark.parametrize("label_smoothing", [0.0, 0.2])
+@pytest.mark.parametrize("name", [*plans(), "cutmix"])
+def test_a_share_of_nothing_brings_nothing(name, label_smoothing, device):
+    """What is not annotated stays with the images that are really mixed with it."""
+    whole = mc.CutMix(seed=3).make_plan(torch.empty(6, 3, 16, 24)) if name == "cutmix" else plans()[name]
+    rows = [[NAN, 1, 0], [0.0, 0, 1], [NAN] * 3, [1.0, 1, 0], [0.0, NAN, 1], [1.0, 0, 0]]
+    for plan in (whole, p_half(whole), only(np.zeros(6, bool), whole)):
+        wanted = torch.tensor(mixed_by_hand(rows, plan, sum))
+        spread = label_smoothing / 3 * wanted.nan_to_num(0.0).sum(1, keepdim=True)
+        wanted = (1 - label_smoothing) * wanted + spread  # NaN stays NaN, and spreads nothing
+        for placed in (plan, pack(plan, device)):
+            got = mix_targets(torch.tensor(rows, device=device), placed, label_smoothing=label_smoothing)
+            torch.testing.assert_close(got.cpu(), wanted, equal_nan=True)
+        values = mix_targets(torch.tensor(rows, device=device), plan, targets="values")
+        torch.testing.assert_close(values.cpu(), torch.tensor(mixed_by_hand(rows, plan, sum)), equal_nan=True)
+        if not np.isin(plan.shares, (0, 1)).all():
+            continue
+        assert torch.equal(got.isnan(), torch.tensor(rows, device=device).isnan())  # p = 0 changes nothing
+
+
+def test_one_missing_label_at_p_0():
+    """One logit, one image of which is not annotated."""
+    images, labels = torch.rand(2, 3, 4, 4), torch.tensor([[NAN], [1.0]])
+    for label_mode in ("lerp", "union"):
+        _, target = mc.MixUp(p=0, num_classes=1, label_mode=label_mode)(images, labels)
+        assert target.isnan().tolist() == [[True], [False]] and target[1] == 1
+    _, target = mc.MixUp(num_classes=1)(images, labels)
+    assert target.isnan().all()
+
+
+def test_union_of_missing_labels():
+    plan = mc.CutMix(per="batch", pairing="roll", seed=1).make_plan(torch.empty(4, 3, 16, 16))
+    assert 0 < plan.own_share[0] < 1
+    rows = torch.tensor([[1, NAN], [0, 1.0], [0, 0], [0, 0]])
+    union = mix_targets(rows, only(np.array([True, False, True, True]), plan), label_mode="union")
+    assert union.nan_to_num(7.0).tolist() == [[1, 7], [0, 1], [0, 1], [0, 0]]
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize("shape", [(6,), (6, 1), (6, 4), (6, 2, 3)], ids=str)
+def test_values_are_mixed_by_the_shares(shape, dtype):
+    """Regression labels: numbers of any size and sign, which keep their shape."""
+    values = (100 * torch.randn(shape, dtype=torch.float64)).to(dtype)
+    for plan in plans().values():
+        got = mix_targets(values, plan, targets="values")
+        exact = torch.float64 if dtype == torch.float64 else torch.float32
+        assert got.dtype == exact and got.shape == shape
+        rows = by_hand(values.to(exact).view(6, -1), plan)
+        torch.testing.assert_close(got, rows.view(shape), rtol=1e-6, atol=1e-4)
+
+
+def test_a_column_of_class_indices_is_a_row_of_them():
+    plan, labels = plans()["one partner"], torch.tensor([0, 3, -100, 1, 4, 0])
+    for targets_, label_mode in (("dense", "lerp"), ("dense", "union"), ("sparse", "lerp")):
+        options = {"num_classes": 5, "targets": targets_, "label_mode": label_mode}
+        one, other = (mix_targets(given, plan, **options) for given in (labels, labels[:, None]))
+        pairs = zip(one, other, strict=True) if targets_ == "sparse" else [(one, other)]
+        assert all(torch.equal(a, b) for a, b in pairs)
+
+
+@pytest.mark.parametrize("dtype", [torch.bool, torch.uint8, torch.int64], ids=str)
+def test_integer_rows_of_zeros_and_ones(dtype):
+    plan, rows = plans()["one partner"], torch.tensor([[0], [1], [1], [0], [1], [0]])
+    torch.testing.assert_close(mix_targets(rows.to(dtype), plan, num_classes=1), by_hand(rows.float(), plan))
+    wide = rows.expand(6, 4).contiguous()
+    torch.testing.assert_close(mix_targets(wide.to(dtype), plan), by_hand(wide.float(), plan))
+
+
+@pytest.mark.parametrize("setting", SETTINGS)
+def test_process_wide_settings_change_nothing(setting):
+    labels, rows = torch.tensor([0, 3, -100, 1, 4, 0]), torch.rand(6, 5)
+
+    def mixed():
+        for plan in made:
+            for options in ({}, {"label_smoothing": 0.1}, {"label_mode": "union"}, {"targets": "sparse"}):
+                target = mix_targets(labels, plan, num_classes=5, **options)
+                yield from target if isinstance(target, mc.SoftTarget) else [target]
+            yield mix_targets(labels, plan, targets="sparse").dense(5, label_smoothing=0.1)
+            yield from (mix_targets(rows, plan), mix_targets(rows, plan, label_mode="union"))
+            yield mix_targets(rows[:, 0], plan, targets="values")
+
+    made = [*plans().values()]
+    wanted = list(mixed())
+    with under(setting):
+        got = list(mixed())
+    assert [one.dtype for one in got] == [one.dtype for one in wanted]
+    assert all(torch.equal(one, other) for one, other in zip(got, wanted, strict=True))
+
+
+def test_a_soft_target_can_be_rebuilt_by_frameworks():
+    """Some call the type with the parts, some with one iterable of them, as they would a tuple's."""
+    target = mc.SoftTarget(torch.tensor([[0, 1]]), torch.tensor([[0.25, 0.75]]))
+    rebuilt = [
+        type(target)(*map(torch.clone, target)),
+        type(target)(map(torch.clone, target)),
+        type(target)([part.clone() for part in target]),
+        target._make(map(torch.clone, target)),
+        target._replace(labels=target.labels.clone()),
+        pickle.loads(pickle.dumps(target)),
+        torch.utils._pytree.tree_map(torch.clone, target),
+        torch.utils.data._utils.pin_memory.pin_memory(target) if torch.cuda.is_available() else target,
+    ]
+    for one in rebuilt:
+        assert type(one) is mc.SoftTarget and one._fields == ("labels", "shares")
+        assert torch.equal(one.labels, target.labels) and torch.equal(one.shares, target.shares)
+    with pytest.raises(TypeError, match="Expected 2 arguments, got 3"):
+        mc.SoftTarget([1, 2, 3])
+
+    @torch.compile(fullgraph=True, backend="aot_eager")
+    def doubled(target):
+        return mc.SoftTarget(target.labels, 2 * target.shares)
+
+    torch.compiler.reset()
+    assert torch.equal(doubled(target).shares, 2 * target.shares)
+
+
+def test_labels_that_cannot_be_mixed_are_refused():
+    plan, rows = plans()["one partner"], torch.zeros(6, 3)
+    sevens = torch.tensor([0, 1, 0, 7, 1, 0])
+    huge, hundred = (torch.full((6,), 2**64 - n, dtype=torch.uint64) for n in (5, 100))
+    nested = torch.nested.nested_tensor([torch.zeros(2)] * 6, layout=torch.jagged)
+    with warnings.catch_warnings(action="ignore"):  # on their way out of torch
+        quantized = torch.quantize_per_tensor(rows, 0.1, 0, torch.quint8)
+    for error, labels, options, message in (
+        (TypeError, rows.to_sparse(), {}, "labels must be a dense tensor .* got torch.sparse_coo"),
+        (TypeError, rows.to(torch.complex64), {}, "labels must be a dense tensor .* got .*complex64"),
+        (TypeError, nested, {}, "labels must be a dense tensor .* got nested"),
+        (TypeError, quantized, {}, "labels .* got quantized"),
+        (ValueError, sevens[:, None], {"num_classes": 5}, "labels must be in 0 … 4 .* got 7"),
+        (ValueError, sevens[:, None].expand(6, 3), {}, "must hold zeros and ones, got 7; pass class indices as"),
+        (ValueError, -sevens[:, None].expand(6, 3), {}, "must hold zeros and ones, got -1; .* annotated by NaN"),
+        (ValueError, sevens[:, None].expand(6, 3).to(torch.uint64), {}, "must hold zeros and ones, got 7"),
+        (ValueError, rows - 1, {}, "must be finite and at least 0, got -1.0; mark what is not annotated by NaN"),
+        (ValueError, rows.index_fill(0, torch.tensor(2), math.inf), {}, "must be finite and at least 0, got inf"),
+        (ValueError, (rows * NAN).index_fill(0, torch.tensor(2), -2), {}, "must be finite and at least 0, got -2.0"),
+        (ValueError, huge, {"num_classes": 5}, f"labels must be in 0 … 4 .* got {2**64 - 5}"),
+        (ValueError, huge, {"targets": "sparse"}, f"got {2**64 - 5}"),
+        (
+            ValueError,
+            torch.full((6,), 2**64 - 100, dtype=torch.uint64),
+            {"num_classes": 5},
+            f"got {2**64 - 100}",
+        ),  # not ignore_index
+        (ValueError, sevens - 1, {"targets": "sparse"}, "labels must be in 0 … .* got -1"),
+        (ValueError, sevens.clamp(max=1), {"num_classes": 1}, r"in 0 … 0 .* for one logit pass floats \[B, 1\]"),
+        (ValueError, sevens.clamp(max=1), {}, r"num_classes must be given .* floats \[B, 1\] for one logit"),
+        (ValueError, sevens[:, None], {}, "num_classes must be given for class indices"),
+        (TypeError, rows[:, 0], {"num_classes": 3}, "must be integers, got torch.float32; .* targets='values'"),
+        (TypeError, sevens, {"targets": "values"}, "floating point for targets='values', got torch.int64"),
+        (ValueError, torch.tensor(1), {"num_classes": 3}, r"labels must be \[6\] class indices or .* got \(\)"),
+        (ValueError, sevens[:4], {"num_classes": 3}, r"labels must be \[6\] class indices or .* got \(4,\)"),
+        (ValueError, rows[:4], {"targets": "values"}, r"labels must be \[6, ...\] values, got \(4, 3\)"),
+    ):
+        with pytest.raises(error, match=message):
+            mix_targets(labels, plan, **options)
+        with pytest.raises(error, match=message):
+            TargetRule(**options).check(labels, plan)
+
+
+def test_what_is_no_rule_is_refused():
+    for options, message in (
+        ({"targets": "soft"}, "targets must be one of 'dense', 'sparse', 'values', got 'soft'"),
+        ({"label_mode": "max"}, "label_mode must be one of 'lerp', 'union', got 'max'"),
+        ({"num_classes": 0}, "num_classes must be .* got 0"),
+        ({"label_smoothing": -0.1}, r"label_smoothing must be in \[0, 1\], got -0.1"),
+        ({"label_smoothing": 1.5}, r"label_smoothing must be in \[0, 1\], got 1.5"),
+        ({"label_smoothing": NAN}, r"label_smoothing must be in \[0, 1\], got nan"),
+        ({"targets": "sparse", "label_smoothing": 0.1}, "must be 0 .*; give it to soft_cross_entropy"),
+        ({"targets": "values", "label_smoothing": 0.1}, "label_smoothing must be 0 for targets='values', got 0.1"),
+        ({"targets": "sparse", "label_mode": "union"}, "must be 'lerp' for targets='sparse', got 'union'"),
+        ({"targets": "values", "label_mode": "union"}, "must be 'lerp' for targets='values', got 'union'"),
+        ({"targets": "values", "num_classes": 3}, "num_classes must be None for targets='values', got 3"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            TargetRule(**options)
+    sparse = mc.SoftTarget(torch.tensor([[0]]), torch.tensor([[1.0]]))
+    with pytest.raises(ValueError, match=r"label_smoothing must be in \[0, 1\], got 2"):
+        sparse.dense(3, label_smoothing=2)
+
+
+def test_a_rule_for_each_of_several_labels():
+    rule = TargetRule(label_smoothing=0.1)
+    assert rule.of(5) == (TargetRule(num_classes=5, label_smoothing=0.1),)
+    assert rule.of([5, 20]) == (*rule.of(5), *rule.of(20))
+    assert rule.of(None) == (rule,)

@@ -362,7 +362,7 @@ def test_constructors_and_calls_refuse_with_the_rule_and_the_value():
         (lambda: mc.MixUp(per="image"), "per must be one of 'pair', 'sample', 'batch', got 'image'"),
         (lambda: mc.MixUp(pairing="random"), "pairing must be one of 'matching', .* got 'random'"),
         (lambda: mc.MixUp(pairing="roll"), "per='pair' needs mutual partners, got pairing='roll'; use per='sample'"),
-        (lambda: mc.MixUp(targets="one-hot"), "targets must be one of 'dense', 'sparse', got 'one-hot'"),
+        (lambda: mc.MixUp(targets="one-hot"), "targets must be one of 'dense', 'sparse', 'values', got 'one-hot'"),
         (lambda: mc.MixUp(label_smoothing=1.0), r"label_smoothing must be in \[0, 1\), got 1.0"),
         (lambda: mc.MixUp(num_classes=0), "num_classes must be positive, got 0"),
         (lambda: mc.MixUp(seed=-1), r"seed must be in \[0, 2\*\*64\), got -1"),

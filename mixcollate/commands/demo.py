@@ -17,8 +17,8 @@ from mixcollate.collate import MixupCollate
 from mixcollate.commands.data import Data, load
 from mixcollate.commands.preview import COLOURS, preview
 from mixcollate.loader import DeviceLoader
+from mixcollate.losses import soft_cross_entropy
 from mixcollate.methods import CutMix, MixUp
-from mixcollate.targets import soft_cross_entropy
 from mixcollate.transforms import RandomChoice
 
 

@@ -1,0 +1,208 @@
+"""What soft targets are trained and measured with: cross-entropy, binary cross-entropy, accuracy."""
+
+import math
+from typing import Literal, get_args
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from mixcollate.checks import check_choice
+from mixcollate.targets import SoftTarget, check_smoothing, is_fusible
+
+Reduction = Literal["mean", "sum", "none"]
+
+
+def soft_cross_entropy(
+    logits: Tensor,
+    target: Tensor | SoftTarget,
+    *,
+    ignore_index: int = -100,
+    ignore_nan: bool = True,
+    label_smoothing: float = 0.0,
+    weight: Tensor | None = None,
+    reduction: Reduction = "mean",
+) -> Tensor:
+    """Cross-entropy with soft targets, dense or sparse; computed in float32, or in float64 for such logits.
+
+    For class indices it is ``F.cross_entropy``. For a :class:`SoftTarget` of one partner and ``reduction="none"`` it is
+    ``lam * F.cross_entropy(logits, a) + (1 - lam) * F.cross_entropy(logits, b)`` with ``a, b = target.labels.T`` and
+    ``lam = target.shares[:, 0]``; a dense target gives the same as the sparse one that it was made of. Beside
+    ``F.cross_entropy`` with class probabilities:
+
+    ======================  ========================================  =====================================
+    \\                       here                                      ``F.cross_entropy``
+    ======================  ========================================  =====================================
+    ``"mean"``              over the total (weighted) share           over the rows
+    ``label_smoothing``     spreads each row's own sum                spreads 1 in each row
+    share 0 of a -inf logit counts 0                                  NaN
+    ``ignore_index``        that class counts nothing                 refused from 0 on
+    NaN in the target       left out, if ``ignore_nan``               NaN
+    half-precision logits   a float32 loss                            a loss in their dtype
+    ======================  ========================================  =====================================
+
+    Args:
+        logits: ``[B, num_classes]`` or ``[B, num_classes, d1, ...]``, floating point.
+        target: class indices ``[B, d1, ...]`` (as in evaluation); rows of the shape of ``logits``; or a
+            :class:`SoftTarget` whose tensors are ``[B, K, d1, ...]``.
+        ignore_index: class index that counts nothing.
+        ignore_nan: leave out those entries of a dense target that are NaN.
+        label_smoothing: in [0, 1]; leave it at 0 if the targets are smoothed already.
+        weight: ``[num_classes]``, a factor for each class.
+        reduction: ``"none"``: ``[B, d1, ...]``; ``"sum"``; ``"mean"``: the sum over the total weight of all targets, so
+            that ignored labels do not lower it. If nothing counts that is NaN, with a gradient of 0.
+    """
+    check_smoothing(label_smoothing)
+    check_choice("reduction", reduction, get_args(Reduction))
+    target = _counted_target(logits, target, ignore_index=ignore_index, ignore_nan=ignore_nan)
+    fusible = weight is None and logits.ndim == 2 and logits.dtype != torch.float64 and is_fusible(logits)
+    if isinstance(target, SoftTarget) and fusible and not target.shares.requires_grad:
+        from mixcollate.kernels import fused_targets
+
+        with torch.cuda.device(logits.device):  # Triton launches on the current device; autograd sets it later
+            losses = fused_targets.soft_cross_entropy(
+                logits, *target, label_smoothing=label_smoothing, ignore_index=ignore_index
+            )
+        return _reduced(losses, target.shares.sum(), reduction)
+    wide = torch.float64 if logits.dtype == torch.float64 else torch.float32
+    weighted = logits.log_softmax(1, dtype=wide)
+    if weight is not None:
+        if weight.shape != logits.shape[1:2]:
+            raise ValueError(f"weight must be [{logits.shape[1]}], one a class, got {tuple(weight.shape)}")
+        weight = weight.to(wide)
+        weighted = _product(weight.view(-1, *[1] * (logits.ndim - 2)), weighted)
+    if isinstance(target, SoftTarget):
+        shares = target.shares.to(wide)
+        rows = _product(shares, _gathered(weighted, target.labels)).sum(1)
+        counted = shares if weight is None else shares * weight[target.labels]
+    else:
+        shares = target.to(wide)
+        rows = _product(shares, weighted).sum(1)
+        counted = shares if weight is None else shares * weight.view(-1, *[1] * (logits.ndim - 2))
+    if label_smoothing:
+        spread = _product(shares.sum(1), weighted.sum(1))
+        rows = (1 - label_smoothing) * rows + label_smoothing / logits.shape[1] * spread
+    return _reduced(-rows, counted.sum(), reduction)
+
+
+def soft_binary_cross_entropy(
+    logits: Tensor,
+    target: Tensor,
+    *,
+    ignore_nan: bool = True,
+    label_smoothing: float = 0.0,
+    weight: Tensor | None = None,
+    pos_weight: Tensor | None = None,
+    reduction: Reduction = "mean",
+) -> Tensor:
+    """Binary cross-entropy with soft targets of which some may be missing; in float32 or float64.
+
+    With a whole target it is ``F.binary_cross_entropy_with_logits``.
+
+    Args:
+        logits: floating point, of any shape: ``[B, num_classes]``, or ``[B, 1]`` for one logit.
+        target: of the same shape, in [0, 1]; NaN where nothing is annotated.
+        ignore_nan: leave out those entries that are NaN: their loss and their gradient are 0, and ``"mean"`` does not
+            count them.
+        label_smoothing: in [0, 1]: targets are drawn towards one half by so much.
+        weight: a factor for each entry, and ``pos_weight`` for each entry's positive part; of a shape that ``logits``
+            can be broadcast with.
+        reduction: ``"none"``: the shape of ``logits``; ``"sum"``; ``"mean"``: over the entries that count. If none
+            counts that is NaN, with a gradient of 0.
+    """
+    check_smoothing(label_smoothing)
+    check_choice("reduction", reduction, get_args(Reduction))
+    _check_logits(logits, least=0)
+    if isinstance(target, SoftTarget):
+        raise TypeError("target must be a tensor, got a SoftTarget; give target.dense(num_classes)")
+    if target.shape != logits.shape:
+        raise ValueError(f"target must have the shape of logits {tuple(logits.shape)}, got {tuple(target.shape)}")
+    wide = torch.float64 if logits.dtype == torch.float64 else torch.float32
+    logits, target = logits.to(wide), target.to(wide)
+    missing = target.isnan() & ignore_nan
+    logits, target = logits.masked_fill(missing, 0.0), target.masked_fill(missing, 0.0)
+    if label_smoothing:
+        target = (1 - label_smoothing) * target + label_smoothing / 2
+    losses = F.binary_cross_entropy_with_logits(logits, target, weight, pos_weight=pos_weight, reduction="none")
+    return _reduced(losses.masked_fill(missing, 0.0), (~missing).sum(), reduction)
+
+
+def soft_accuracy(logits: Tensor, target: Tensor | SoftTarget, *, ignore_index: int = -100) -> Tensor:
+    """The share of the targets that lies on the predicted classes, in [0, 1], as a scalar tensor.
+
+    For class indices this is the accuracy; for mixed targets, mixup's ``lam``-weighted training accuracy.
+
+    Args:
+        logits, target, ignore_index: as for :func:`soft_cross_entropy`; what is NaN in a target counts nothing.
+    """
+    target = _counted_target(logits, target, ignore_index=ignore_index, ignore_nan=True)
+    predicted = logits.argmax(1, keepdim=True)
+    if isinstance(target, SoftTarget):
+        return (target.shares * (target.labels == predicted)).sum() / target.shares.sum()
+    return target.gather(1, predicted).sum() / target.sum()
+
+
+def _counted_target(
+    logits: Tensor, target: Tensor | SoftTarget, *, ignore_index: int, ignore_nan: bool
+) -> Tensor | SoftTarget:
+    """``target`` beside its ``logits``, dense or sparse, with a share of 0 for all that is to be ignored."""
+    _check_logits(logits, least=2)
+    batch, classes, *places = logits.shape
+    if isinstance(target, SoftTarget):
+        wanted = (batch, target.labels.shape[1] if target.labels.ndim > 1 else 1, *places)
+        if target.labels.shape != wanted or target.shares.shape != wanted:
+            raise ValueError(
+                f"target.labels and target.shares must be [B, K, ...] beside logits {tuple(logits.shape)}, got "
+                f"{tuple(target.labels.shape)} and {tuple(target.shares.shape)}"
+            )
+        return target.known(ignore_index)
+    if target.ndim == logits.ndim - 1:
+        if target.dtype.is_floating_point or target.dtype == torch.bool:
+            raise TypeError(f"target must be integers where it is class indices, got {target.dtype}")
+        if target.shape != (batch, *places):
+            raise ValueError(f"target must be {(batch, *places)}, one index a row of logits, got {tuple(target.shape)}")
+        labels = target[:, None].to(torch.int64)
+        return SoftTarget(labels, torch.ones_like(labels, dtype=torch.float32)).known(ignore_index)
+    if target.shape != logits.shape:
+        raise ValueError(f"target must have the shape of logits {tuple(logits.shape)}, got {tuple(target.shape)}")
+    if ignore_nan and target.dtype.is_floating_point:
+        target = target.nan_to_num(nan=0.0, posinf=math.inf, neginf=-math.inf)
+    if 0 <= ignore_index < classes:
+        known = torch.arange(classes, device=target.device) != ignore_index
+        target = target * known.view(-1, *[1] * len(places))
+    return target
+
+
+def _check_logits(logits: Tensor, least: int) -> None:
+    if logits.ndim < least:
+        raise ValueError(f"logits must be [B, num_classes] or [B, num_classes, d1, ...], got {tuple(logits.shape)}")
+    if not logits.dtype.is_floating_point:
+        raise TypeError(f"logits must be floating point, got {logits.dtype}")
+
+
+def _product(shares: Tensor, values: Tensor) -> Tensor:
+    """``shares * values`` in which a share of 0 counts 0, beside infinities and NaN too."""
+    return shares * values.masked_fill((shares == 0) & ~values.isfinite(), 0.0)
+
+
+def _gathered(values: Tensor, labels: Tensor) -> Tensor:
+    """``values.gather(1, labels)``, with a clear message for labels that are no classes."""
+    try:
+        return values.gather(1, labels)
+    except RuntimeError as error:
+        wrong = labels[(labels < 0) | (labels >= values.shape[1])]
+        if len(wrong) == 0:
+            raise
+        raise ValueError(
+            f"target must hold classes in 0 … {values.shape[1] - 1} or ignore_index, got {int(wrong[0])}"
+        ) from error
+
+
+def _reduced(losses: Tensor, total: Tensor, reduction: Reduction) -> Tensor:
+    """The losses, their sum, or that over their ``total`` weight."""
+    if reduction == "none":
+        return losses
+    if reduction == "sum":
+        return losses.sum()
+    mean = losses.sum() / total.masked_fill(total == 0, 1)
+    return mean.masked_fill(total == 0, math.nan)  # 0 / 0 would have NaN as its gradient, too
