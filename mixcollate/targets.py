@@ -243,6 +243,7 @@ def smooth(rows: Tensor, label_smoothing: float) -> Tensor:
 
 
 def check_smoothing(label_smoothing: float) -> None:
+    """Refuse what is no share."""
     if not 0 <= label_smoothing <= 1:
         raise ValueError(f"label_smoothing must be in [0, 1], got {label_smoothing}")
 
@@ -295,4 +296,5 @@ def check_targets(targets: Targets, label_smoothing: float, label_mode: LabelMod
 
 
 def is_fusible(tensor: Tensor) -> bool:
+    """Whether Triton can make targets or losses of this one: asked when the code runs, not while it is traced."""
     return tensor.is_cuda and not torch.compiler.is_compiling() and can_fuse()
