@@ -148,9 +148,9 @@ class TargetRule:
         outside = (wide < 0) | (wide > end - 1)
         if labels.dtype != torch.uint64:  # in which -100 is a large number
             outside &= wide != self.ignore_index
-        wrong = wide[outside].tolist()
-        if wrong:
-            got = wrong[0] % 2**64 if labels.dtype == torch.uint64 else wrong[0]
+        wrong = wide[outside]
+        if len(wrong):
+            got = int(wrong[0]) % 2**64 if labels.dtype == torch.uint64 else int(wrong[0])
             advice = "; for one logit pass floats [B, 1], and train with soft_binary_cross_entropy" if end == 1 else ""
             raise ValueError(
                 f"labels must be in 0 … {end - 1} (or ignore_index={self.ignore_index}), got {got}{advice}"
@@ -174,7 +174,7 @@ class TargetRule:
         low, high = torch.aminmax(rows)
         if not rows.dtype.is_floating_point:
             if not 0 <= low <= high <= 1:
-                wrong = rows[(rows < 0) | (rows > 1)][0].item()
+                wrong = int(rows[(rows < 0) | (rows > 1)][0])
                 raise ValueError(
                     f"labels [B, K] of integers must hold zeros and ones, got {wrong}; pass class indices as [B], "
                     "regression labels as floats with targets='values', and mark what is not annotated by NaN"
@@ -183,7 +183,7 @@ class TargetRule:
             wrong_values = rows[(rows < 0) | rows.isinf()]
             if len(wrong_values):
                 raise ValueError(
-                    f"labels [B, K] must be finite and at least 0, got {wrong_values[0].item()}; mark what is not "
+                    f"labels [B, K] must be finite and at least 0, got {float(wrong_values[0])}; mark what is not "
                     "annotated by NaN, and mix regression labels with targets='values'"
                 )
 
