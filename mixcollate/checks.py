@@ -1,44 +1,186 @@
-"""Checks at the public door: each names the argument, the rule and the value that came."""
+"""Checks at the public door, one a kind of argument: each names the argument, the rule and the value that came."""
 
 import math
-from collections.abc import Sequence
+import reprlib
+import sys
+from collections.abc import Callable, Sequence
+from numbers import Real
+from typing import Any, TypeVar
 
-from mixcollate.schedules import Scheduled
+import numpy as np
+import torch
+from torch import Tensor
+
+T = TypeVar("T")
+
+DTYPES = frozenset(
+    {
+        *(torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64),
+        *(torch.uint16, torch.uint32, torch.uint64),
+        *(torch.float16, torch.bfloat16, torch.float32, torch.float64),
+    }
+)
+"""Those whose every value is one real number of its own: no complex, quantized or 8-bit floating point ones."""
 
 
-def check_choice(name: str, value: object, choices: Sequence[str]) -> None:
+def check_choice(name: str, value: T, choices: Sequence[str]) -> T:
     """One of a few words."""
-    if value not in choices:
-        raise ValueError(f"{name} must be one of {', '.join(map(repr, choices))}, got {value!r}")
+    if not isinstance(value, str) or value not in choices:
+        raise ValueError(f"{name} must be one of {', '.join(map(repr, choices))}, got {shown(value)}")
+    return value
 
 
-def check_probability(name: str, value: float) -> float:
+def check_flag(name: str, value: object) -> bool:
+    """True or False, not just something that counts as one of them: ``"no"`` is true to Python."""
+    if not isinstance(value, (bool, np.bool_)):
+        raise TypeError(f"{name} must be True or False, got {shown(value)}")
+    return bool(value)
+
+
+def check_count(name: str, value: object, least: int = 1, most: int | None = None) -> int:
+    """A whole number from ``least`` to ``most``, Python's, NumPy's or a tensor's; True is none."""
+    rule = f"a whole number of at least {least}" if most is None else f"a whole number from {least} to {most}"
+    count = as_number(value)
+    if not isinstance(count, int):
+        raise TypeError(f"{name} must be {rule}, got {shown(value)}")
+    if count < least or (most is not None and count > most):
+        raise ValueError(f"{name} must be {rule}, got {count}")
+    return count
+
+
+def check_number(
+    name: str,
+    value: object,
+    low: float = -math.inf,
+    high: float = math.inf,
+    *,
+    above: bool = False,
+    below: bool = False,
+    advice: str = "",
+) -> float:
+    """A finite real number from ``low`` to ``high``, Python's, NumPy's or a tensor's.
+
+    Args:
+        name: of the argument.
+        value: that came.
+        low: least value.
+        high: greatest value.
+        above: ``low`` itself is refused.
+        below: ``high`` itself is refused.
+        advice: the way out, where the rule does not say it.
+    """
+    number = as_number(value)
+    if number is None or not _within(number, low, high, above, below):
+        error = TypeError if number is None else ValueError
+        rule, way_out = _interval(low, high, above, below), f"; {advice}" if advice else ""
+        raise error(f"{name} must be a finite number{rule}, got {shown(value)}{way_out}")
+    return number
+
+
+def check_probability(name: str, value: object) -> float:
     """A number in [0, 1]."""
-    if not 0 <= value <= 1:
-        raise ValueError(f"{name} must be a probability in [0, 1], got {value}")
-    return value
+    number = as_number(value)
+    if number is None or not 0 <= number <= 1:
+        error = TypeError if number is None else ValueError
+        raise error(f"{name} must be a probability in [0, 1], got {shown(value)}")
+    return number
 
 
-def check_positive(name: str, value: float) -> float:
-    """A finite number above 0."""
-    if not 0 < value < math.inf:
-        raise ValueError(
-            f"{name} must be positive and finite, got {value}; drop the transform or use p=0 to turn mixing off"
+def check_positive(name: str, value: object) -> float:
+    """A finite number above 0: how strongly to mix, where not at all is said in another way."""
+    return check_number(name, value, 0, above=True, advice="drop the transform or use p=0 to turn mixing off")
+
+
+def check_not_negative(name: str, value: object) -> float:
+    """A finite number that is 0 or more: how strongly to mix in an epoch, where 0 is not at all."""
+    return check_number(name, value, 0)
+
+
+def check_range(
+    name: str, value: object, low: float, high: float = math.inf, *, above: bool = False, whole: bool = False
+) -> tuple[float, float]:
+    """A pair of finite numbers, in order, from ``low`` to ``high``.
+
+    Args:
+        name: of the argument.
+        value: that came.
+        low: what the first may be.
+        high: what the second may be.
+        above: ``low`` itself is refused.
+        whole: only whole numbers will do.
+    """
+    parts: list[float | None] = []
+    if isinstance(value, (Sequence, np.ndarray, Tensor)) and getattr(value, "ndim", 1) == 1:  # a set has no order
+        parts = [as_number(part) for part in value]
+    pair = [part for part in parts if part is not None and (isinstance(part, int) or not whole)]
+    is_pair = len(parts) == len(pair) == 2
+    if not is_pair or not (_within(pair[0], low, high, above) and _within(pair[1], pair[0], high)):
+        error = ValueError if is_pair else TypeError
+        rule = (
+            f"(low, high) with low <= high, both {'whole ' if whole else ''}numbers{_interval(low, high, above, False)}"
         )
-    return value
+        raise error(f"{name} must be {rule}, got {shown(value)}")
+    return pair[0], pair[1]
 
 
-def check_scheduled(name: str, value: float) -> float:
-    """What a schedule comes to: a finite number, or 0, which mixes nothing."""
-    return check_positive(name, value) if value else 0.0
+def check_scheduled(name: str, value: T, check: Callable[[str, Any], Any]) -> T:
+    """A number that passes ``check``, or a function of the epoch, whose numbers are checked when they are used."""
+    return value if callable(value) else check(name, value)
 
 
-def check_alpha(alpha: Scheduled) -> Scheduled:
-    """A positive number, or a function of the epoch, whose values are checked when they are used."""
-    return alpha if callable(alpha) else check_positive("alpha", alpha)
+def check_tensor(name: str, value: object) -> Tensor:
+    """A plain tensor: dense, strided, of real numbers; one that holds its values as they are in its memory."""
+    if not isinstance(value, Tensor):
+        way_out = "; torch.as_tensor makes one" if isinstance(value, (np.ndarray, list, tuple)) else ""
+        raise TypeError(f"{name} must be a tensor, got {type(value).__name__}{way_out}")
+    if value.layout == torch.strided and value.dtype in DTYPES and not value.is_nested and not value.is_neg():
+        return value
+    if value.is_nested:
+        kind, way_out = "nested", "pad the samples to one shape: torch.nested.to_padded_tensor"
+    elif value.is_quantized:
+        kind, way_out = "quantized", "pass .dequantize()"
+    elif value.layout != torch.strided:
+        kind, way_out = str(value.layout), "pass .to_dense()"
+    elif value.is_complex():
+        kind, way_out = str(value.dtype), "pass its parts as channels: torch.view_as_real"
+    elif value.dtype in DTYPES:
+        kind, way_out = "a negated view", "pass .resolve_neg()"
+    else:
+        kind, way_out = str(value.dtype), "pass .float()"
+    raise TypeError(f"{name} must be a dense tensor of real numbers, got {kind}; {way_out}")
 
 
-def check_range(name: str, value: Sequence[float], low: float, high: float) -> None:
-    """``(low, high)``, in order and within bounds."""
-    if len(value) != 2 or not low <= value[0] <= value[1] <= high:
-        raise ValueError(f"{name} must be (low, high) with {low} <= low <= high <= {high}, got {tuple(value)}")
+def as_number(value: object) -> float | None:
+    """``value`` as Python's int or float, if it is one real number; a text that looks like one is none."""
+    if isinstance(value, (np.generic, np.ndarray, Tensor)):
+        value = None if value.ndim or (isinstance(value, Tensor) and value.is_meta) else value.item()
+    if isinstance(value, int) and not isinstance(value, bool):
+        return value
+    return float(value) if isinstance(value, Real) else None
+
+
+def shown(value: object) -> str:
+    """``value`` in a message: in short, and without reading what a tensor holds."""
+    if isinstance(value, (Tensor, np.ndarray)) and value.ndim:
+        return f"a {type(value).__name__} of shape {tuple(value.shape)}"
+    return _SHORT.repr(value)
+
+
+_SHORT = reprlib.Repr()
+_SHORT.maxstring = _SHORT.maxother = 100
+_SHORT.maxlist = _SHORT.maxtuple = 8
+
+
+def _within(number: float, low: float, high: float, above: bool = False, below: bool = False) -> bool:
+    """Whether a number is finite and in the interval, whose ends belong to it but for ``above`` and ``below``."""
+    fits = (low < number if above else low <= number) and (number < high if below else number <= high)
+    return fits and abs(number) <= sys.float_info.max  # Python's whole numbers have no limit
+
+
+def _interval(low: float, high: float, above: bool, below: bool) -> str:
+    """The rule as it is written: `` in [0, 1)``, `` above 0``, `` of at least 1``."""
+    if math.isfinite(low) and math.isfinite(high):
+        return f" in {'(' if above else '['}{low}, {high}{')' if below else ']'}"
+    if math.isfinite(low):
+        return f" {'above' if above else 'of at least'} {low}"
+    return f" {'below' if below else 'of at most'} {high}" if math.isfinite(high) else ""

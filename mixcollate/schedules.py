@@ -2,23 +2,34 @@
 
 from collections.abc import Callable
 from functools import partial
+from typing import Any
+
+from mixcollate.checks import check_count, check_number
 
 Scheduled = float | Callable[[int], float]
 
 
-def at(value: Scheduled, epoch: int) -> float:
-    """The value of a number, or of a function of the epoch."""
-    return float(value(epoch) if callable(value) else value)
+def at(name: str, value: Scheduled, epoch: int, check: Callable[[str, Any], float]) -> float:
+    """The argument ``name`` in this epoch: a number, or what a function of the epoch says; if it passes ``check``."""
+    if not callable(value):
+        return check(name, value)
+    try:
+        scheduled = value(epoch)
+    except Exception as error:
+        raise ValueError(
+            f"{name} must be a function of the epoch, but raised {type(error).__name__} in epoch {epoch}: {error}"
+        ) from error
+    return check(f"{name} in epoch {epoch}", scheduled)
 
 
 def until(epoch: int, value: float = 1.0) -> Callable[[int], float]:
     """``value`` before ``epoch``, 0 from then on: ``p=until(280)`` trains the last epochs on plain images."""
-    return partial(_until, epoch, value)
+    return partial(_until, check_count("epoch", epoch, least=0), check_number("value", value, 0))
 
 
 def ramp(value: float, epochs: int) -> Callable[[int], float]:
     """From 0 in epoch 0 linearly to ``value`` in epoch ``epochs``, then constant: GridMask's ``p=ramp(0.8, 240)``."""
-    return partial(_ramp, value, epochs)
+    return partial(_ramp, check_number("value", value, 0), check_count("epochs", epochs))
 
 
 def _until(end: int, value: float, epoch: int) -> float:

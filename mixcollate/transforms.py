@@ -13,7 +13,7 @@ from torchvision import tv_tensors
 from torchvision.transforms import v2
 from typing_extensions import Unpack
 
-from mixcollate.checks import check_choice, check_probability
+from mixcollate.checks import check_choice, check_probability, check_scheduled
 from mixcollate.kernels import Impl, Statistic, beside, mix, mix_masks, uncompiled
 from mixcollate.kernels.packed import PackedPlan
 from mixcollate.plan import Draw, MixPlan, Pairing, Per, Stream, chain, draw_from, only, select
@@ -108,8 +108,7 @@ class MixTransform(v2.Transform):
             raise ValueError(f"label_smoothing must be in [0, 1), got {label_smoothing}")
         if not (labels_getter is None or labels_getter == "default" or callable(labels_getter)):
             raise ValueError(f"labels_getter must be 'default', a function or None, got {labels_getter!r}")
-        if not callable(p):
-            check_probability("p", p)
+        check_scheduled("p", p, check_probability)
         check_targets(targets, label_smoothing, label_mode)
         self.num_classes, self.labels_getter = num_classes, labels_getter
         self.p, self.per, self.pairing = p, per, pairing
@@ -124,7 +123,7 @@ class MixTransform(v2.Transform):
     def draw_plan(self, draw: Draw) -> MixPlan:
         """A plan in which only a share ``p`` of the images (pairs, batches) is changed."""
         plan = self.plan_batch(draw)
-        p = check_probability("p", at(self.p, draw.epoch))
+        p = at("p", self.p, draw.epoch, check_probability)
         if p == 1:
             return plan
         count, unit = draw.units(self.per)

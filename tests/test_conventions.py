@@ -14,8 +14,9 @@ import mixcollate
 
 PACKAGE = Path(mixcollate.__file__).parent
 LAYERS = [  # a module imports only what stands above it
-    ["plan", "schedules", "kernels.launch"],
-    ["checks", "memory", "kernels.noise", "kernels.compiled"],
+    ["checks", "kernels.launch"],
+    ["plan", "schedules"],
+    ["memory", "kernels.noise", "kernels.compiled"],
     ["kernels.packed", "kernels.checks", "kernels.fused_targets"],
     ["kernels.reference", "kernels.fused", "targets"],
     ["losses"],

@@ -309,7 +309,7 @@ def test_schedules_follow_the_epoch():
         assert (rising.make_plan(images).own_share == 1).all()  # 0 mixes nothing
         rising.set_epoch(4)
         assert (rising.make_plan(images).own_share != 1).any()
-    with pytest.raises(ValueError, match="alpha must be positive and finite, got -1.0"):
+    with pytest.raises(ValueError, match="alpha in epoch 0 must be a finite number of at least 0, got -1"):
         mc.MixUp(alpha=lambda epoch: -1).make_plan(images)
     sharper = mc.MixUp(alpha=lambda epoch: 1000.0 if epoch else 0.01)
     sharper.set_epoch(1)
@@ -351,8 +351,8 @@ def _one_channel(plan: MixPlan) -> MixPlan:
 def test_constructors_and_calls_refuse_with_the_rule_and_the_value():
     images, labels = torch.rand(4, 3, 8, 8), torch.arange(4)
     for call, message in (
-        (lambda: mc.MixUp(alpha=0), "alpha must be positive and finite, got 0; drop the transform"),
-        (lambda: mc.MixUp(alpha=float("inf")), "alpha must be positive and finite, got inf"),
+        (lambda: mc.MixUp(alpha=0), "alpha must be a finite number above 0, got 0; drop the transform"),
+        (lambda: mc.MixUp(alpha=float("inf")), "alpha must be a finite number above 0, got inf"),
         (
             lambda: mc.MixUp(targets="sparse", label_smoothing=0.1),
             "label_smoothing must be 0 for targets='sparse', got",

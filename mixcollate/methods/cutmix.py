@@ -5,7 +5,7 @@ from typing import Literal, get_args
 import numpy as np
 from typing_extensions import Unpack
 
-from mixcollate.checks import check_alpha, check_choice, check_range, check_scheduled
+from mixcollate.checks import check_choice, check_not_negative, check_positive, check_range, check_scheduled
 from mixcollate.methods.boxes import as_boxes, below, edges
 from mixcollate.plan import Array, Draw, MixPlan, Per, beta, two_shares
 from mixcollate.schedules import Scheduled, at
@@ -86,12 +86,13 @@ class CutMix(MixTransform):
         check_choice("placement", placement, get_args(Placement))
         if minmax is not None:
             check_range("minmax", minmax, 0, 1)
-        self.alpha, self.minmax, self.placement, self.correct_lam = check_alpha(alpha), minmax, placement, correct_lam
+        self.alpha = check_scheduled("alpha", alpha, check_positive)
+        self.minmax, self.placement, self.correct_lam = minmax, placement, correct_lam
 
     def plan_batch(self, draw: Draw) -> MixPlan:
         return cutmix(
             draw,
-            alpha=check_scheduled("alpha", at(self.alpha, draw.epoch)),
+            alpha=at("alpha", self.alpha, draw.epoch, check_not_negative),
             per=self.per,
             minmax=self.minmax,
             placement=self.placement,

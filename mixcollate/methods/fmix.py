@@ -6,7 +6,7 @@ from functools import lru_cache
 import numpy as np
 from typing_extensions import Unpack
 
-from mixcollate.checks import check_alpha, check_scheduled
+from mixcollate.checks import check_not_negative, check_positive, check_scheduled
 from mixcollate.methods.cutmix import pasted
 from mixcollate.plan import Array, Draw, MixPlan, Per, beta
 from mixcollate.schedules import Scheduled, at
@@ -86,8 +86,8 @@ class FMix(MixTransform):
 
     def __init__(self, *, alpha: Scheduled = 1.0, decay: float = 3.0, **options: Unpack[MixOptions]) -> None:
         super().__init__(**options)
-        self.alpha, self.decay = check_alpha(alpha), decay
+        self.alpha, self.decay = check_scheduled("alpha", alpha, check_positive), decay
 
     def plan_batch(self, draw: Draw) -> MixPlan:
-        alpha = check_scheduled("alpha", at(self.alpha, draw.epoch))
+        alpha = at("alpha", self.alpha, draw.epoch, check_not_negative)
         return fmix(draw, alpha=alpha, decay=self.decay, per=self.per)

@@ -3,7 +3,7 @@
 import numpy as np
 from typing_extensions import Unpack
 
-from mixcollate.checks import check_alpha, check_scheduled
+from mixcollate.checks import check_not_negative, check_positive, check_scheduled
 from mixcollate.plan import Draw, MixPlan, Per, beta, two_shares
 from mixcollate.schedules import Scheduled, at
 from mixcollate.transforms import MixOptions, MixTransform
@@ -26,7 +26,7 @@ class MixUp(MixTransform):
 
     def __init__(self, *, alpha: Scheduled = 1.0, **options: Unpack[MixOptions]) -> None:
         super().__init__(**options)
-        self.alpha = check_alpha(alpha)
+        self.alpha = check_scheduled("alpha", alpha, check_positive)
 
     def plan_batch(self, draw: Draw) -> MixPlan:
-        return mixup(draw, alpha=check_scheduled("alpha", at(self.alpha, draw.epoch)), per=self.per)
+        return mixup(draw, alpha=at("alpha", self.alpha, draw.epoch, check_not_negative), per=self.per)

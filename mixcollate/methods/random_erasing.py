@@ -104,10 +104,8 @@ class RandomErasing(ErasingTransform):
     ) -> None:
         super().__init__(p=p, **options)
         check_range("scale", scale, 0, 1)
-        check_range("ratio", ratio, 0, float("inf"))
-        check_range("count", count, 1, float("inf"))
-        if ratio[0] <= 0:
-            raise ValueError(f"ratio must be positive, got {ratio}")
+        check_range("ratio", ratio, 0, above=True)
+        check_range("count", count, 1, whole=True)
         if fill is not None and value != 0.0:
             raise ValueError(f"give value or fill, not both; got value={value!r}, fill={fill!r}")
         if attempts < 1:

@@ -3,7 +3,7 @@
 import numpy as np
 from typing_extensions import Unpack
 
-from mixcollate.checks import check_positive, check_scheduled
+from mixcollate.checks import check_not_negative, check_positive, check_scheduled
 from mixcollate.plan import Array, Draw, MixPlan, Per, beta
 from mixcollate.schedules import Scheduled, at
 from mixcollate.transforms import MixOptions, MixTransform
@@ -59,7 +59,7 @@ class RICAP(MixTransform):
 
     def __init__(self, *, beta: Scheduled = 0.3, **options: Unpack[MixOptions]) -> None:
         super().__init__(**options)
-        self.beta = beta if callable(beta) else check_positive("beta", beta)
+        self.beta = check_scheduled("beta", beta, check_positive)
 
     def plan_batch(self, draw: Draw) -> MixPlan:
-        return ricap(draw, beta=check_scheduled("beta", at(self.beta, draw.epoch)), per=self.per)
+        return ricap(draw, beta=at("beta", self.beta, draw.epoch, check_not_negative), per=self.per)
