@@ -15,6 +15,7 @@ from PIL import Image
 
 from benchmarks.results import RESULTS
 from mixcollate.commands import cli, demo
+from mixcollate.commands.calibration import calibration_error
 from mixcollate.commands.cli import main
 from mixcollate.commands.data import load
 from mixcollate.commands.demo import Outcome
@@ -78,7 +79,7 @@ def test_demo_on_fashion_mnist_files(tmp_path, capsys):
         images, labels = rng.integers(0, 256, (count, 28, 28), np.uint8), np.arange(count, dtype=np.uint8) % 10
         (tmp_path / f"{part}-images-idx3-ubyte.gz").write_bytes(gzip.compress(bytes(16) + images.tobytes()))
         (tmp_path / f"{part}-labels-idx1-ubyte.gz").write_bytes(gzip.compress(bytes(8) + labels.tobytes()))
-    data = load("fashion-mnist", tmp_path)
+    data = load("fashion-mnist", tmp_path, 28)
     image, label = data.test[39]
     assert torch.equal(image[0], torch.from_numpy(images[39]))
     assert (int(label), data.classes[9]) == (9, "Ankle boot")
@@ -119,7 +120,7 @@ def test_calibration_error_by_hand():
     probabilities = torch.tensor([[0.61, 0.39], [0.65, 0.35], [0.1, 0.9], [0.0, 1.0]], dtype=torch.float64)
     labels = torch.tensor([0, 1, 1, 0])
     expected = (abs(0.61 + 0.65 - 1) + abs(0.9 - 1) + abs(1.0 - 0)) / 4
-    assert demo.calibration_error(probabilities, labels) == pytest.approx(expected, abs=1e-12)
+    assert calibration_error(probabilities, labels) == pytest.approx(expected, abs=1e-12)
 
 
 @pytest.mark.parametrize(

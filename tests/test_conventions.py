@@ -28,8 +28,9 @@ LAYERS = [  # a module imports only what stands above it
     ["collate"],
     ["loader"],
     ["__init__"],
-    ["commands.data", "commands.preview"],
-    ["commands.demo"],
+    ["commands.calibration", "commands.data", "commands.networks", "commands.preview", "commands.recipes"],
+    ["commands.training"],
+    ["commands.compare", "commands.demo"],
     ["commands.cli"],
     ["__main__"],
 ]

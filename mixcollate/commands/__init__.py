@@ -1,1 +1,1 @@
-"""The commands, ``mixcollate demo | preview | bench | env``, and what only they need."""
+"""The commands, ``mixcollate demo | compare | preview | bench | env``, and what only they need."""

@@ -1,4 +1,4 @@
-"""The command line: ``mixcollate demo | preview | bench | env``."""
+"""The command line: ``mixcollate demo | compare | preview | bench | env``."""
 
 import argparse
 import importlib.metadata
@@ -18,7 +18,11 @@ from torch import Tensor
 from torchvision.transforms.v2 import functional
 
 from mixcollate import methods
+from mixcollate.commands.compare import compare
+from mixcollate.commands.data import PIXELS
+from mixcollate.commands.networks import ARCHITECTURES
 from mixcollate.commands.preview import preview
+from mixcollate.commands.training import STARTS
 from mixcollate.kernels.checks import c_compiler, python_header
 
 EXTRA = ("rich", "sklearn", "skimage", "pytest", "pytest_benchmark")
@@ -69,6 +73,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 seed=options.seed,
                 device=options.device,
             )
+        elif options.command == "compare":
+            compare(options)
         elif options.command == "preview":
             draw(options.images, method=options.method, out=options.out, seed=options.seed, size=options.size)
         elif options.command == "bench":
@@ -104,6 +110,11 @@ def parser() -> argparse.ArgumentParser:
     command.add_argument("--seed", type=_at_least(0), default=0, help="of the first run")
     command.add_argument("--device", default="auto", help="auto: the GPU if there is one")
 
+    command = commands.add_parser(
+        "compare", help="train with several methods and seeds, and compare", formatter_class=defaults
+    )
+    _add_comparison(command)
+
     command = commands.add_parser("preview", help="draw what the methods do to pictures", formatter_class=defaults)
     command.add_argument(
         "images", nargs="*", type=Path, metavar="IMAGE", help="two or more; default: some of scikit-image's"
@@ -125,6 +136,45 @@ def parser() -> argparse.ArgumentParser:
     )
     commands.add_parser("env", help="print versions and devices, for a bug report")
     return result
+
+
+def _add_comparison(command: argparse.ArgumentParser) -> None:
+    take = command.add_argument
+    take(
+        "--out",
+        type=Path,
+        default=Path("compare/results.jsonl"),
+        metavar="FILE",
+        help="JSON lines; what is there stays",
+    )
+    take("--data", choices=tuple(PIXELS), default="digits")
+    take("--root", type=Path, default=Path("data"), help="where the data lie; digits need none")
+    take(
+        "--methods", nargs="+", default=["plain", "mixup", "cutmix"], metavar="METHOD", help="plain, a name, or Python"
+    )
+    take("--seeds", nargs="+", type=_at_least(0), default=[0, 1, 2], metavar="SEED")
+    take("--epochs", nargs="+", type=_at_least(1), default=[40], help="one or several lengths of training")
+    take("--label-noise", nargs="+", type=_share, default=[0.0], metavar="SHARE", help="of the training labels")
+    take("--share", nargs="+", type=_share, default=[1.0], help="of the training images")
+    take("--start", nargs="+", choices=STARTS, default=["random"], help="what training begins from")
+    take("--start-epochs", type=_at_least(1), default=20, help="plain, on the first half of the classes")
+    take("--classes", choices=("all", "second-half"), default="all")
+    take("--architecture", choices=tuple(ARCHITECTURES), default="small")
+    take("--pixels", type=_at_least(0), default=0, help="height and width of the images; 0: the data's own")
+    take("--warm-up", type=_at_least(0), default=0, metavar="EPOCHS", help="of plain images before mixing begins")
+    take("--off-epoch", type=int, metavar="EPOCH", help="when mixing ends; negative: counted from the end")
+    take("--batch-size", type=_at_least(0), default=0, help="0: the data's own")
+    take("--learning-rate", type=float, default=0.0, help="at the top of its cycle; 0: the architecture's own")
+    take("--points", type=_at_least(1), default=1, help="at which accuracy is measured along the way")
+    take("--workers", type=_at_least(0), default=0, help="processes that load data")
+    take("--threads", type=_at_least(0), default=0, help="of torch on the CPU; 0: all cores")
+    take("--device", default="auto", help="auto: the GPU if there is one")
+
+
+def _share(text: str) -> float:
+    if not 0 <= float(text) <= 1:
+        raise argparse.ArgumentTypeError(f"must be in [0, 1], got {text}")
+    return float(text)
 
 
 def _at_least(least: int) -> Callable[[str], int]:

@@ -1,8 +1,8 @@
-"""The data sets of ``mixcollate demo``: real images, as uint8 tensors with a class index each."""
+"""The data sets of the commands: real images, as uint8 tensors with a class index each; parts of them, wrong labels."""
 
 import gzip
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,46 +14,127 @@ from torchvision import datasets
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional
 
+PIXELS = {"digits": 12, "fashion-mnist": 28, "cifar10": 32, "cifar100": 32, "imagefolder": 96}
+"""The data sets, and the height and width of their images."""
+BATCH_SIZES = {"digits": 64, "fashion-mnist": 128, "cifar10": 128, "cifar100": 128, "imagefolder": 64}
+
 
 @dataclass(frozen=True)
 class Data:
-    """Two data sets of ``(uint8 image, class index)``, and what the demo has to know of them."""
+    """Two data sets of ``(uint8 image, class index)``, and what training has to know of them."""
 
     train: Dataset[Any]
     test: Dataset[Any]
     classes: Sequence[str]
     mean: tuple[float, ...]
     std: tuple[float, ...]
-    batch_size: int = 128
-    epochs: int = 5
-    runs: int = 1
 
 
-def load(name: str, root: Path) -> Data:
-    """The data set of this name; all but ``"digits"`` lie under ``root``."""
+def load(name: str, root: Path, pixels: int) -> Data:
+    """The data set of this name, with images of this height and width; all but ``"digits"`` lie under ``root``."""
     if name == "digits":
-        return _digits()
+        return _digits(pixels)
     if name == "imagefolder":
-        return _image_folder(root)
+        return _image_folder(root, pixels)
     if name == "fashion-mnist":
         if (root / "train-images-idx3-ubyte.gz").exists():
-            train, test = _fashion_files(root, "train"), _fashion_files(root, "t10k")
+            train, test = (_fashion_files(root, part, pixels) for part in ("train", "t10k"))
         else:
             train, test = (_stored(datasets.FashionMNIST, root, is_train, [], name) for is_train in (True, False))
+            train, test = (TensorDataset(_sized(part.data[:, None], pixels), part.targets) for part in (train, test))
         return Data(train, test, datasets.FashionMNIST.classes, (0.286,), (0.353,))
     kind = {"cifar10": datasets.CIFAR10, "cifar100": datasets.CIFAR100}[name]
+    resize = [] if pixels == 32 else [v2.Resize(pixels)]
     augment = [v2.RandomCrop(32, padding=4), v2.RandomHorizontalFlip()]
-    train, test = _stored(kind, root, True, augment, name), _stored(kind, root, False, [], name)
-    return Data(train, test, train.classes, (0.491, 0.482, 0.447), (0.247, 0.243, 0.262))
+    train = _stored(kind, root, True, [*augment, *resize], name)
+    return Data(
+        train, _stored(kind, root, False, resize, name), train.classes, (0.491, 0.482, 0.447), (0.247, 0.243, 0.262)
+    )
 
 
-def _digits() -> Data:
+class Labelled(Dataset[Any]):
+    """Images of a data set, those at ``indices``, with labels of their own."""
+
+    def __init__(self, images: Dataset[Any], indices: Tensor, labels: Tensor) -> None:
+        self.images, self.indices, self.labels = images, indices.tolist(), labels.tolist()
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __getitem__(self, index: int) -> tuple[Any, int]:
+        return self.images[self.indices[index]][0], self.labels[index]
+
+
+def part(
+    data: Data,
+    *,
+    share: float = 1.0,
+    rest: bool = False,
+    classes: str = "all",
+    label_noise: float = 0.0,
+    seed: int = 0,
+) -> Data:
+    """A part of a data set, with some wrong labels in its training set; the test set's stay as they are.
+
+    Args:
+        data: left as it is.
+        share: of the training images, as many of each class as of the others, drawn by ``seed``.
+        rest: take the training images that are left over by this share.
+        classes: ``"all"``, or ``"first-half"`` or ``"second-half"`` of them, in training and testing.
+        label_noise: exactly this share of the training labels (rounded) becomes another class, drawn by ``seed``.
+        seed: of what is drawn, so that it is the same for whatever is compared.
+    """
+    half = len(data.classes) // 2
+    first, last = {"all": (0, len(data.classes)), "first-half": (0, half), "second-half": (half, len(data.classes))}[
+        classes
+    ]
+    train, test = _labels(data.train), _labels(data.test)
+    draw = np.random.default_rng(seed)
+    order = torch.from_numpy(draw.permutation(len(train)))
+    chosen = []
+    for index in range(first, last):
+        members = order[train[order] == index]
+        count = max(round(share * len(members)), 1)
+        chosen.append(members[count:] if rest else members[:count])
+    indices = torch.cat(chosen).sort().values
+    labels = train[indices] - first
+    wrong = torch.from_numpy(draw.permutation(len(labels))[: round(label_noise * len(labels))])
+    labels[wrong] = (labels[wrong] + torch.from_numpy(draw.integers(1, last - first, len(wrong)))) % (last - first)
+    tested = ((test >= first) & (test < last)).nonzero()[:, 0]
+    return replace(
+        data,
+        train=Labelled(data.train, indices, labels),
+        test=Labelled(data.test, tested, test[tested] - first),
+        classes=data.classes[first:last],
+    )
+
+
+def _labels(dataset: Any) -> Tensor:
+    """``[len(dataset)]`` int64, without reading an image."""
+    if isinstance(dataset, TensorDataset):
+        return dataset.tensors[1].clone()
+    if isinstance(dataset, Subset):
+        return _labels(dataset.dataset)[torch.as_tensor(dataset.indices)]
+    return torch.as_tensor(dataset.targets)
+
+
+def _sized(images: Tensor, pixels: int) -> Tensor:
+    """uint8 images with this height and width: averaged where they shrink, bicubic where they grow."""
+    if pixels == images.shape[-1]:
+        return images
+    if pixels < images.shape[-1]:
+        return torch.nn.functional.interpolate(images.float(), (pixels, pixels), mode="area").round().to(torch.uint8)
+    return functional.resize(images, [pixels, pixels], functional.InterpolationMode.BICUBIC)
+
+
+def _digits(pixels: int) -> Data:
     """scikit-learn's digits, split as its own example does: the second half is by other writers."""
     from sklearn.datasets import load_digits
 
     digits = load_digits()
     images = torch.from_numpy(digits.images / 16)[:, None]  # [1797, 1, 8, 8]
-    images = functional.resize(images, [16, 16], functional.InterpolationMode.BICUBIC)
+    if pixels != 8:
+        images = functional.resize(images, [pixels, pixels], functional.InterpolationMode.BICUBIC)
     images = functional.to_dtype(images.clamp(0, 1), torch.uint8, scale=True)
     labels = torch.from_numpy(digits.target.astype(np.int64))
     half = len(images) // 2
@@ -64,9 +145,6 @@ def _digits() -> Data:
         [str(number) for number in range(10)],
         (float(known.mean()),),
         (float(known.std()),),
-        batch_size=64,
-        epochs=40,
-        runs=3,
     )
 
 
@@ -78,22 +156,21 @@ def _stored(kind: Any, root: Path, train: bool, augment: Sequence[v2.Transform],
         way_out = f'python -c "from torchvision.datasets import {kind.__name__} as d; d({str(root)!r}, download=True)"'
         if name == "fashion-mnist":
             way_out += ", or give the folder with the four .gz files (Debian's dataset-fashion-mnist installs one)"
-        raise SystemExit(f"mixcollate demo: no {name} in --root {root}; get it with: {way_out}") from error
+        raise SystemExit(f"mixcollate: no {name} in --root {root}; get it with: {way_out}") from error
 
 
-def _fashion_files(root: Path, part: str) -> TensorDataset:
+def _fashion_files(root: Path, part: str, pixels: int) -> TensorDataset:
     """Fashion-MNIST from its original files."""
 
     def numbers(name: str, header: int) -> Tensor:
         return torch.frombuffer(bytearray(gzip.decompress((root / name).read_bytes())[header:]), dtype=torch.uint8)
 
     images = numbers(f"{part}-images-idx3-ubyte.gz", 16).view(-1, 1, 28, 28)
-    return TensorDataset(images, numbers(f"{part}-labels-idx1-ubyte.gz", 8).long())
+    return TensorDataset(_sized(images, pixels), numbers(f"{part}-labels-idx1-ubyte.gz", 8).long())
 
 
-def _image_folder(root: Path) -> Data:
+def _image_folder(root: Path, size: int) -> Data:
     """Pictures in a folder for each class, under ``train`` and ``val`` (or ``test``), or else split here."""
-    size = 96
     crop = v2.Compose([v2.RandomResizedCrop(size), v2.RandomHorizontalFlip(), v2.PILToTensor()])
     middle = v2.Compose([v2.Resize(size * 8 // 7), v2.CenterCrop(size), v2.PILToTensor()])
     held_out = next((root / name for name in ("val", "test") if (root / name).is_dir()), None)
@@ -108,7 +185,7 @@ def _image_folder(root: Path) -> Data:
             parts = Subset(train, order[fifth:]), Subset(datasets.ImageFolder(root, middle), order[:fifth])
     except FileNotFoundError as error:
         raise SystemExit(
-            f"mixcollate demo: no pictures in --root {root}; "
+            f"mixcollate: no pictures in --root {root}; "
             f"it must hold a folder for each class, or train and val with those in them ({error})"
         ) from error
-    return Data(*parts, train.classes, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225), batch_size=64)
+    return Data(*parts, train.classes, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))

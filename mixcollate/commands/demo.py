@@ -10,11 +10,13 @@ from typing import Any
 
 import torch
 from PIL import Image, ImageColor
-from torch import Tensor, nn
+from torch import nn
 from torch.utils.data import DataLoader, Dataset, default_collate
 
 from mixcollate.collate import MixupCollate
-from mixcollate.commands.data import Data, load
+from mixcollate.commands.calibration import calibration_error
+from mixcollate.commands.data import BATCH_SIZES, PIXELS, Data, load
+from mixcollate.commands.networks import small
 from mixcollate.commands.preview import COLOURS, preview
 from mixcollate.loader import DeviceLoader
 from mixcollate.losses import soft_cross_entropy
@@ -46,8 +48,8 @@ def demo(
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-    data = load(name, root)
-    epochs, runs = epochs or data.epochs, runs or data.runs
+    data = load(name, root, PIXELS[name])
+    epochs, runs = epochs or (40 if name == "digits" else 5), runs or (3 if name == "digits" else 1)
     where = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)
     # threads that wait for each other on cores that are the workers' cost more than they bring
     torch.set_num_threads(max((os.cpu_count() or 1) - workers, 1))
@@ -65,7 +67,7 @@ def demo(
         seed=seed,
     )
     order = torch.Generator()
-    loader = _loader(data.train, collate, data.batch_size, workers, where, generator=order)
+    loader = _loader(data.train, collate, BATCH_SIZES[name], workers, where, generator=order)
     straight = MixupCollate(num_classes=len(data.classes), mean=data.mean, std=data.std)
     straight.enabled = False
     test = _loader(data.test, straight, 512, workers, where)
@@ -81,7 +83,7 @@ def demo(
                 progress.update(bar, description=f"{arm}, run {run + 1} of {runs}")
                 order.manual_seed(seed + run)
                 torch.manual_seed(seed + run)
-                model = network(len(data.mean), len(data.classes)).to(where)
+                model = small(len(data.mean), len(data.classes)).to(where)
                 train(model, loader, epochs, lambda: progress.advance(bar))
                 outcomes[arm].append(evaluate(model, test))
         for arm in outcomes:
@@ -120,14 +122,6 @@ def _loader(
     return DeviceLoader(loader, device)
 
 
-def network(channels: int, classes: int) -> nn.Module:
-    """A small convolutional network for images of any size."""
-    layers: list[nn.Module] = []
-    for before, after, stride in ((channels, 32, 2), (32, 64, 1), (64, 128, 2)):
-        layers += [nn.Conv2d(before, after, 3, stride, 1, bias=False), nn.BatchNorm2d(after), nn.ReLU()]
-    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(128, classes))
-
-
 def train(model: nn.Module, loader: DeviceLoader, epochs: int, advance: Callable[[], object]) -> None:
     """AdamW under a one-cycle schedule; ``advance`` is called after each step."""
     optimizer = torch.optim.AdamW(model.parameters(), weight_decay=0.05)
@@ -153,14 +147,6 @@ def evaluate(model: nn.Module, loader: DeviceLoader) -> Outcome:
     accuracy = (predicted == labels).double().mean()
     error = calibration_error(probabilities, labels)
     return Outcome(100 * float(accuracy), 100 * float(confidence.mean()), 100 * error)
-
-
-def calibration_error(probabilities: Tensor, labels: Tensor, bins: int = 15) -> float:
-    """How far confidence is from accuracy, on average over bins of equal width (Guo et al. 2017)."""
-    confidence, predicted = probabilities.double().max(1)
-    surplus = confidence - (predicted == labels).double()
-    which = (confidence * bins).long().clamp(max=bins - 1)
-    return float(torch.bincount(which, surplus, bins).abs().sum() / len(labels))
 
 
 def images_per_second(loader: DeviceLoader, seconds: float = 1.0) -> float:

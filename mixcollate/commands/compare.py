@@ -1,0 +1,109 @@
+"""``mixcollate compare``: one recipe, several methods, several seeds; what came of it, and how sure that is."""
+
+import datetime
+import importlib.metadata
+import itertools
+import json
+import os
+import platform
+import subprocess
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from mixcollate.commands.training import Run, execute
+
+Row = dict[str, Any]
+"""A run, its outcome, and how it was made: what a line of the results holds."""
+
+
+def grid(varied: dict[str, Sequence[Any]], fixed: dict[str, Any], seeds: Sequence[int]) -> list[Run]:
+    """All combinations, seed by seed, so that whenever it is interrupted each has been run about as often."""
+    combinations = [dict(zip(varied, values, strict=True)) for values in itertools.product(*varied.values())]
+    return [Run(**fixed, **combination, seed=seed) for seed in seeds for combination in combinations]
+
+
+def read(path: Path) -> list[Row]:
+    """The rows of a file of JSON lines; the last one may have been cut off when it was written."""
+    if not path.exists():
+        return []
+    *lines, last = path.read_text(encoding="utf-8").split("\n")
+    if last:  # a whole row ends its line
+        path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+    return [json.loads(line) for line in lines if line]
+
+
+def carry_out(
+    runs: Iterable[Run],
+    path: Path,
+    root: Path,
+    *,
+    device: torch.device,
+    workers: int = 0,
+    points: int = 1,
+    advance: Callable[[], object] = lambda: None,
+) -> list[Row]:
+    """Do what is not yet in the file, add a row to it as soon as each is done; the rows of ``runs``, in their order."""
+    done = {_key(row["run"]): row for row in read(path)}
+    rows = []
+    for run in runs:
+        key = _key(asdict(run))
+        if key in done:
+            for _ in range(run.epochs):
+                advance()
+        else:
+            start = time.perf_counter()
+            outcome = execute(run, root, device=device, workers=workers, points=points, advance=advance)
+            made = _made(start, device, workers)
+            line = json.dumps({"run": asdict(run), "outcome": asdict(outcome), "made": made})
+            done[key] = json.loads(line)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with path.open("a", encoding="utf-8") as file:
+                file.write(line + "\n")
+        rows.append(done[key])
+    return rows
+
+
+def _key(run: dict[str, Any]) -> str:
+    return json.dumps(run, sort_keys=True)
+
+
+def _made(start: float, device: torch.device, workers: int) -> dict[str, Any]:
+    where = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine()
+    return {
+        "seconds": round(time.perf_counter() - start, 1),
+        "date": datetime.date.today().isoformat(),
+        "commit": _commit(),
+        "device": f"{device.type}: {where}",
+        "threads": torch.get_num_threads(),
+        "workers": workers,
+        **{name: importlib.metadata.version(name) for name in ("torch", "torchvision", "numpy")},
+    }
+
+
+def _commit() -> str:
+    """Of the checkout that this is part of, or else the version that is installed."""
+    git = ["git", "-C", os.path.dirname(__file__), "describe", "--always", "--dirty", "--abbrev=9"]
+    told = subprocess.run(git, capture_output=True, text=True).stdout.strip()
+    return told or importlib.metadata.version("mixcollate")
+
+
+def compare(options: Any) -> None:
+    """Run what the command line asks for, and say what came of it."""
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    device = torch.device(
+        ("cuda" if torch.cuda.is_available() else "cpu") if options.device == "auto" else options.device
+    )
+    varied = {name: getattr(options, name) for name in ("epochs", "start", "share", "label_noise")}
+    fixed = ("data", "pixels", "classes", "architecture", "start_epochs", "warm_up", "off_epoch")
+    runs = grid(
+        {**varied, "method": options.methods},
+        {name: getattr(options, name) for name in (*fixed, "batch_size", "learning_rate")},
+        options.seeds,
+    )
+    carry_out(runs, options.out, options.root, device=device, workers=options.workers, points=options.points)
