@@ -1,8 +1,10 @@
 """mixup and its relatives on the device: one plan, one pass, soft targets."""
 
 import mixcollate.kernels.operator as _operator  # noqa: F401  # registers it with torch
-from mixcollate.collate import MixBatch as MixBatch
+from mixcollate.batch import MixBatch as MixBatch
 from mixcollate.collate import MixupCollate as MixupCollate
+from mixcollate.containers import Compose as Compose
+from mixcollate.containers import RandomChoice as RandomChoice
 from mixcollate.loader import DeviceLoader as DeviceLoader
 from mixcollate.losses import soft_accuracy as soft_accuracy
 from mixcollate.losses import soft_binary_cross_entropy as soft_binary_cross_entropy
@@ -17,7 +19,8 @@ from mixcollate.methods import MixUp as MixUp
 from mixcollate.methods import Mosaic as Mosaic
 from mixcollate.methods import RandomErasing as RandomErasing
 from mixcollate.methods import ResizeMix as ResizeMix
+from mixcollate.plan import Draw as Draw
 from mixcollate.plan import MixPlan as MixPlan
 from mixcollate.targets import SoftTarget as SoftTarget
-from mixcollate.transforms import Compose as Compose
-from mixcollate.transforms import RandomChoice as RandomChoice
+from mixcollate.transforms import ErasingTransform as ErasingTransform
+from mixcollate.transforms import MixTransform as MixTransform

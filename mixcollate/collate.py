@@ -1,41 +1,35 @@
-"""``MixupCollate`` stacks samples in the workers; the ``MixBatch`` it returns is mixed on the device, once."""
+"""``MixupCollate`` stacks samples in the workers; the batch it returns is mixed on the device, once."""
 
 import copy
-import math
 import pickle
 import uuid
-import weakref
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from multiprocessing.context import get_spawning_popen
 from multiprocessing.reduction import ForkingPickler
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_leaves, tree_map, tree_map_only
 from torch.utils.data import default_collate, default_convert, get_worker_info
-from torch.utils.data._utils.collate import collate as torch_collate  # documented: how default_collate is extended
-from torch.utils.data._utils.collate import default_collate_fn_map
-from torchvision import tv_tensors
 
-from mixcollate.kernels import Statistic, as_batch, beside, mix, mix_masks, mix_samples
-from mixcollate.kernels.checks import result_dtype
-from mixcollate.kernels.host import LARGE
-from mixcollate.kernels.packed import PackedPlan
-from mixcollate.memory import Recycler
-from mixcollate.methods import CutMix, MixUp, RandomErasing
-from mixcollate.methods.fill import Fill
-from mixcollate.plan import MixPlan, Per, Stream, identity, only
-from mixcollate.targets import SoftTarget
-from mixcollate.transforms import Compose, MixOptions, MixTransform, RandomChoice, belongs_to
+from mixcollate import timm as timm_arguments
+from mixcollate.batch import MixBatch, register
+from mixcollate.checks import check_count, check_flag
+from mixcollate.execution import execute, pixels
+from mixcollate.kernels import Statistic
+from mixcollate.methods import MixUp
+from mixcollate.plan import MixPlan, Stream, identity, only
+from mixcollate.roles import Key, Keys, Path, Roles, find, is_batch, kinds_of, leaf_at, leaves, refuse_boxes, several
+from mixcollate.roles import replace as replaced
+from mixcollate.stacking import Stacking, Unstacked
+from mixcollate.targets import TargetRule
+from mixcollate.transforms import MixTransform, Unchanged
 
-Key = int | str
+Classes = int | Sequence[int] | Mapping[Key, int]
 
-IMAGE_KEYS = ("image", "images", "pixel_values", "img")
-LABEL_KEYS = ("label", "labels", "target", "targets")
-
-_REST_OF_DEFAULT = {kind: how for kind, how in default_collate_fn_map.items() if kind is not Tensor}
+_ENABLED, _EPOCH, _EPOCH_IS_TOLD, _WORKERS_DREW = range(4)  # places in the memory that workers share
 
 
 class MixupCollate:
@@ -44,22 +38,31 @@ class MixupCollate:
     ``DataLoader(dataset, collate_fn=MixupCollate(num_classes=10))`` yields :class:`MixBatch`; unpacked where they are,
     or sent ``.to("cuda")``, they become ``(images, targets)``. Plans are drawn by the object that was given to the
     loader, in the order in which batches are used, whatever the workers do: ``enabled``, ``set_epoch`` and schedules
-    act on the next batch, and any number of workers gives the same stream.
+    act on the next batch, and any number of workers gives the same stream. The transform stays as it is: the collate
+    has a stream and an epoch of its own.
 
     Args:
         transform: what to do to a batch; default: :class:`MixUp` with ``alpha``.
-        num_classes: number of classes, unless the transform knows it. With a transform that leaves labels alone
-            (Cutout, say) it turns them into one-hot rows.
-        alpha: of the default transform.
+        num_classes: number of classes, unless the transform knows it; of several labels one each, in the order of
+            ``label_key`` or by their keys. With a transform that leaves labels alone (Cutout, say) it turns them into
+            one-hot rows.
+        alpha: of the default transform; default: 1.
         mean: subtracted after mixing, in the units of images in [0, 1]; a number, or one for each channel.
         std: divided by after that; likewise.
         dtype: of the images that come out; default: as they are, float32 if uint8 is normalised.
         memory_format: of the images that come out, e.g. ``torch.channels_last``; default: as they are.
         collate_fn: makes a batch of samples first; default: torch's. PIL images need one that makes tensors.
-        image_key: where images are in a batch: an index or a key, or several. Default: the first item, or what is
-            called image, images, pixel_values or img.
-        label_key: where labels are; default: the second item, or what is called label(s) or target(s).
-        mask_keys: where segmentation masks are, which are mixed by the same plan.
+        image_key: where images are in a batch: an index or a key (of a nested one ``"outer.inner"``), or several.
+            Default: torchvision's ``tv_tensors``, what is called image(s), pixel_values, img or x, or the first item.
+        label_key: where labels are, likewise; default: what is called label(s), target(s), y or class_label, or the
+            second item.
+        mask_keys: where segmentation masks or heat maps are, which the same plan mixes.
+        blend_keys: where float tensors ``[B, ...]`` are (a teacher's logits, embeddings) that are blended by the
+            labels' shares.
+        keep_keys: what stays as it is though its images are mixed: indices, weights, names.
+        mask_classes: masks are class numbers ``[B, H, W]`` and come out as one-hot (where blended: soft) float32 masks
+            ``[B, mask_classes, H, W]``; pixels of ``mask_ignore_index`` belong to no class.
+        mask_ignore_index: see ``mask_classes``.
         eager: mix in the worker and return plain tensors, for frameworks that move nothing else.
         seed: of the stream of plans; default: that of the transform, or else torch's default generator.
     """
@@ -68,215 +71,221 @@ class MixupCollate:
         self,
         transform: MixTransform | None = None,
         *,
-        num_classes: int | None = None,
-        alpha: float = 1.0,
+        num_classes: Classes | None = None,
+        alpha: float | None = None,
         mean: Statistic | None = None,
         std: Statistic | None = None,
         dtype: torch.dtype | None = None,
         memory_format: torch.memory_format | None = None,
         collate_fn: Callable[[list[Any]], Any] = default_collate,
         image_key: Key | Sequence[Key] | None = None,
-        label_key: Key | None = None,
+        label_key: Key | Sequence[Key] | None = None,
         mask_keys: Key | Sequence[Key] = (),
+        blend_keys: Key | Sequence[Key] = (),
+        keep_keys: Key | Sequence[Key] = (),
+        mask_classes: int | None = None,
+        mask_ignore_index: int = 255,
         eager: bool = False,
         seed: int | None = None,
     ) -> None:
-        transform = MixUp(alpha=alpha) if transform is None else copy.copy(transform)
+        if transform is None:
+            transform = MixUp(alpha=1.0 if alpha is None else alpha)
+        elif alpha is not None:
+            raise ValueError(f"alpha is of the default transform, got alpha={alpha} and a {type(transform).__name__}")
         if not isinstance(transform, MixTransform):
             raise TypeError(f"transform must be one of mixcollate's, got {type(transform).__name__}")
         if seed is not None and transform.stream.seed is not None:
             raise ValueError(f"seed must be given to MixupCollate or to its transform, not to both; got {seed}")
-        if num_classes is not None and transform.num_classes not in (None, num_classes):
-            raise ValueError(f"num_classes must be the transform's {transform.num_classes}, got {num_classes}")
-        transform.num_classes = num_classes or transform.num_classes
-        self.transform = transform
-        self._mixes, self._classes = transform.mixes, transform.num_classes  # a worker may lack the transform
-        self.stream = transform.stream if seed is None else Stream(seed)
-        self.mean, self.std, self.dtype, self.memory_format = mean, std, dtype, memory_format
-        self.collate_fn, self.eager = collate_fn, eager
-        self.image_keys = image_key if image_key is None else _several(image_key)
-        self.label_key, self.mask_keys = label_key, _several(mask_keys)
-        # (enabled, epoch): seen at once by workers, which mix themselves when eager
-        self._shared = torch.tensor([1, 0])
+        if not callable(collate_fn):
+            raise TypeError(f"collate_fn must be a function of a list of samples, got {type(collate_fn).__name__}")
+        self.transform, self.collate_fn, self.eager = transform, collate_fn, check_flag("eager", eager)
+        if label_key is None and isinstance(num_classes, Mapping):
+            label_key = tuple(num_classes)
+        self.keys = Keys(
+            image=several("image_key", image_key),
+            label=several("label_key", label_key),
+            mask=several("mask_keys", mask_keys),
+            blend=several("blend_keys", blend_keys),
+            keep=several("keep_keys", keep_keys),
+            labels_getter=transform.labels_getter,
+        )
+        self.rules = _rules(transform, num_classes, self.keys.label)
+        self._mixes, self._inplace = transform.mixes, transform.inplace  # a worker may lack the transform
+        self.output: dict[str, Any] = {"mean": mean, "std": std, "dtype": dtype, "memory_format": memory_format}
+        self.masks: dict[str, Any] = {
+            "mask_classes": None if mask_classes is None else check_count("mask_classes", mask_classes),
+            "mask_ignore_index": check_count("mask_ignore_index", mask_ignore_index, least=-(2**31)),
+        }
+        self.stream = Stream(transform.stream.seed if seed is None else seed)
+        # seen at once by workers, which mix themselves when eager
+        self._shared = torch.tensor([1, 0, 0, 0], dtype=torch.int64, device="cpu")
         if eager:
             self._shared.share_memory_()  # type: ignore[no-untyped-call]
-        self._half = False
-        self._memory = Recycler()
-        self._name = uuid.uuid4().hex
-        _COLLATES[self._name] = self
+        self._workers_stream: Stream | None = None
+        self._stacking = Stacking(on_the_way=eager)
+        self.name = uuid.uuid4().hex
+        register(self)
 
     @property
     def enabled(self) -> bool:
         """Whether batches are mixed. When off, images are still normalised and targets keep their type."""
-        return bool(self._shared[0])
+        return bool(self._shared[_ENABLED])
 
     @enabled.setter
     def enabled(self, value: bool) -> None:
-        self._shared[0] = int(value)
+        self._shared[_ENABLED] = int(check_flag("enabled", value))
+
+    @property
+    def mixup_enabled(self) -> bool:
+        """timm's name for ``enabled``."""
+        return self.enabled
+
+    @mixup_enabled.setter
+    def mixup_enabled(self, value: bool) -> None:
+        self.enabled = value
+
+    @property
+    def epoch(self) -> int:
+        """What schedules are asked for; see ``set_epoch``."""
+        return int(self._shared[_EPOCH])
 
     def set_epoch(self, epoch: int) -> None:
         """Tell the schedules which epoch it is; acts on the next batch."""
-        self._shared[1] = epoch
+        self._shared[_EPOCH] = check_count("epoch", epoch, least=0)
+        self._shared[_EPOCH_IS_TOLD] = 1
 
     def state_dict(self) -> dict[str, int | None]:
-        """Where the stream of plans stands; with a seed, all it takes to resume exactly."""
-        return {"seed": self.stream.seed, "step": self.stream.step}
+        """Where the stream of plans stands; with a seed, all it takes to resume exactly.
+
+        With ``eager=True`` workers draw, each from a stream of its own. ``set_epoch`` at the start of each epoch makes
+        that a function of the seed, the rank, the epoch, the number of workers and the worker's count of batches, so
+        that a run resumes at the beginning of an epoch.
+
+        Raises:
+            RuntimeError: if workers have drawn and nobody has told them the epoch: that cannot be resumed.
+        """
+        state = {"seed": self.stream.seed, "step": self.stream.step}
+        if not self.eager:
+            return state
+        if self._shared[_WORKERS_DREW]:
+            raise RuntimeError(
+                "an eager collate whose workers draw cannot be resumed unless they are told the epoch: call "
+                "set_epoch(epoch) before each epoch, or let the main process draw with eager=False"
+            )
+        return {**state, "epoch": self.epoch}
 
     def load_state_dict(self, state: Mapping[str, int | None]) -> None:
         """Go on where ``state_dict`` was taken."""
+        if not isinstance(state, Mapping) or not {"seed", "step"} <= set(state):
+            raise ValueError(f"state must be what state_dict() returned, with seed and step, got {state!r}")
         if state["seed"] != self.stream.seed:
             raise ValueError(f"state must be of a collate with seed={self.stream.seed}, got seed={state['seed']}")
-        self.stream.step = state["step"] or 0
+        self.stream.step = check_count("state['step']", state["step"], least=0, most=2**63)
+        if state.get("epoch") is not None:
+            self.set_epoch(check_count("state['epoch']", state["epoch"], least=0))
 
-    def __call__(self, samples: list[Any]) -> Any:
+    def plain(self) -> "MixupCollate":
+        """The collate of evaluation: stacks, normalises and casts as this one, draws nothing, leaves labels alone."""
+        other = copy.copy(self)
+        other.transform, other.rules, other._mixes = Unchanged(), (), False
+        other.stream = Stream(0)  # which asks no generator for a seed
+        return other
+
+    def __call__(self, samples: Any) -> Any:
         """Stack samples into a :class:`MixBatch`; if ``eager``, into a mixed batch.
 
-        What is no list of samples is a batch already, as from a loader with ``batch_size=None``.
+        What is no list of samples is a batch already, as from a loader with ``batch_size=None``: a tensor, a tuple, a
+        mapping, or a list as torch's ``default_collate`` makes it of them (``[images, labels]``).
         """
-        listed, stacks = isinstance(samples, list), self.collate_fn is default_collate
-        if listed and not samples:
+        stacks = self.collate_fn is default_collate
+        made = not isinstance(samples, list) or (stacks and len(samples) > 0 and is_batch(samples))
+        if not made and not samples:
             raise ValueError("samples must not be empty")
-        if self._mixes:
-            _refuse_boxes(samples[0] if listed else samples)
-        if stacks:
-            batch = self._stack(samples) if listed else default_convert(samples)  # type: ignore[no-untyped-call]
-        else:
+        kinds = kinds_of(samples if made else samples[0])
+        if not stacks:
             batch = self.collate_fn(samples)
+        elif made:
+            batch = default_convert(samples)  # type: ignore[no-untyped-call]
+        else:
+            if self._mixes:
+                for path, kind in kinds.items():
+                    refuse_boxes(path, kind, self.keys.keep)
+            batch = self._stacking.stack(samples)
         if isinstance(batch, list):
             batch = tuple(batch)  # torch's default makes lists of tuples
-        elif isinstance(batch, Mapping):
-            batch = dict(batch)
-        images, *_ = self._find(batch)  # refuse here, in the worker, what could not be mixed later
-        ours = stacks and listed  # stacking always copies, so the memory is nobody else's
+        ours = stacks and not made  # stacking always copies, so the memory is nobody else's
+        seen = replaced(batch, {path: leaf.like for path, leaf in leaves(batch) if isinstance(leaf, Unstacked)})
+        roles = self._find(seen, kinds if stacks else None)
         if not self.eager:
-            return MixBatch(batch, self, ours=ours)
-        mixed = {id(self._at(batch, key)) for key in images}
-        batch = tree_map_only(Unstacked, lambda value: value if id(value) in mixed else self._joined(value), batch)
-        return self.mix(batch, inplace=ours)
-
-    def _stack(self, samples: list[Any]) -> Any:
-        """torch's default_collate, but what it need not stack into shared memory goes where memory was used before."""
-        try:
-            if get_worker_info() is not None and not self.eager:
-                return default_collate(samples)
-            return torch_collate(samples, collate_fn_map={Tensor: self._stack_tensors, **_REST_OF_DEFAULT})
-        except RuntimeError as error:
-            if "stack expects each tensor to be equal size" not in str(error):
-                raise
-            raise ValueError(f"images must have one size to make a batch, resize them first; got: {error}") from error
-
-    def _stack_tensors(self, tensors: Sequence[Tensor], *, collate_fn_map: Any = None) -> "Tensor | Unstacked":
-        first = tensors[0]
-        plain = first.layout == torch.strided and first.device.type == "cpu" and not first.requires_grad
-        if not plain or any(tensor.dtype != first.dtype for tensor in tensors):
-            return torch.stack(list(tensors))
-        large = self.eager and first.ndim == 3 and first.numel() >= LARGE
-        if large and all(tensor.shape == first.shape for tensor in tensors):
-            return Unstacked(tensors)
-        return self._joined(tensors)
-
-    def _joined(self, tensors: Sequence[Tensor]) -> Tensor:
-        return torch.stack(list(tensors), out=self._empty((len(tensors), *tensors[0].shape), tensors[0].dtype))
-
-    def _empty(self, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
-        """Memory for a batch: what a worker sends must be shared, so it is from the start."""
-        if get_worker_info() is None:
-            return self._memory.empty(shape, dtype)
-        size = math.prod(shape) * dtype.itemsize
-        shared = torch.UntypedStorage._new_shared(size, device="cpu")  # type: ignore[no-untyped-call]
-        return torch.empty(0, dtype=torch.uint8).set_(shared).view(dtype).view(shape)
+            return MixBatch(batch, roles, self, may_overwrite=ours or self._inplace)
+        joined = {
+            path: self._stacking.join(leaf.samples)
+            for path, leaf in leaves(batch)
+            if isinstance(leaf, Unstacked) and path not in roles.images
+        }
+        batch = replaced(batch, joined)
+        labels = _first_labels(batch, roles)
+        return self.mix_stacked(batch, roles, labels=labels, may_overwrite=ours or self._inplace)
 
     def mix(self, batch: Any, *, inplace: bool = False) -> Any:
         """Draw the next plan and mix a collated batch, where it is, once.
 
         Args:
-            batch: ``images``, ``(images, labels, ...)`` or a dict of tensors.
+            batch: ``images``, ``(images, labels, ...)`` or a mapping of tensors.
             inplace: the memory of the images may be used for the result.
 
         Returns:
             The same structure with mixed images (and masks) and soft targets.
         """
-        images, labels, masks = self._find(batch)
+        roles = self._find(batch, None)
+        may_overwrite = check_flag("inplace", inplace) or self._inplace
+        return self.mix_stacked(batch, roles, labels=_first_labels(batch, roles), may_overwrite=may_overwrite)
+
+    def mix_stacked(
+        self, batch: Any, roles: Roles, *, labels: Tensor | None, may_overwrite: bool, dtype: torch.dtype | None = None
+    ) -> Any:
+        """Draw the next plan and run it on a batch whose roles are known; for :class:`MixBatch`.
+
+        Args:
+            batch: stacked, on the device where it is mixed.
+            roles: what is where in it.
+            labels: the first ones, on the host, if there are any.
+            may_overwrite: whether the images may be mixed in their own memory.
+            dtype: of the images; default: the collate's.
+        """
         if self.transform is None:
             raise RuntimeError("this MixupCollate came here without its transform, which cannot be pickled")
-        pixels = _stacked(self._at(batch, images[0]))
-        plan = self.transform.make_plan(pixels, stream=self.stream, epoch=int(self._shared[1]))
-        if not self.enabled:  # sparse targets keep their width
-            sparse = self.transform.targets == "sparse"
-            plan = only(np.zeros(len(plan), bool), plan) if sparse else identity(len(plan), plan.size)
-        placed = beside(pixels, plan)
-        changed: dict[Key, Any] = {}
-        if labels is not None:  # first, as this may be refused, and images may be mixed in place
-            changed[labels] = self._mix_labels(self._at(batch, labels), placed)
-        changed |= {key: mix_masks(self._at(batch, key), plan) for key in masks}
-        changed |= {key: self._mix_images(self._at(batch, key), placed, inplace=inplace) for key in images}
-        if self._half:
-            batch, changed = _first_half((batch, changed), len(plan))
-        if isinstance(batch, Tensor):
-            return changed[0]
-        if isinstance(batch, Mapping):
-            return {**batch, **changed}
-        values = [changed.get(key, value) for key, value in enumerate(batch)]
-        return type(batch)(*values) if hasattr(batch, "_fields") else tuple(values)
+        plan = self.transform.make_plan(pixels(batch, roles), labels=labels, stream=self._stream(), epoch=self.epoch)
+        if not self.enabled:
+            plan = self._unmixed(plan)
+        output = self.output if dtype is None else {**self.output, "dtype": dtype}
+        return execute(
+            batch, roles, plan, self.rules, inplace=may_overwrite, memory=self._stacking, **self.masks, **output
+        )
 
-    def _mix_images(self, images: "Tensor | Unstacked", plan: MixPlan | PackedPlan, *, inplace: bool) -> Tensor:
-        like = _stacked(images)
-        normalised = not (self.mean is None and self.std is None)
-        dtype = result_dtype(like, self.dtype, normalised=normalised, out=None)
-        if isinstance(images, Unstacked):
-            if self.memory_format is None and isinstance(plan, MixPlan):
-                mixed = self._empty(tuple(like.shape), dtype)
-                return mix_samples(images, plan, mean=self.mean, std=self.std, out=mixed)
-            images = self._joined(images)
-        out = None
-        if self.memory_format is None and inplace and dtype == images.dtype:
-            out = images
-        elif self.memory_format is None and images.device.type == "cpu" and images.is_contiguous():
-            out = self._empty(tuple(images.shape), dtype)
-        return mix(images, plan, mean=self.mean, std=self.std, dtype=dtype, memory_format=self.memory_format, out=out)
+    def _stream(self) -> Stream:
+        """The stream to draw from; in a worker that knows the epoch, the one of this epoch and worker."""
+        worker = get_worker_info()
+        if worker is None or self.stream.seed is None:
+            return self.stream
+        if not self._shared[_EPOCH_IS_TOLD]:
+            self._shared[_WORKERS_DREW] = 1
+            return self.stream
+        part = (self.epoch + 1 << 20) + worker.id  # not 0, which is the main process's
+        if self._workers_stream is None or self._workers_stream.part != part:
+            self._workers_stream = self.stream.of_part(part)
+        return self._workers_stream
 
-    def _mix_labels(self, labels: Tensor, plan: MixPlan | PackedPlan) -> Tensor | SoftTarget:
-        if self.transform.mixes or self.transform.num_classes is not None:
-            return self.transform.mix_labels(labels, plan)
-        return labels
+    def _unmixed(self, plan: MixPlan) -> MixPlan:
+        """The plan that changes nothing; sparse targets keep the width that they have when mixing is on."""
+        if any(rule.targets == "sparse" for rule in self.rules):
+            return only(np.zeros(len(plan), bool), plan)
+        return identity(len(plan), plan.size)
 
-    def _find(self, batch: Any) -> tuple[Sequence[Key], Key | None, Sequence[Key]]:
-        """The keys of images, labels and masks; whatever else looks like them is refused."""
-        keys: list[Key]
-        if isinstance(batch, Tensor):
-            keys = [0]
-        elif isinstance(batch, Mapping):
-            keys = list(batch)
-        elif isinstance(batch, tuple):
-            keys = list(range(len(batch)))
-        else:
-            raise TypeError(f"a batch must be a tensor, a tuple or a dict, got {type(batch).__name__}; see collate_fn")
-        named = isinstance(batch, Mapping)
-        images = self.image_keys or _first(keys, IMAGE_KEYS if named else (0,), "image_key")
-        labels = self.label_key
-        if labels is None:
-            labels = next((key for key in (LABEL_KEYS if named else (1,)) if key in keys), None)
-        wanted = [*images, *([] if labels is None else [labels]), *self.mask_keys]
-        missing = [key for key in wanted if key not in keys]
-        if missing:
-            raise ValueError(f"image_key, label_key and mask_keys must be among {keys}, got {missing}")
-        if labels is None and not isinstance(batch, Tensor):
-            likely = [key for key in keys if isinstance(key, str) and any(word in key.lower() for word in LABEL_KEYS)]
-            if self._classes is not None or (self._mixes and likely):
-                raise ValueError(f"label_key must be given: none of {', '.join(LABEL_KEYS)} is among {keys}")
-        for key in wanted:
-            value = _stacked(self._at(batch, key))
-            if not isinstance(value, Tensor) and (self._mixes or key != labels):
-                raise TypeError(f"a batch must have a tensor at {key!r}, got {type(value).__name__}; see collate_fn")
-        if self._mixes:
-            for key in keys:
-                if key not in wanted:
-                    _refuse_image_like(key, self._at(batch, key), _stacked(self._at(batch, images[0])))
-        return images, labels, self.mask_keys
-
-    @staticmethod
-    def _at(batch: Any, key: Key) -> Any:
-        return batch if isinstance(batch, Tensor) else batch[key]
+    def _find(self, batch: Any, kinds: dict[Path, type] | None) -> Roles:
+        """Refuses here, in the worker, what could not be mixed later."""
+        labelled = any(rule.num_classes is not None for rule in self.rules)
+        return find(batch, self.keys, mixes=self._mixes, labelled=labelled, kinds=kinds)
 
     def __repr__(self) -> str:
         return f"MixupCollate({self.transform!r}, enabled={self.enabled}, eager={self.eager})"
@@ -294,9 +303,9 @@ class MixupCollate:
         vars(self).update(state)
         if self.eager:
             self._shared.share_memory_()  # type: ignore[no-untyped-call]
-        if self._name in _COLLATES:
-            self._name = uuid.uuid4().hex  # batches of a copy are mixed by the copy
-        _COLLATES[self._name] = self
+        if not register(self):
+            self.name = uuid.uuid4().hex  # batches of a copy are mixed by the copy
+            register(self)
 
     @classmethod
     def from_timm(
@@ -325,7 +334,7 @@ class MixupCollate:
             cutmix_minmax: CutMix boxes with sides between these shares; makes CutMix active.
             prob: probability of mixing a batch, pair or element.
             switch_prob: probability of CutMix where both are active.
-            mode: ``"batch"``, ``"pair"``, ``"elem"``, or ``"half"``: only the first half, mixed with the second.
+            mode: ``"batch"``, ``"pair"`` or ``"elem"``; ``"half"`` is refused.
             correct_lam: count the label's share from CutMix's pixels.
             label_smoothing: timm's default is 0.1.
             num_classes: timm's default is 1000.
@@ -336,187 +345,40 @@ class MixupCollate:
             recount: most boxes an image.
             options: of :class:`MixupCollate`.
         """
-        per: dict[str, Per] = {"batch": "batch", "pair": "pair", "elem": "sample", "half": "sample"}
-        fills: dict[str, Fill] = {"const": 0.0, "rand": "channel_noise", "pixel": "noise"}
-        if mode not in per:
-            raise ValueError(f"mode must be one of {', '.join(per)}, got {mode!r}")
-        if remode not in fills:
-            raise ValueError(f"remode must be one of {', '.join(fills)}, got {remode!r}")
-        if multi_label and label_smoothing != 0:
-            raise ValueError(
-                f"label_smoothing must be 0 with multi_label=True, got {label_smoothing}; "
-                "smooth the rows in the data set: labels * (1 - s) + s / 2"
-            )
-        if cutmix_minmax is not None:
-            cutmix_alpha = 1.0
-        if mixup_alpha <= 0 and cutmix_alpha <= 0:
-            raise ValueError(f"mixup_alpha or cutmix_alpha must be positive, got {mixup_alpha} and {cutmix_alpha}")
-        common: MixOptions = {"pairing": "flip", "per": per[mode], "p": prob}
-        mixing: dict[MixTransform, float] = {}
-        if mixup_alpha > 0:
-            mixing[MixUp(alpha=mixup_alpha, **common)] = 1 - switch_prob
-        if cutmix_alpha > 0:
-            cutmix = CutMix(
-                alpha=cutmix_alpha, minmax=cutmix_minmax, placement="timm", correct_lam=correct_lam, **common
-            )
-            mixing[cutmix] = switch_prob
-        transform: MixTransform = next(iter(mixing))
-        if len(mixing) > 1:
-            transform = RandomChoice(list(mixing), p=list(mixing.values()), per=per[mode])
-        if reprob > 0:
-            erasing = RandomErasing(
-                p=reprob, scale=(0.02, 1 / 3), ratio=(0.3, 1 / 0.3), count=(1, recount), fill=fills[remode]
-            )
-            transform = Compose([transform, erasing])
-        transform.label_smoothing = label_smoothing
-        collate = cls(transform, num_classes=num_classes, **options)
-        collate._half = mode == "half"
-        return collate
+        transform = timm_arguments.transform(
+            mixup_alpha=mixup_alpha,
+            cutmix_alpha=cutmix_alpha,
+            cutmix_minmax=cutmix_minmax,
+            prob=prob,
+            switch_prob=switch_prob,
+            mode=mode,
+            correct_lam=correct_lam,
+            label_smoothing=label_smoothing,
+            multi_label=multi_label,
+            reprob=reprob,
+            remode=remode,
+            recount=recount,
+        )
+        return cls(transform, num_classes=num_classes, **options)
 
 
-class Unstacked(list[Tensor]):
-    """Samples of one shape and dtype that are stacked while they are mixed; to pytrees a leaf."""
+def _rules(transform: MixTransform, classes: Classes | None, labels: Sequence[Key]) -> tuple[TargetRule, ...]:
+    """How each of the labels becomes a target; none if they stay as they are."""
+    if classes is None:
+        return transform.rules if transform.mixes else ()
+    if isinstance(classes, Mapping):
+        if set(classes) != set(labels):
+            raise ValueError(f"num_classes must have the keys of label_key {list(labels)}, got {list(classes)}")
+        numbers = [classes[key] for key in labels]
+    else:
+        numbers = [classes] if isinstance(classes, int) else list(classes)
+    if len(numbers) != max(len(labels), 1):
+        raise ValueError(f"num_classes must be one for each of label_key {list(labels)}, got {classes!r}")
+    known = [rule.num_classes for rule in transform.rules if rule.num_classes is not None]
+    if known and known != numbers:
+        raise ValueError(f"num_classes must be the transform's {transform.num_classes}, got {classes!r}")
+    return tuple(replace(transform.rules[0], num_classes=number) for number in numbers)
 
 
-_COLLATES: "weakref.WeakValueDictionary[str, MixupCollate]" = weakref.WeakValueDictionary()
-"""The collate objects of this process by name: how a batch from a worker finds the one that has the counter."""
-
-
-class MixBatch:
-    """A stacked batch that is mixed once, where it is wanted.
-
-    ``images, targets = batch`` mixes it where it is, ``batch.to("cuda")`` there. It is neither a tuple nor a dict,
-    because data loaders and frameworks rebuild those.
-    """
-
-    def __init__(self, batch: Any, collate: MixupCollate, *, ours: bool = False) -> None:
-        self._batch = batch
-        self._collate: MixupCollate | None = collate
-        self._name = collate._name
-        self._mixed: Any = None
-        self._ours = ours  # whether the batch may be mixed in its own memory
-
-    @property
-    def images(self) -> Tensor:
-        """The stacked images as they came, not mixed."""
-        images: Tensor = self._raw()[0]
-        return images
-
-    @property
-    def labels(self) -> Any:
-        """The labels as they came, or ``None``."""
-        return self._raw()[1]
-
-    def _raw(self) -> tuple[Any, Any]:
-        if self._mixed is not None:
-            raise RuntimeError("this batch is mixed already; look at batch.images and batch.labels before that")
-        images, labels, _ = self._owner()._find(self._batch)
-        self._ours = False  # somebody looks at this memory now: mixing must leave it as it is
-        at = MixupCollate._at
-        return at(self._batch, images[0]), None if labels is None else at(self._batch, labels)
-
-    def mix(self) -> Any:
-        """The mixed batch, in the place of the stacked one: ``(images, targets)``, or a dict for dict samples."""
-        if self._mixed is None:
-            self._mixed = self._owner().mix(self._batch, inplace=self._ours)
-            self._batch = None
-        return self._mixed
-
-    def to(self, device: torch.device | str | int, non_blocking: bool = True) -> Any:
-        """Copy to ``device`` and mix there: ``(images, targets)``, or a dict for dict samples."""
-        if self._mixed is None:
-            before = tree_leaves(self._batch)
-            self._batch = _moved(self._batch, device, non_blocking)
-            self._ours |= all(now is not then for now, then in zip(tree_leaves(self._batch), before, strict=True))
-        return _moved(self.mix(), device, non_blocking)
-
-    @property
-    def stacked(self) -> Any:
-        """The whole stacked batch, for a loader that copies it itself; see ``moved``."""
-        return self._batch if self._mixed is None else self._mixed
-
-    def moved(self, stacked: Any) -> "MixBatch":
-        """This batch with ``stacked``, a copy of its tensors whose memory is not to be mixed in."""
-        if self._mixed is None:
-            self._batch, self._ours = stacked, False
-        else:
-            self._mixed = stacked
-        return self
-
-    def pin_memory(self, device: Any = None) -> "MixBatch":
-        """Copy to pinned memory; called by the loader."""
-        self._batch = tree_map_only(Tensor, lambda tensor: tensor.pin_memory(), self._batch)
-        self._ours = True
-        return self
-
-    def __iter__(self) -> Iterator[Any]:
-        return iter(self.mix())
-
-    def __getitem__(self, key: Key) -> Any:
-        return self.mix()[key]
-
-    def __len__(self) -> int:
-        batch = self._batch if self._mixed is None else self._mixed
-        return 1 if isinstance(batch, Tensor) else len(batch)
-
-    def _owner(self) -> MixupCollate:
-        if self._collate is None:
-            raise RuntimeError("the MixupCollate that made this batch is gone from this process; keep it alive")
-        return self._collate
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {**vars(self), "_collate": None}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        vars(self).update(state)
-        self._collate = _COLLATES.get(self._name)  # on this side the batch belongs to the object of that name
-
-
-def _stacked(value: Any) -> Any:
-    """A value of a batch as it will be, but for the pixels of samples that are not stacked yet."""
-    return as_batch(value) if isinstance(value, Unstacked) else value
-
-
-def _several(key: Key | Sequence[Key]) -> tuple[Key, ...]:
-    return (key,) if isinstance(key, (int, str)) else tuple(key)
-
-
-def _first(keys: Sequence[Key], names: Sequence[Key], argument: str) -> tuple[Key]:
-    for name in names:
-        if name in keys:
-            return (name,)
-    raise ValueError(f"{argument} must be given: none of {', '.join(map(str, names))} is among {keys}")
-
-
-def _moved(batch: Any, device: torch.device | str | int, non_blocking: bool) -> Any:
-    # a copy that the host does not wait for is safe towards CUDA alone: elsewhere it may be read before it is there
-    non_blocking = non_blocking and torch.device(device).type == "cuda"
-    return tree_map_only(Tensor, lambda tensor: tensor.to(device, non_blocking=non_blocking), batch)
-
-
-def _first_half(batch: Any, count: int) -> Any:
-    """The first half of whatever there is for each of ``count`` images; default_collate lists names as they are."""
-
-    def listed(value: Any) -> bool:
-        return isinstance(value, (list, tuple)) and all(isinstance(one, (str, bytes)) for one in value)
-
-    def halved(value: Any) -> Any:
-        whole = listed(value) or (isinstance(value, Tensor) and value.ndim > 0)
-        return value[: count // 2] if whole and len(value) == count else value
-
-    return tree_map(halved, batch, is_leaf=listed)
-
-
-def _refuse_boxes(sample: Any) -> None:
-    for value in tree_leaves(sample):
-        if isinstance(value, (tv_tensors.BoundingBoxes, tv_tensors.KeyPoints)):
-            raise ValueError(f"a sample with {type(value).__name__} cannot be mixed: there is no rule for it")
-
-
-def _refuse_image_like(key: Key, value: Any, images: Any) -> None:
-    for leaf in map(_stacked, tree_leaves(value)):
-        if belongs_to(leaf, images):
-            raise ValueError(
-                f"{key!r} looks like masks or further images, so it must be mixed with the images or left out: "
-                f"name it in mask_keys or image_key; got {tuple(leaf.shape)} beside {tuple(images.shape)}"
-            )
+def _first_labels(batch: Any, roles: Roles) -> Tensor | None:
+    return cast(Tensor, leaf_at(batch, roles.labels[0])) if roles.labels else None

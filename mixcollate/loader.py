@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_flatten, tree_map_only, tree_unflatten
 
-from mixcollate.collate import MixBatch
+from mixcollate.batch import MixBatch
 
 _BELOW = ("sampler", "batch_sampler", "collate_fn")  # who else may want to know the epoch
 
@@ -142,7 +142,7 @@ class Slot:
             [self._receive(place, t, device) if isinstance(t, Tensor) else t for place, t in enumerate(tensors)],
             structure,
         )
-        return batch.moved(moved) if mixed else moved
+        return batch.with_stacked(moved) if mixed else moved
 
     def _receive(self, place: int, tensor: Tensor, device: torch.device) -> Tensor:
         held = self.memory.get(place)

@@ -5,8 +5,10 @@ holds NumPy arrays with one row an image; a part that no image of the batch uses
 """
 
 import functools
+import multiprocessing
 import os
-from collections.abc import Sequence
+import threading
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, Literal
 
@@ -14,11 +16,16 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from numpy.random.bit_generator import ISeedSequence
+from torch import Tensor
 from torch.utils.data import get_worker_info
+
+from mixcollate.checks import check_count
 
 Array = npt.NDArray[Any]
 Per = Literal["pair", "sample", "batch"]
 Pairing = Literal["matching", "shuffle", "roll", "flip"]
+PairingFunction = Callable[[Tensor, np.random.Generator], Any]
+"""``(labels, numbers) -> partner``: ``[B]`` whole numbers in [0, B), drawn from a NumPy generator and nothing else."""
 
 _FAR = 2**30  # a row or column that no image reaches
 
@@ -271,26 +278,53 @@ class _Key(ISeedSequence):
 
 
 class Stream:
-    """A stream of plans' numbers: a seed and a count of the plans drawn.
+    """A stream of plans' numbers: a seed and a count of the plans drawn. Threads may share it.
 
-    With a seed, plan ``step`` depends on ``(seed, rank, step)`` alone; in a loader's worker also on the seed that the
-    loader gives this worker for this epoch. Without one, each plan takes 64 bits from torch's default CPU generator,
-    so that ``torch.manual_seed`` reproduces a run.
+    With a seed, plan ``step`` depends on ``(seed, rank, step)`` alone; in a loader's worker also on ``part``. Without
+    one, each plan takes 64 bits from torch's default CPU generator, so that ``torch.manual_seed`` reproduces a run.
+
+    Args:
+        seed: in [0, 2**64), or ``None``.
+        part: tells streams of one seed apart; default: 0, in a worker the seed that the loader gives it for this epoch.
     """
 
-    def __init__(self, seed: int | None) -> None:
-        if seed is not None and not 0 <= seed < 2**64:
-            raise ValueError(f"seed must be in [0, 2**64), got {seed}")
-        self.seed, self.step = seed, 0
+    def __init__(self, seed: int | None, *, part: int | None = None) -> None:
+        self.seed = None if seed is None else check_count("seed", seed, least=0, most=2**64 - 1)
+        self.step, self.part = 0, part
+        self._sent: tuple[int, int] | None = None  # by which process, of which rank
+        self._counting = threading.Lock()
 
     def next(self) -> np.random.Generator:
         """The numbers of the next plan."""
-        step, self.step = self.step, self.step + 1
+        with self._counting:
+            step, self.step = self.step, self.step + 1
         if self.seed is None:
-            seed = int(torch.empty((), dtype=torch.int64).random_(-(2**63), None)) % 2**64
-            return numbers(seed, current_rank(), 0)
+            seed = int(torch.empty((), dtype=torch.int64, device="cpu").random_(-(2**63), None)) % 2**64
+            return numbers(seed, self._rank(), 0)
         worker = get_worker_info()
-        return numbers(self.seed, current_rank(), step, 0 if worker is None else worker.seed)
+        part = self.part if self.part is not None else 0 if worker is None else worker.seed
+        return numbers(self.seed, self._rank(), step, part)
+
+    def of_part(self, part: int) -> "Stream":
+        """Another stream of this seed, from its beginning."""
+        other = Stream(self.seed, part=part)
+        other._sent = self._sent
+        return other
+
+    def _rank(self) -> int:
+        """This process's rank; a loader's worker that was not forked has that of the process that sent it here."""
+        parent = multiprocessing.parent_process()
+        if self._sent is not None and get_worker_info() is not None and parent is not None:
+            process, rank = self._sent
+            if process == parent.pid:
+                return rank
+        return current_rank()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "_sent": (os.getpid(), current_rank()), "_counting": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state, _counting=threading.Lock())
 
 
 def current_rank() -> int:
@@ -310,14 +344,16 @@ class Draw:
         epoch: what schedules are asked for.
         partner: ``[B, 1]`` int64, each image's (first) partner.
         pair: ``[B]`` int64, the number of the pair that each image belongs to, where partners are mutual.
+        labels: those of the batch, where they are known when the plan is drawn.
     """
 
     numbers: np.random.Generator
     shape: tuple[int, int, int, int]
     partner: Array
     pair: Array | None
-    pairing: Pairing | None
+    pairing: Pairing | PairingFunction | None
     epoch: int = 0
+    labels: Tensor | None = None
 
     @property
     def size(self) -> tuple[int, int]:
@@ -327,7 +363,10 @@ class Draw:
         """How many draws ``per`` asks for, and the index that hands them to the images."""
         batch = self.shape[0]
         if per == "pair" and self.pair is not None:
-            return (batch + 1) // 2, self.pair
+            pairs = max(self.pair, default=-1) + 1 if callable(self.pairing) else (batch + 1) // 2
+            return pairs, self.pair
+        if per == "pair" and callable(self.pairing):
+            raise ValueError("per='pair' needs mutual partners, which pairing did not return; use per='sample'")
         if per == "batch":
             return 1, np.zeros(batch, np.int64)
         return batch, slice(None)
@@ -343,13 +382,17 @@ class Draw:
 
 
 def draw_from(
-    numbers: np.random.Generator, shape: tuple[int, int, int, int], pairing: Pairing | None, epoch: int = 0
+    numbers: np.random.Generator,
+    shape: tuple[int, int, int, int],
+    pairing: Pairing | PairingFunction | None,
+    epoch: int = 0,
+    labels: Tensor | None = None,
 ) -> Draw:
     """Pair the images of a batch and return what methods draw from.
 
     ``"matching"`` is a random perfect matching (an odd batch leaves one image to itself), ``"shuffle"`` a random
     permutation, ``"roll"`` takes the image before (torchvision), ``"flip"`` the mirror image in the batch (timm);
-    ``None`` leaves each image to itself.
+    ``None`` leaves each image to itself; a function is asked.
     """
     batch = shape[0]
     index = np.arange(batch)
@@ -363,6 +406,10 @@ def draw_from(
         partner[order[2 * half :]] = order[2 * half :]
         pair[first] = pair[second] = index[:half]
         pair[order[2 * half :]] = half
+    elif callable(pairing):
+        partner = _asked(pairing, labels, numbers, batch)
+        if (partner[partner] == index).all():
+            _, pair = np.unique(np.minimum(index, partner), return_inverse=True)
     elif pairing == "shuffle":
         partner = numbers.permutation(batch)
     elif pairing == "roll":
@@ -371,4 +418,21 @@ def draw_from(
         partner, pair = index[::-1].copy(), np.minimum(index, index[::-1])
     else:
         partner = index
-    return Draw(numbers, shape, partner[:, None], pair, pairing, epoch)
+    return Draw(numbers, shape, partner[:, None], pair, pairing, epoch, labels)
+
+
+def _asked(function: PairingFunction, labels: Tensor | None, numbers: np.random.Generator, batch: int) -> Array:
+    """``[B]`` int64: the partners that a function of the user's returns."""
+    if labels is None:
+        raise ValueError(
+            "pairing is a function of labels, but there are none: pass them to make_plan(images, labels=...)"
+        )
+    partner = np.asarray(function(labels.cpu(), numbers))
+    if partner.shape != (batch,) or partner.dtype.kind not in "iu":
+        raise ValueError(
+            f"pairing must return the partner of each of {batch} images as whole numbers [B], got "
+            f"{partner.shape} {partner.dtype}"
+        )
+    if batch and not 0 <= partner.min() <= partner.max() < batch:
+        raise ValueError(f"pairing must return partners in [0, {batch}), got {partner.min()} … {partner.max()}")
+    return partner.astype(np.int64)

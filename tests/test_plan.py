@@ -110,7 +110,7 @@ def test_a_stream_without_a_seed_follows_torch():
 
 @pytest.mark.parametrize("seed", [-1, 2**64])
 def test_seeds_are_64_bits(seed):
-    with pytest.raises(ValueError, match=rf"seed must be in \[0, 2\*\*64\), got {seed}"):
+    with pytest.raises(ValueError, match=rf"seed must be .*, got {seed}"):
         Stream(seed)
 
 

@@ -18,10 +18,10 @@ from mixcollate.commands.calibration import calibration_error
 from mixcollate.commands.data import BATCH_SIZES, PIXELS, Data, load
 from mixcollate.commands.networks import small
 from mixcollate.commands.preview import COLOURS, preview
+from mixcollate.containers import RandomChoice
 from mixcollate.loader import DeviceLoader
 from mixcollate.losses import soft_cross_entropy
 from mixcollate.methods import CutMix, MixUp
-from mixcollate.transforms import RandomChoice
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,8 @@ import ast
 from typing import Any
 
 from mixcollate import methods, schedules
-from mixcollate.transforms import Compose, MixTransform, RandomChoice
+from mixcollate.containers import Compose, RandomChoice
+from mixcollate.transforms import MixTransform
 
 RECIPES = {
     "mixup-or-cutmix": "RandomChoice([MixUp(), CutMix()])",

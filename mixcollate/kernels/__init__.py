@@ -2,6 +2,7 @@
 
 import functools
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any, Literal, cast, get_args
 
 import torch
@@ -126,6 +127,37 @@ def mix_masks(masks: Tensor, plan: MixPlan) -> Tensor:
     pixels = masks if masks.ndim == 4 else masks[:, None]
     exact = pixels.to(torch.float64) if numbered else pixels
     return mix(exact, plan.for_masks()).to(masks.dtype).view(masks.shape)
+
+
+@dataclass(frozen=True)
+class Call:
+    """A call that has passed its checks; it has written nothing yet."""
+
+    run: Callable[[], Tensor]
+
+
+def prepare(images: Tensor, plan: MixPlan | PackedPlan, *, out: Tensor | None = None, **options: Any) -> Call:
+    """Check a call of :func:`mix`, which ``run`` then makes."""
+    check_images(images, plan)
+    normalised = options.get("mean") is not None or options.get("std") is not None
+    dtype = result_dtype(images, options.get("dtype"), normalised=normalised, out=out)
+    check_plan(images, plan, dtype, normalised=options.get("mean") is not None)
+    if out is not None:
+        check_out(images, out, dtype, options.get("memory_format"))
+        if out.requires_grad and torch.is_grad_enabled():
+            raise ValueError("out must not require a gradient; mix under torch.no_grad() or out of place")
+    return Call(functools.partial(mix, images, plan, out=out, **options))
+
+
+def prepare_masks(masks: Tensor, plan: MixPlan) -> Call:
+    """Check a call of :func:`mix_masks`; its result is new memory."""
+    mixed = mix_masks(masks, plan)
+    return Call(lambda: mixed)
+
+
+def place(plan: MixPlan | PackedPlan, images: Tensor, impl: Impl = "auto") -> MixPlan | PackedPlan:
+    """``plan`` as the pixels and the labels of one batch can both read it: packed on the GPU, if that mixes it."""
+    return beside(images, plan, impl) if isinstance(plan, MixPlan) else plan
 
 
 def _run(

@@ -1,0 +1,188 @@
+"""``MixBatch``: a stacked batch that is mixed once, where it is wanted, by the collate object that has the counter."""
+
+import threading
+import weakref
+from collections.abc import ItemsView, Iterator, KeysView, Mapping, ValuesView
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from mixcollate.roles import Key, Roles, leaf_at, map_tensors, replace
+
+
+class Owner(Protocol):
+    """Who made a batch and mixes it."""
+
+    name: str
+
+    def mix_stacked(
+        self, batch: Any, roles: Roles, *, labels: Tensor | None, may_overwrite: bool, dtype: torch.dtype | None
+    ) -> Any:
+        """Draw the next plan and run it on a batch; ``labels`` are the first ones, where they were stacked."""
+
+
+_OWNERS: "weakref.WeakValueDictionary[str, Owner]" = weakref.WeakValueDictionary()
+"""The collate objects of this process by name: how a batch from a worker finds the one that has the counter."""
+
+
+def register(owner: Owner) -> bool:
+    """Let batches find their owner by its name; ``False`` if another one has that name."""
+    return _OWNERS.setdefault(owner.name, owner) is owner
+
+
+class MixBatch:
+    """A stacked batch that is mixed once, where it is wanted.
+
+    ``images, targets = batch`` mixes it where it is, ``batch.to("cuda")`` there. It is neither a tuple nor a dict,
+    because data loaders and frameworks rebuild those. Threads that ask at once get the same tensors.
+    """
+
+    def __init__(self, batch: Any, roles: Roles, owner: Owner, *, may_overwrite: bool = False) -> None:
+        self._batch, self._roles = batch, roles
+        self._owner: Owner | None = owner
+        self._name = owner.name
+        self._labels = leaf_at(batch, roles.labels[0]) if roles.labels else None  # on the host, where plans are drawn
+        self._may_overwrite = may_overwrite  # whether the images may be mixed in their own memory
+        self._mixed: Any = None
+        self._once = threading.RLock()
+
+    @property
+    def images(self) -> Tensor:
+        """The stacked images as they came, not mixed."""
+        images: Tensor = leaf_at(self._raw(), self._roles.images[0])
+        return images
+
+    @property
+    def labels(self) -> Any:
+        """The labels as they came, or ``None``."""
+        raw = self._raw()
+        return leaf_at(raw, self._roles.labels[0]) if self._roles.labels else None
+
+    def mix(self, *, dtype: torch.dtype | None = None) -> Any:
+        """The mixed batch, in the place of the stacked one: ``(images, targets)``, or a dict for dict samples.
+
+        Args:
+            dtype: of the images; default: the collate's.
+        """
+        with self._once:
+            if self._mixed is None:
+                self._mixed = self._collate().mix_stacked(
+                    self._batch, self._roles, labels=self._labels, may_overwrite=self._may_overwrite, dtype=dtype
+                )
+                self._batch = self._labels = None
+            elif dtype is not None:
+                changed = {path: leaf_at(self._mixed, path).to(dtype) for path in self._roles.images}
+                self._mixed = replace(self._mixed, changed)
+            return self._mixed
+
+    def to(self, *args: Any, **kwargs: Any) -> Any:
+        """Copy to a device and mix there: ``(images, targets)``, or a dict for dict samples.
+
+        Takes what ``Tensor.to`` takes: ``to(device, dtype, non_blocking)``. A dtype is that of the images, which are
+        mixed in float32 and then cast. The host does not wait for copies to CUDA, unless ``non_blocking=False``.
+        """
+        device, dtype, non_blocking = _parse_to(*args, **kwargs)
+        with self._once:
+            if self._mixed is None and device is not None:
+                before = leaf_at(self._batch, self._roles.images[0])
+                self._batch = _moved(self._batch, device, non_blocking)
+                self._may_overwrite |= leaf_at(self._batch, self._roles.images[0]) is not before
+            mixed = self.mix(dtype=dtype)
+            return mixed if device is None else _moved(mixed, device, non_blocking)
+
+    @property
+    def stacked(self) -> Any:
+        """The whole stacked batch (if it is mixed already, the mixed one), for a loader that copies it itself."""
+        return self._batch if self._mixed is None else self._mixed
+
+    def with_stacked(self, stacked: Any) -> "MixBatch":
+        """The same batch with ``stacked``, a copy of its tensors whose memory is not to be mixed in."""
+        other = object.__new__(MixBatch)
+        vars(other).update(vars(self), _once=threading.RLock())
+        if self._mixed is None:
+            other._batch, other._may_overwrite = stacked, False
+        else:
+            other._mixed = stacked
+        return other
+
+    def pin_memory(self, device: Any = None) -> "MixBatch":
+        """Copy to pinned memory; called by the loader."""
+        self._batch = map_tensors(self._batch, lambda tensor: tensor.pin_memory())
+        self._may_overwrite = True
+        return self
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self.mix())
+
+    def __getitem__(self, key: Key) -> Any:
+        return self.mix()[key]
+
+    def __len__(self) -> int:
+        batch = self.stacked
+        return 1 if isinstance(batch, Tensor) else len(batch)
+
+    def keys(self) -> KeysView[Any]:
+        """The keys of a batch of dict samples."""
+        return self._as_mapping("keys").keys()
+
+    def values(self) -> ValuesView[Any]:
+        """The values of a batch of dict samples, mixed."""
+        return self._as_mapping("values").values()
+
+    def items(self) -> ItemsView[Any, Any]:
+        """The items of a batch of dict samples, mixed."""
+        return self._as_mapping("items").items()
+
+    def _as_mapping(self, method: str) -> Mapping[Any, Any]:
+        mixed = self.mix()
+        if not isinstance(mixed, Mapping):
+            raise TypeError(
+                f"{method}() needs samples that are dicts, got a batch that is a {type(mixed).__name__}: unpack it, "
+                "as in images, targets = batch, or take batch.mix()"
+            )
+        return mixed
+
+    def _raw(self) -> Any:
+        if self._mixed is not None:
+            raise RuntimeError("this batch is mixed already; look at batch.images and batch.labels before that")
+        self._may_overwrite = False  # somebody looks at this memory now: mixing must leave it as it is
+        return self._batch
+
+    def _collate(self) -> Owner:
+        if self._owner is None:
+            raise RuntimeError("the MixupCollate that made this batch is gone from this process; keep it alive")
+        return self._owner
+
+    def __repr__(self) -> str:
+        state = "not mixed yet" if self._mixed is None else "mixed"
+        return f"MixBatch({state}; unpack it, or take .mix() or .to(device))"
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "_owner": None, "_once": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self._once = threading.RLock()
+        self._owner = _OWNERS.get(self._name)  # on this side the batch belongs to the object of that name
+
+
+def _parse_to(*args: Any, **kwargs: Any) -> tuple[torch.device | None, torch.dtype | None, bool]:
+    """Device, dtype and whether the host goes on, as ``Tensor.to`` reads its arguments; not waiting is the default."""
+    told = "non_blocking" in kwargs or any(isinstance(value, bool) for value in args)
+    try:
+        device, dtype, non_blocking, memory_format = torch._C._nn._parse_to(*args, **kwargs)
+    except (TypeError, RuntimeError) as error:
+        raise TypeError(
+            f"to() takes a device, a dtype of the images and non_blocking, as Tensor.to does, got {args} {kwargs}: "
+            f"{error}"
+        ) from error
+    if memory_format is not None:
+        raise TypeError(f"memory_format must be given to MixupCollate, got to(memory_format={memory_format})")
+    return device, dtype, bool(non_blocking) if told else True
+
+
+def _moved(batch: Any, device: torch.device, non_blocking: bool) -> Any:
+    # a copy that the host does not wait for is safe towards CUDA alone: elsewhere it may be read before it is there
+    non_blocking = non_blocking and device.type == "cuda"
+    return map_tensors(batch, lambda tensor: tensor.to(device, non_blocking=non_blocking))

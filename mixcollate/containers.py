@@ -1,0 +1,158 @@
+"""``RandomChoice`` and ``Compose``: several transforms as one, in one pass where a plan can hold them."""
+
+import inspect
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from typing_extensions import Unpack
+
+from mixcollate.checks import check_probability
+from mixcollate.plan import Draw, MixPlan, Per, chain, draw_from, identity, select
+from mixcollate.transforms import LabelOptions, MixTransform
+
+ROUNDING = 1e-6
+"""By how much probabilities that sum to one may miss it."""
+
+
+class RandomChoice(MixTransform):
+    """Choose one of several transforms for each pair (sample, batch).
+
+    What happens to labels is told here or by the transforms, which must agree. With ``per="pair"`` both images of a
+    pair are treated alike; where a chosen transform mixes twice (a ``Compose`` of two mixes), its second partners may
+    have chosen otherwise, so that an image then counts more or less than once in its batch.
+
+    Args:
+        transforms: the transforms to choose from; those that mix must share one ``pairing``.
+        p: their probabilities; what they lack to 1 is the probability that an image is left as it is. Default: all
+            the same.
+        per: how far one choice reaches; default: ``"pair"`` if any of them mixes, else ``"sample"``.
+        options: ``inplace``, ``seed`` and what :class:`MixTransform` takes for labels.
+    """
+
+    def __init__(
+        self,
+        transforms: Sequence[MixTransform],
+        *,
+        p: Sequence[float] | None = None,
+        per: Per | None = None,
+        inplace: bool = False,
+        seed: int | None = None,
+        **options: Unpack[LabelOptions],
+    ) -> None:
+        transforms = _check_transforms("RandomChoice", transforms)
+        pairings = {t.pairing for t in transforms if t.mixes}
+        if len(pairings) > 1:
+            raise ValueError(f"the transforms of RandomChoice must share one pairing, got {sorted(map(str, pairings))}")
+        mixes = bool(pairings)
+        super().__init__(
+            per=per or ("pair" if mixes and pairings <= {"matching", "flip"} else "sample"),
+            pairing=pairings.pop() if mixes else None,
+            inplace=inplace,
+            seed=seed,
+            **_shared_options(transforms, options),
+        )
+        chances = _check_chances(p, len(transforms))
+        self.mixes = mixes
+        self.transforms = torch.nn.ModuleList(transforms)
+        self._upper = np.cumsum(chances)  # transform k is chosen by numbers from upper[k - 1] on, none from the last on
+        if self._upper[-1] > 1 - ROUNDING:
+            self._upper = self._upper[:-1] / self._upper[-1]
+
+    def plan_batch(self, draw: Draw) -> MixPlan:
+        count, unit = draw.units(self.per)
+        choice = np.searchsorted(self._upper, draw.numbers.random(count), side="right")[unit]
+        plans = [transform.draw_plan(draw) for transform in _members(self)]
+        if len(self._upper) == len(plans):
+            plans.append(identity(draw.shape[0], draw.size))
+        return select(choice, plans)
+
+
+class Compose(MixTransform):
+    """Do several transforms one after the other, in one pass where it can hold them all (mix, then erase).
+
+    Where one mix follows another, labels are mixed twice, too: the second share counts what the first has put into the
+    images evenly over their area, whatever part of it a box then shows.
+
+    Args:
+        transforms: in order.
+        options: ``inplace``, ``seed`` and what :class:`MixTransform` takes for labels.
+    """
+
+    def __init__(
+        self,
+        transforms: Sequence[MixTransform],
+        *,
+        inplace: bool = False,
+        seed: int | None = None,
+        **options: Unpack[LabelOptions],
+    ) -> None:
+        transforms = _check_transforms("Compose", transforms)
+        first = next((t for t in transforms if t.mixes), None)
+        super().__init__(
+            per="sample",
+            pairing=None if first is None else first.pairing,
+            inplace=inplace,
+            seed=seed,
+            **_shared_options(transforms, options),
+        )
+        self.mixes = first is not None
+        self.transforms = torch.nn.ModuleList(transforms)
+
+    def plan_batch(self, draw: Draw) -> MixPlan:
+        plan, mixed = None, False
+        for transform in _members(self):
+            if transform.mixes and mixed:  # whoever mixes next has partners of its own
+                draw = draw_from(draw.numbers, draw.shape, transform.pairing, draw.epoch, draw.labels)
+            further = transform.draw_plan(draw)
+            plan, mixed = further if plan is None else chain(plan, further), mixed or transform.mixes
+        if plan is None:
+            raise ValueError("Compose needs at least one transform")
+        return plan
+
+
+def _members(container: RandomChoice | Compose) -> list[MixTransform]:
+    return [member for member in container.transforms if isinstance(member, MixTransform)]
+
+
+def _check_chances(p: Sequence[float] | None, count: int) -> list[float]:
+    """One probability for each of ``count`` transforms; they sum to at most one."""
+    if p is None:
+        return [1 / count] * count
+    if not isinstance(p, (Sequence, np.ndarray, torch.Tensor)) or isinstance(p, str) or len(p) != count:
+        raise ValueError(f"p must be one probability for each of {count} transforms, got {p!r}")
+    chances = [check_probability(f"p[{k}]", chance) for k, chance in enumerate(p)]
+    if not 0 < sum(chances) <= 1 + ROUNDING:
+        raise ValueError(f"p must sum to at most 1 (the rest stays as it is), and to more than 0, got {chances}")
+    return chances
+
+
+def _check_transforms(name: str, transforms: Sequence[MixTransform]) -> list[MixTransform]:
+    if not isinstance(transforms, (Sequence, torch.nn.ModuleList)):
+        raise TypeError(f"{name} takes a list of transforms, got {type(transforms).__name__}")
+    transforms = list(transforms)
+    if not transforms:
+        raise ValueError(f"{name} needs at least one transform")
+    for transform in transforms:
+        if not isinstance(transform, MixTransform):
+            found = type(transform).__name__
+            raise TypeError(f"{name} takes mixcollate's transforms, got {found}; put others around it in v2.Compose")
+        if transform.stream.seed is not None:
+            raise ValueError(f"seed must be given to {name}, not to the {type(transform).__name__} in it")
+    return transforms
+
+
+def _shared_options(transforms: Sequence[MixTransform], options: LabelOptions) -> dict[str, Any]:
+    """What the container is told about labels, else what its members agree on."""
+    shared: dict[str, Any] = {}
+    for name in LabelOptions.__annotations__:
+        default = inspect.signature(MixTransform).parameters[name].default
+        told = [getattr(t, name) for t in transforms if t.mixes and getattr(t, name) != default]
+        if name in options:
+            shared[name] = options[name]  # type: ignore[literal-required]
+        elif told:
+            if any(value != told[0] for value in told):
+                raise ValueError(f"{name} must be the same for all transforms in a container, got {told}; give it once")
+            shared[name] = told[0]
+    return shared

@@ -1,0 +1,163 @@
+"""Run a plan on a batch whose roles are known: what is refused is refused before anything is written."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+from torchvision import tv_tensors
+
+from mixcollate.kernels import Impl, Statistic, mix_samples, place, prepare, prepare_masks
+from mixcollate.kernels.checks import result_dtype
+from mixcollate.kernels.packed import PackedPlan
+from mixcollate.plan import MixPlan
+from mixcollate.roles import Path, Roles, is_one_sample, leaf_at, replace, told
+from mixcollate.stacking import Stacking, Unstacked
+from mixcollate.targets import TargetRule
+
+_ROWS = TargetRule()
+
+
+def execute(
+    batch: Any,
+    roles: Roles,
+    plan: MixPlan | PackedPlan,
+    rules: Sequence[TargetRule],
+    *,
+    inplace: bool = False,
+    memory: Stacking | None = None,
+    mask_classes: int | None = None,
+    mask_ignore_index: int = 255,
+    mean: Statistic | None = None,
+    std: Statistic | None = None,
+    dtype: torch.dtype | None = None,
+    memory_format: torch.memory_format | None = None,
+    impl: Impl = "auto",
+) -> Any:
+    """A batch of the same structure: images and masks mixed by ``plan``, labels as soft targets, the rest as it is.
+
+    Args:
+        batch: left as it is, unless ``inplace``.
+        roles: what is where in it.
+        plan: drawn for its images.
+        rules: how the labels become targets, for each of them; none leaves them as they are.
+        inplace: the memory of the images may be used for the result.
+        memory: where else the result goes on the CPU; default: new memory.
+        mask_classes: masks are class numbers, and become one-hot (soft) masks of as many classes.
+        mask_ignore_index: the class number that none of these classes gets.
+        mean, std, dtype, memory_format, impl: see :func:`mixcollate.kernels.mix`.
+    """
+    options: dict[str, Any] = {"mean": mean, "std": std, "dtype": dtype, "memory_format": memory_format, "impl": impl}
+    placed = place(plan, pixels(batch, roles), impl)
+    changed: dict[Path, Any] = {}
+    for path, rule in zip(roles.labels, _one_each(rules, roles.labels), strict=False):
+        changed[path] = rule.mix(plain(leaf_at(batch, path)), placed)
+    for path in roles.blended:
+        changed[path] = _blended(leaf_at(batch, path), path, placed)
+    runs: list[tuple[Path, Callable[[], Tensor]]] = []  # what is still to run has passed its checks
+    for path in roles.masks:
+        mask = leaf_at(batch, path)
+        whole = plain(mask) if mask_classes is None else one_hot_masks(plain(mask), mask_classes, mask_ignore_index)
+        runs.append((path, prepare_masks(whole, plan if isinstance(plan, MixPlan) else plan.unpack()).run))
+    for path in roles.images:
+        runs.append((path, _run_images(leaf_at(batch, path), placed, inplace, memory, options)))
+    for path, run in runs:
+        changed[path] = _alike(run(), leaf_at(batch, path))
+    return replace(batch, changed)
+
+
+def pixels(batch: Any, roles: Roles) -> Tensor:
+    """The (first) images of a batch as one plain tensor, for which plans are drawn."""
+    images = leaf_at(batch, roles.images[0])
+    return images.like if isinstance(images, Unstacked) else _as_batch(images)
+
+
+def plain(value: Tensor) -> Tensor:
+    """The same memory as torch's own type, which costs less and dispatches nowhere else."""
+    return value if type(value) is Tensor else value.as_subclass(Tensor)
+
+
+def one_hot_masks(masks: Tensor, classes: int, ignore_index: int) -> Tensor:
+    """``[B, classes, H, W]`` float32 of class numbers ``[B, H, W]`` (or ``[B, 1, H, W]``); ignored pixels are all zero.
+
+    Raises:
+        ValueError, TypeError: for what is no class number; on a GPU the numbers are not looked at.
+    """
+    numbers = masks[:, 0] if masks.ndim == 4 and masks.shape[1] == 1 else masks
+    if numbers.ndim != 3 or numbers.dtype.is_floating_point or numbers.dtype.is_complex:
+        raise TypeError(
+            f"masks must be class numbers [B, H, W] for mask_classes, got {tuple(masks.shape)} {masks.dtype}"
+        )
+    numbers = numbers.to(torch.int64)
+    known = numbers != ignore_index
+    if masks.device.type == "cpu" and bool((((numbers < 0) | (numbers >= classes)) & known).any()):
+        wrong = numbers[((numbers < 0) | (numbers >= classes)) & known]
+        raise ValueError(
+            f"masks must be class numbers in 0 … {classes - 1} (or mask_ignore_index={ignore_index}), "
+            f"got {int(wrong[0])}"
+        )
+    rows = torch.zeros(len(masks), classes, *numbers.shape[1:], dtype=torch.float32, device=masks.device)
+    places = torch.where(known, numbers, 0)[:, None]
+    return rows.scatter_(1, places, known[:, None].to(torch.float32))
+
+
+def _one_each(rules: Sequence[TargetRule], labels: Sequence[Path]) -> Sequence[TargetRule]:
+    """A rule for each of the labels; one that knows no number of classes does for all."""
+    if len(rules) == 1 and rules[0].num_classes is None:
+        return [*rules] * len(labels)
+    if rules and labels and len(rules) != len(labels):
+        numbers = [rule.num_classes for rule in rules]
+        raise ValueError(f"num_classes must be one for each of {len(labels)} labels, got {numbers}")
+    return rules[: len(labels)]
+
+
+def _as_batch(images: Tensor) -> Tensor:
+    """Plain ``[B, ...]``; one image or one video that an erasing transform is given is a batch of one."""
+    return plain(images)[None] if is_one_sample(images, type(images)) else plain(images)
+
+
+def _run_images(
+    images: Tensor | Unstacked,
+    plan: MixPlan | PackedPlan,
+    inplace: bool,
+    memory: Stacking | None,
+    options: dict[str, Any],
+) -> Callable[[], Tensor]:
+    """What mixes images, once it is called."""
+    like = images.like if isinstance(images, Unstacked) else _as_batch(images)
+    normalised = options["mean"] is not None or options["std"] is not None
+    dtype = result_dtype(like, options["dtype"], normalised=normalised, out=None)
+    if isinstance(images, Unstacked) and memory is not None:
+        if options["memory_format"] is None and isinstance(plan, MixPlan):
+            fresh = memory.empty(tuple(like.shape), dtype)
+            return lambda: mix_samples(images.samples, plan, mean=options["mean"], std=options["std"], out=fresh)
+        like, inplace = memory.join(images.samples), True
+    out: Tensor | None = None
+    if options["memory_format"] is None:
+        if inplace and dtype == like.dtype:
+            out = like
+        elif memory is not None and like.device.type == "cpu" and like.is_contiguous():
+            out = memory.empty(tuple(like.shape), dtype)
+    return prepare(like, plan, **options, out=out).run
+
+
+def _blended(value: Tensor, path: Path, plan: MixPlan | PackedPlan) -> Tensor:
+    """``value [B, ...]`` blended by the labels' shares, in its dtype."""
+    if not value.dtype.is_floating_point or value.ndim == 0:
+        raise TypeError(
+            f"blend_keys must name float tensors [B, ...], got {tuple(value.shape)} {value.dtype} at {told(path)}"
+        )
+    rows = cast(Tensor, _ROWS.mix(plain(value).reshape(len(value), -1), plan))
+    return _alike(rows.view(value.shape).to(value.dtype), value)
+
+
+def _alike(mixed: Tensor, value: Any) -> Tensor:
+    """``mixed`` as the type of tensor that ``value`` is."""
+    if isinstance(value, Unstacked) or type(value) is Tensor:
+        return mixed
+    mixed = mixed[0] if is_one_sample(value, type(value)) else mixed
+    if isinstance(value, tv_tensors.TVTensor):
+        return cast(Tensor, tv_tensors.wrap(mixed, like=value))
+    wrapped: Tensor = mixed.as_subclass(type(value))
+    wrapped.__dict__.update(vars(value))
+    return wrapped

@@ -1,0 +1,406 @@
+"""Where the images, labels and masks of a batch are, and what else in it is refused: asked once a batch, here.
+
+A batch is a tensor, or tuples, lists and mappings of tensors, nested as they like. A place in it is its path: the keys
+and indices that lead there.
+"""
+
+import copy
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import PIL.Image
+from torch import Tensor
+from torchvision import tv_tensors
+
+Key = int | str
+Path = tuple[Key, ...]
+LabelsGetter = Callable[[Any], Any] | Literal["default"] | None
+
+IMAGE_NAMES = ("image", "images", "pixel_values", "img", "x")
+LABEL_NAMES = ("label", "labels", "target", "targets", "y", "class_label")
+"""What is found by its name, in any case, the first of them first."""
+
+OTHER_ROLES = "in blend_keys (floats, by the labels' shares), label_key or keep_keys (left as it is)"
+
+CHANNELS = (1, 3, 4)
+"""How many an image has whose last axis looks like that of its channels."""
+
+
+@dataclass(frozen=True)
+class Roles:
+    """What the tensors of a batch are, by their paths.
+
+    Attributes:
+        images: mixed by the plan; all share batch, height and width.
+        labels: become soft targets.
+        masks: mixed by the plan as their images are, but never erased, normalised or cast.
+        blended: tensors ``[B, ...]`` that are blended whole, by the labels' shares.
+    """
+
+    images: tuple[Path, ...]
+    labels: tuple[Path, ...] = ()
+    masks: tuple[Path, ...] = ()
+    blended: tuple[Path, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Keys:
+    """What the caller has told about places in a batch: a key, an index, or those of a path joined by dots."""
+
+    image: tuple[Key, ...] = ()
+    label: tuple[Key, ...] = ()
+    mask: tuple[Key, ...] = ()
+    blend: tuple[Key, ...] = ()
+    keep: tuple[Key, ...] = ()
+    labels_getter: LabelsGetter = "default"
+
+
+USUAL = Roles(images=((0,),), labels=((1,),))
+"""``(images, labels)``."""
+
+UNTOLD = Keys()
+
+
+def several(name: str, key: Key | Sequence[Key] | None) -> tuple[Key, ...]:
+    """One key or several, as given for an argument."""
+    if key is None:
+        return ()
+    keys = (key,) if isinstance(key, (int, str)) else key
+    if not isinstance(keys, (tuple, list)) or not all(type(one) in (int, str) for one in keys):
+        raise TypeError(f"{name} must be an index, a key, or several of them, got {key!r}; a path is 'outer.inner'")
+    return tuple(keys)
+
+
+def find(
+    batch: Any, keys: Keys = UNTOLD, *, mixes: bool, labelled: bool = False, kinds: Mapping[Path, type] | None = None
+) -> Roles:
+    """The roles of what is in a batch; refuses, before anything is drawn or written, what would be half mixed.
+
+    Args:
+        batch: stacked.
+        keys: what the caller has named; the rest is found by its type (torchvision's ``tv_tensors``), its name, or
+            its place: images first, then labels.
+        mixes: whether partners' pixels are taken. Then every tensor of two axes or more needs a role, or to be kept
+            by name; of what has one axis, and could be labels or could be an index, a warning tells.
+        labelled: whether there must be labels.
+        kinds: types that the tensors had before they were stacked, by their paths.
+    """
+    if keys is UNTOLD and type(batch) is tuple and [type(item) for item in batch] == [Tensor, Tensor]:
+        images, labels = batch
+        if labels.ndim < max(images.ndim, 3):  # the usual call is spared the search
+            _refuse_layout(images, (0,))
+            return USUAL
+    search = _Search(batch, keys, kinds or {})
+    masks = search.named("mask_keys", keys.mask) or search.of_type(tv_tensors.Mask)
+    blended, kept = search.named("blend_keys", keys.blend), search.kept()
+    search.taken = {*masks, *blended, *kept}
+    labels = search.labels(needed=labelled, wanted=mixes)
+    search.taken |= set(labels)
+    images = search.images(mixes=mixes)
+    search.taken |= set(images)
+    if mixes:
+        search.refuse_the_rest(images)
+    return Roles(images, labels, masks, blended)
+
+
+class _Search:
+    """One search through one batch."""
+
+    def __init__(self, batch: Any, keys: Keys, kinds: Mapping[Path, type]) -> None:
+        self.batch, self.keys = batch, keys
+        self.leaves = dict(leaves(batch))
+        self.kinds = {path: kinds.get(path, type(leaf)) for path, leaf in self.leaves.items()}
+        self.taken: set[Path] = set()
+
+    def named(self, argument: str, keys: Sequence[Key]) -> tuple[Path, ...]:
+        """The paths of the tensors that an argument names."""
+        paths = tuple(self._named(argument, key) for key in keys)
+        for path in paths:
+            self._refuse_no_tensor(argument, path)
+        return paths
+
+    def kept(self) -> set[Path]:
+        """The paths of what is kept, with all that is below them."""
+        kept = set()
+        for key in self.keys.keep:
+            below = {path for path in self.leaves if _leads_to(path, key)}
+            if not below:
+                raise self._missing("keep_keys", key)
+            kept |= below
+        return kept
+
+    def of_type(self, *types: type) -> tuple[Path, ...]:
+        """The paths of the tensors of these types that are not taken yet."""
+        return tuple(path for path, kind in self.kinds.items() if issubclass(kind, types) and path not in self.taken)
+
+    def labels(self, *, needed: bool, wanted: bool) -> tuple[Path, ...]:
+        """The paths of the labels: as named, as their getter says, by name, or the second item."""
+        getter = self.keys.labels_getter
+        if self.keys.label:
+            return self.named("label_key", self.keys.label)
+        if getter is None:
+            return ()
+        if callable(getter):
+            return self._gotten(getter(self.batch))
+        path = self._by_name(LABEL_NAMES)
+        if path is None and isinstance(self.batch, (tuple, list)) and len(self.batch) > 1 and (1,) not in self.taken:
+            path = (1,)
+        if path is None:
+            like = [one for one in self.leaves if one not in self.taken and _is_like_a_label(one)]
+            if needed or (wanted and like):
+                raise ValueError(
+                    f"no labels found: pass (images, labels), or label_key must be given: none of "
+                    f"{', '.join(LABEL_NAMES)} is among {self._told()}; or labels_getter, which is None for no labels"
+                )
+            return ()
+        if needed or wanted:
+            self._refuse_no_tensor("label_key", path)
+            if self.leaves[path].ndim > 2:
+                raise ValueError(
+                    f"labels must be class indices [B] or rows [B, num_classes], got {tuple(self.leaves[path].shape)} "
+                    f"at {told(path)}; if it is a mask name it in mask_keys, and the labels, if there are any, in "
+                    "label_key"
+                )
+        return (path,)
+
+    def images(self, *, mixes: bool) -> tuple[Path, ...]:
+        """The paths of the images: as named, by type, by name, or the first tensor that is not taken."""
+        images = self.named("image_key", self.keys.image) or self.of_type(tv_tensors.Image, tv_tensors.Video)
+        if not images:
+            path = self._by_name(IMAGE_NAMES)
+            images = self._first_tensor() if path is None else (path,)
+        for path in images:
+            self._refuse_no_tensor("image_key", path)
+            self._refuse_one_sample(path, mixes=mixes)
+            if not issubclass(self.kinds[path], tv_tensors.TVTensor):
+                _refuse_layout(self.leaves[path], path)
+        first = self.leaves[images[0]]
+        for path in images[1:]:
+            other = self.leaves[path]
+            if other.shape[:1] + other.shape[-2:] != first.shape[:1] + first.shape[-2:]:
+                shapes = [tuple(self.leaves[path].shape) for path in images]
+                raise ValueError(
+                    f"images must share batch, height and width to be mixed by one plan, got {shapes}; "
+                    "name those of another size in mask_keys, or keep them with keep_keys"
+                )
+        return images
+
+    def refuse_the_rest(self, images: Sequence[Path]) -> None:
+        """Refuse what belongs to the images and has no role; warn of what may."""
+        size = tuple(self.leaves[images[0]].shape)
+        for path, leaf in self.leaves.items():
+            if path in self.taken:
+                continue
+            refuse_boxes(path, self.kinds[path])
+            if isinstance(leaf, PIL.Image.Image) or (isinstance(leaf, (Tensor, np.ndarray)) and leaf.ndim >= 2):
+                raise ValueError(
+                    f"{told(path)} looks like masks, further images or targets of these images, so it must be mixed, "
+                    "too: wrap it in tv_tensors.Mask or Image, or name it in mask_keys or image_key, or "
+                    f"{OTHER_ROLES}; "
+                    f"got {_shape(leaf)} beside {size}"
+                )
+            if _is_one_each(leaf, size[0]):
+                warnings.warn(
+                    f"{told(path)} stays as it is beside images that are mixed: if it is a target, name it in "
+                    "label_key; if it is not (an index, a weight), name it in keep_keys",
+                    stacklevel=2,
+                )
+
+    def _named(self, argument: str, key: Key) -> Path:
+        alone = isinstance(self.batch, Tensor) and key == 0
+        matching = [path for path in self.leaves if alone or ".".join(map(str, path)) == str(key)]
+        if not matching:
+            raise self._missing(argument, key)
+        return matching[0]
+
+    def _missing(self, argument: str, key: Key) -> ValueError:
+        return ValueError(f"{argument} must name tensors among {self._told()}, got {key!r}")
+
+    def _told(self) -> str:
+        return str([path[0] if len(path) == 1 else ".".join(map(str, path)) for path in self.leaves])
+
+    def _gotten(self, gotten: Any) -> tuple[Path, ...]:
+        """Where the tensors are that a ``labels_getter`` has returned."""
+        paths = []
+        for labels in gotten if isinstance(gotten, (tuple, list)) else (gotten,):
+            place = next((path for path, leaf in self.leaves.items() if leaf is labels), None)
+            if not isinstance(labels, Tensor) or place is None:
+                found = f"a tensor {tuple(labels.shape)}" if isinstance(labels, Tensor) else type(labels).__name__
+                raise ValueError(
+                    f"labels_getter must return the tensors of the batch that are its labels, got {found} that is not "
+                    "in it; give labels their shape and dtype before"
+                )
+            paths.append(place)
+        return tuple(paths)
+
+    def _by_name(self, names: Sequence[str]) -> Path | None:
+        """The path whose last key is one of these names; the nearest to the top, then the first name."""
+        found = [
+            (len(path), names.index(name), path)
+            for path in self.leaves
+            if path not in self.taken and path and (name := str(path[-1]).lower()) in names
+        ]
+        return min(found, key=lambda one: one[:2])[2] if found else None
+
+    def _first_tensor(self) -> tuple[Path]:
+        tensors = [path for path, leaf in self.leaves.items() if isinstance(leaf, Tensor) and path not in self.taken]
+        like = [path for path in tensors if self.leaves[path].ndim >= 3] or tensors
+        if not like:
+            raise ValueError(
+                f"images must be a tensor [B, C, H, W], found none among {self._told()}: stack the samples first, or "
+                "name them with image_key"
+            )
+        first = self.leaves[like[0]]
+        rivals = [path for path in like[1:] if first.ndim >= 3 and self.leaves[path].ndim >= first.ndim]
+        if rivals:
+            shapes = ", ".join(f"{told(path)} {tuple(self.leaves[path].shape)}" for path in (like[0], *rivals))
+            raise ValueError(
+                f"more than one tensor looks like images: {shapes}; wrap those that are images in tv_tensors.Image or "
+                f"Video, or name them in image_key, and the rest {OTHER_ROLES}"
+            )
+        return (like[0],)
+
+    def _refuse_one_sample(self, path: Path, *, mixes: bool) -> None:
+        """Refuse one image where a batch is needed: its channels would be taken for images."""
+        leaf, kind = self.leaves[path], self.kinds[path]
+        one = is_one_sample(leaf, kind)
+        if mixes and (one or (path == () and leaf.ndim == 3)):
+            raise ValueError(
+                f"images must be a batch [B, C, H, W], got {tuple(leaf.shape)}, which looks like one image: mix behind "
+                "the loader's collation, as in DataLoader(dataset, collate_fn=MixupCollate(...)); signals [B, C, T] "
+                "come with their labels, or as a tuple"
+            )
+
+    def _refuse_no_tensor(self, argument: str, path: Path) -> None:
+        leaf = self.leaves.get(path)
+        if not isinstance(leaf, Tensor):
+            below = [one for one in self.leaves if one[: len(path)] == path and one != path]
+            found = f"{type(leaf).__name__}" if not below else "several things"
+            raise TypeError(
+                f"a batch must have a tensor at {told(path)}, got {found}; see collate_fn, or name another with "
+                f"{argument}"
+            )
+
+
+def leaves(batch: Any) -> Iterator[tuple[Path, Any]]:
+    """Everything in a batch that is no tuple, list or mapping, with its path; a list of names or of numbers is one."""
+    if isinstance(batch, Mapping):
+        items: Iterable[tuple[Any, Any]] = batch.items()
+    elif isinstance(batch, (tuple, list)) and not _is_one_thing(batch):
+        items = enumerate(batch)
+    else:
+        yield (), batch
+        return
+    for key, value in items:
+        for path, leaf in leaves(value):
+            yield (key, *path), leaf
+
+
+def refuse_boxes(path: Path, kind: type, kept: Sequence[Key] = ()) -> None:
+    """Refuse boxes and key points among what is mixed, unless they are kept by name."""
+    if issubclass(kind, (tv_tensors.BoundingBoxes, tv_tensors.KeyPoints)):
+        if not any(_leads_to(path, key) for key in kept):
+            raise ValueError(
+                f"a batch with {kind.__name__} cannot be mixed: there is no rule for what is at {told(path)}; leave it "
+                "out, or keep it as it is with keep_keys"
+            )
+
+
+def is_one_sample(value: Tensor, kind: type) -> bool:
+    """Whether a tensor of one of torchvision's types is a single image or video, not a batch of them."""
+    return (
+        value.ndim == 3
+        if issubclass(kind, tv_tensors.Image)
+        else issubclass(kind, tv_tensors.Video) and value.ndim == 4
+    )
+
+
+def kinds_of(sample: Any) -> dict[Path, type]:
+    """The types of what is in a sample, by their paths: stacking makes plain tensors of torchvision's."""
+    return {path: type(leaf) for path, leaf in leaves(sample)}
+
+
+def leaf_at(batch: Any, path: Path) -> Any:
+    """What a batch has at a path."""
+    for key in path:
+        batch = batch[key]
+    return batch
+
+
+def replace(batch: Any, changed: Mapping[Path, Any]) -> Any:
+    """A batch of the same structure with other things at some paths."""
+    if () in changed:
+        return changed[()]
+    if not changed:
+        return batch
+    below: dict[Key, dict[Path, Any]] = {}
+    for path, value in changed.items():
+        below.setdefault(path[0], {})[path[1:]] = value
+    if isinstance(batch, Mapping):
+        result = copy.copy(batch) if isinstance(batch, MutableMapping) else dict(batch)
+        for key, inner in below.items():
+            result[key] = replace(batch[key], inner)
+        return result
+    values = [replace(value, below[key]) if key in below else value for key, value in enumerate(batch)]
+    return type(batch)(*values) if hasattr(batch, "_fields") else type(batch)(values)
+
+
+def map_tensors(batch: Any, function: Callable[[Tensor], Tensor]) -> Any:
+    """A batch of the same structure with ``function`` of each of its tensors."""
+    return replace(batch, {path: function(leaf) for path, leaf in leaves(batch) if isinstance(leaf, Tensor)})
+
+
+def is_batch(samples: Sequence[Any]) -> bool:
+    """Whether a list holds the items of a batch, not samples: samples are all alike, images and labels are not."""
+    first = samples[0]
+    if not isinstance(first, Tensor) or first.ndim == 0:
+        return False
+    others = [one.ndim if isinstance(one, Tensor) else None for one in samples[1:]]
+    return any(ndim != first.ndim for ndim in others)
+
+
+def told(path: Path) -> str:
+    """A path as messages tell it."""
+    return repr(path[0] if len(path) == 1 else ".".join(map(str, path))) if path else "the batch"
+
+
+def _shape(leaf: Any) -> Any:
+    return tuple(leaf.shape) if hasattr(leaf, "shape") else type(leaf).__name__
+
+
+def _is_like_a_label(path: Path) -> bool:
+    return any(word in str(key).lower() for word in ("label", "target") for key in path[-1:])
+
+
+def _leads_to(path: Path, key: Key) -> bool:
+    """Whether a key, or several joined by dots, is the path or its beginning."""
+    return str(key) in (".".join(map(str, path[:end])) for end in range(1, len(path) + 1))
+
+
+def _is_one_thing(batch: Sequence[Any]) -> bool:
+    """Whether a list has one name or number for each image: what default_collate makes of strings, for one."""
+    return len(batch) > 0 and all(isinstance(one, (str, bytes, int, float)) for one in batch)
+
+
+def _is_one_each(leaf: Any, batch: int) -> bool:
+    """Whether something is a number for each image, and so may be a target."""
+    if isinstance(leaf, (Tensor, np.ndarray)):
+        return tuple(leaf.shape) == (batch,)
+    numbers = isinstance(leaf, (list, tuple)) and all(isinstance(one, (int, float)) for one in leaf)
+    return numbers and len(leaf) == batch
+
+
+def _refuse_layout(images: Tensor, path: Path) -> None:
+    """Refuse what looks like images with their channels last, of which boxes would be cut through the channels."""
+    if images.ndim in (4, 5):
+        height, width, channels = images.shape[-3:]
+        if channels in CHANNELS and min(height, width) > max(CHANNELS):
+            order = "(0, 3, 1, 2)" if images.ndim == 4 else "(0, 1, 4, 2, 3)"
+            raise ValueError(
+                f"images must be [B, C, H, W] or [B, T, C, H, W], got {tuple(images.shape)} at {told(path)}, whose "
+                f"last axis looks like channels: permute{order} it, or wrap it in tv_tensors.Image or Video if it is "
+                "not"
+            )

@@ -1,0 +1,94 @@
+"""Samples into one batch, in memory that is shared with the main process or that was a batch before."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import PIL.Image
+import torch
+from torch import Tensor
+from torch.utils.data import default_collate, get_worker_info
+from torch.utils.data._utils.collate import collate as torch_collate  # documented: how default_collate is extended
+from torch.utils.data._utils.collate import default_collate_fn_map
+
+from mixcollate.kernels import as_batch
+from mixcollate.kernels.host import LARGE
+from mixcollate.memory import Recycler
+from mixcollate.roles import leaves, told
+
+_REST_OF_DEFAULT = {kind: how for kind, how in default_collate_fn_map.items() if kind is not Tensor}
+
+
+@dataclass(frozen=True, eq=False)
+class Unstacked:
+    """Samples of one shape and dtype that are stacked while they are mixed."""
+
+    samples: Sequence[Tensor]
+
+    @property
+    def like(self) -> Tensor:
+        """The stacked batch but for its pixels."""
+        return as_batch(self.samples)
+
+
+class Stacking:
+    """torch's ``default_collate``, into memory of our own.
+
+    Args:
+        on_the_way: leave large samples :class:`Unstacked`, because they are mixed in this process.
+    """
+
+    def __init__(self, *, on_the_way: bool) -> None:
+        self._on_the_way = on_the_way
+        self._memory = Recycler()
+
+    def stack(self, samples: list[Any]) -> Any:
+        """One batch of samples; raises what torch does, or which part of them has no one shape."""
+        try:
+            if get_worker_info() is not None and not self._on_the_way:
+                return default_collate(samples)  # stacks into shared memory itself
+            return torch_collate(samples, collate_fn_map={Tensor: self._stack_tensors, **_REST_OF_DEFAULT})
+        except (RuntimeError, TypeError) as error:
+            raise _why_not(samples, error) from error
+
+    def join(self, tensors: Sequence[Tensor]) -> Tensor:
+        """``torch.stack`` into memory of our own."""
+        return torch.stack(list(tensors), out=self.empty((len(tensors), *tensors[0].shape), tensors[0].dtype))
+
+    def empty(self, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+        """Memory for a batch: what a worker sends must be shared, so it is from the start."""
+        if get_worker_info() is None:
+            return self._memory.empty(shape, dtype)
+        size = math.prod(shape) * dtype.itemsize
+        shared = torch.UntypedStorage._new_shared(size, device="cpu")  # type: ignore[no-untyped-call]
+        return torch.empty(0, dtype=torch.uint8, device="cpu").set_(shared).view(dtype).view(shape)
+
+    def _stack_tensors(self, tensors: Sequence[Tensor], *, collate_fn_map: Any = None) -> Tensor | Unstacked:
+        first = tensors[0]
+        plain = first.layout == torch.strided and first.device.type == "cpu" and not first.requires_grad
+        alike = all(tensor.shape == first.shape and tensor.dtype == first.dtype for tensor in tensors)
+        if not plain or not alike:
+            return torch.stack(list(tensors))
+        if self._on_the_way and first.ndim == 3 and first.numel() >= LARGE:
+            return Unstacked(tensors)
+        return self.join(tensors)
+
+
+def _why_not(samples: Sequence[Any], error: Exception) -> Exception:
+    """A better reason why samples make no batch than torch's, where there is one."""
+    shapes: dict[Any, tuple[int, ...]] = {}
+    for sample in samples:
+        for path, leaf in leaves(sample):
+            if isinstance(leaf, PIL.Image.Image):
+                return TypeError(
+                    f"images must be tensors to be stacked, got PIL images at {told(path)}: convert them in the data "
+                    "set, as with torchvision.transforms.v2.PILToTensor()"
+                )
+            shape = tuple(leaf.shape) if hasattr(leaf, "shape") else ()
+            if shapes.setdefault(path, shape) != shape:
+                return ValueError(
+                    f"images must have one size to make a batch, resize them first: at {told(path)} the samples have "
+                    f"the shapes {shapes[path]} and {shape}; other things of many sizes need a collate_fn of their own"
+                )
+    return error

@@ -1,0 +1,613 @@
+"""Whatever a batch holds is mixed with its images, kept because it was named so, or refused before any writing."""
+
+import copy
+import pickle
+import warnings
+from collections import OrderedDict, UserDict
+from typing import NamedTuple
+
+import hypothesis.strategies as st
+import numpy as np
+import PIL.Image
+import pytest
+import torch
+from hypothesis import given, settings
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset, default_collate
+from torchvision import tv_tensors
+
+import mixcollate as mc
+
+B, H, W = 4, 8, 12
+COLOURS = torch.eye(B)[:, :, None, None].expand(B, B, H, W).contiguous()
+"""Image k is all colour k, so that the mean colour of a mixed image is its target."""
+LABELS = torch.arange(B)
+
+
+class Rows(Dataset):
+    """A list of samples as a data set that pickles."""
+
+    def __init__(self, rows):
+        self.rows = rows
+
+    def __len__(self):
+        return len(self.rows)
+
+    def __getitem__(self, index):
+        return self.rows[index]
+
+
+def samples_of(batch):
+    """The samples that default_collate makes this batch of."""
+    if isinstance(batch, dict):
+        return [{key: value[k] for key, value in batch.items()} for k in range(B)]
+    return [tuple(value[k] for value in batch) for k in range(B)]
+
+
+WAYS = ["deferred", "eager", "mix", "to"]
+
+
+def through(way, batch, transform=None, **options):
+    """A batch on one of the ways through a collate."""
+    collate = mc.MixupCollate(transform or mc.CutMix(), eager=way == "eager", **options)
+    if way == "mix":
+        return collate.mix(batch)
+    made = collate(samples_of(batch))
+    return made.to("cpu") if way == "to" else made.mix() if way == "deferred" else made
+
+
+def tensors_of(batch):
+    return [leaf for _, leaf in mc.roles.leaves(batch) if isinstance(leaf, Tensor)]
+
+
+def refused(way, batch, error, message, transform=None, **options):
+    """The call raises, and every tensor is what it was."""
+    before = [tensor.clone() for tensor in tensors_of(batch)]
+    with pytest.raises(error, match=message):
+        through(way, batch, transform, **options)
+    assert all(torch.equal(a, b) for a, b in zip(tensors_of(batch), before, strict=True))
+
+
+# Things beside the images
+
+
+BESIDE = {
+    "a heat map of a quarter of the size": torch.rand(B, 5, H // 4, W // 4),
+    "bands of half the resolution": torch.rand(B, 2, H // 2, W // 2),
+    "a mask of class numbers": torch.zeros(B, H, W, dtype=torch.int64),
+    "boxes": torch.rand(B, 3, 4),
+    "key points": torch.rand(B, 17, 2),
+    "logits of a teacher": torch.rand(B, 10),
+    "a second signal": torch.rand(B, 1, 100),
+    "token ids": torch.randint(0, 9, (B, 6)),
+    "an array": np.random.rand(B, 3),
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("name", [name for name in BESIDE if name != "an array"])
+def test_what_has_two_axes_and_no_role_is_refused(name, way):
+    value = BESIDE[name]
+    refused(way, (COLOURS, LABELS, value), ValueError, r"blend_keys .* keep_keys", num_classes=B)
+    batch = {"image": COLOURS, "label": LABELS, "other": value}
+    refused(way, batch, ValueError, r"'other' looks like .* blend_keys .* keep_keys", num_classes=B)
+    kept = through(way, batch, num_classes=B, keep_keys="other")
+    assert torch.equal(kept["other"], value)
+    assert torch.equal(through(way, (COLOURS, LABELS, value), num_classes=B, keep_keys=2)[2], value)
+
+
+@pytest.mark.parametrize("name", BESIDE)
+def test_a_transform_refuses_it_too(name):
+    images = COLOURS.clone()
+    with pytest.raises(ValueError, match="looks like (masks|images)"):
+        mc.CutMix(num_classes=B, inplace=True)({"image": images, "label": LABELS, "other": BESIDE[name]})
+    with pytest.raises(ValueError, match="looks like (masks|images)"):
+        mc.RandomChoice([mc.MixUp(), mc.RICAP()], num_classes=B, inplace=True)(images, LABELS, BESIDE[name])
+    assert torch.equal(images, COLOURS)
+
+
+def test_lists_of_boxes_of_many_lengths_are_refused_too():
+    rows = [(COLOURS[k], k, torch.rand(k + 1, 4)) for k in range(B)]
+
+    def collate_fn(samples):
+        return (*default_collate([row[:2] for row in samples]), [row[2] for row in samples])
+
+    with pytest.raises(ValueError, match=r"'2.0' looks like .* got \(1, 4\) beside"):
+        mc.MixupCollate(num_classes=B, collate_fn=collate_fn)(rows)
+    kept = mc.MixupCollate(num_classes=B, collate_fn=collate_fn, keep_keys=2)(rows).mix()
+    assert [len(boxes) for boxes in kept[2]] == [1, 2, 3, 4]
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("value", [torch.arange(B), torch.rand(B), torch.ones(B, dtype=torch.bool)])
+def test_what_has_one_axis_stays_with_a_warning(way, value):
+    for batch in ((COLOURS, LABELS, value), {"image": COLOURS, "label": LABELS, "gender_label": value}):
+        key = 2 if isinstance(batch, tuple) else "gender_label"
+        with pytest.warns(UserWarning, match=f"{key!r} stays as it is .* label_key; .* keep_keys"):
+            mixed = through(way, batch, num_classes=B)
+        assert torch.equal(mixed[key], value)
+        assert torch.equal(through(way, batch, num_classes=B, keep_keys=key)[key], value)  # and no warning
+
+
+def test_names_and_paths_stay_without_a_word():
+    batch = {"image": COLOURS, "label": LABELS, "path": ["a", "b", "c", "d"], "meta": {"split": ["train"] * B}}
+    mixed = through("mix", batch, num_classes=B)
+    assert mixed["path"] == ["a", "b", "c", "d"] and mixed["meta"] == {"split": ["train"] * B}
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_erasing_leaves_the_rest_alone(way):
+    for value in [value for value in BESIDE.values() if isinstance(value, Tensor) and value.ndim < 4]:
+        mixed = through(way, (COLOURS, LABELS, value), mc.RandomErasing(p=1))
+        assert torch.equal(mixed[1], LABELS) and torch.equal(mixed[2], value)
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_what_is_blended_follows_the_labels(way):
+    logits, embedding = torch.eye(B) * 7, torch.rand(B, 2, 3, dtype=torch.float64)
+    batch = {"image": COLOURS, "label": LABELS, "teacher": logits, "embedding": embedding}
+    for transform in (mc.CutMix(), mc.MixUp(), mc.RICAP(), mc.Compose([mc.MixUp(), mc.RandomErasing()])):
+        mixed = through(way, batch, transform, num_classes=B, blend_keys=("teacher", "embedding"))
+        torch.testing.assert_close(mixed["teacher"], 7 * mixed["label"])
+        wanted = torch.einsum("ij,jkl->ikl", mixed["label"].double(), embedding)
+        assert mixed["embedding"].dtype == torch.float64
+        torch.testing.assert_close(mixed["embedding"], wanted, rtol=0, atol=1e-6)
+    keys = {"blend_keys": "teacher", "keep_keys": "embedding", "num_classes": B}
+    refused(way, {**batch, "teacher": logits.long()}, TypeError, "blend_keys must name float tensors", **keys)
+
+
+# Several targets
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("targets", ["dense", "sparse"])
+def test_several_targets_have_a_number_of_classes_each(way, targets):
+    coarse = LABELS // 2
+    for batch, keys, classes in (
+        ((COLOURS, LABELS, coarse), (1, 2), (B, 2)),
+        ({"image": COLOURS, "fine": LABELS, "coarse": coarse}, None, {"fine": B, "coarse": 2}),
+        ({"image": COLOURS, "label": LABELS, "gender_label": coarse}, ("label", "gender_label"), [B, 2]),
+    ):
+        mixed = through(way, batch, mc.CutMix(targets=targets), label_key=keys, num_classes=classes)
+        fine, other = (mixed[key] for key in (keys or classes))
+        if targets == "sparse":
+            fine, other = fine.dense(B), other.dense(2)
+        torch.testing.assert_close(fine[:, :2].sum(1), other[:, 0])
+        torch.testing.assert_close(mixed["image" if isinstance(batch, dict) else 0].mean((2, 3)), fine)
+
+
+def test_several_targets_and_one_number_are_refused():
+    for classes in (B, (B,), (B, 2, 3), {"fine": B}):
+        with pytest.raises(ValueError, match="num_classes must (be one for each|have the keys)"):
+            mc.MixupCollate(label_key=("fine", "coarse"), num_classes=classes)
+    two = mc.MixUp(labels_getter=lambda batch: (batch["a"], batch["b"]), num_classes=(B, 2))
+    mixed = two({"image": COLOURS, "a": LABELS, "b": LABELS // 2})
+    assert mixed["a"].shape == (B, B) and mixed["b"].shape == (B, 2)
+    one = mc.MixUp(labels_getter=lambda batch: (batch["a"], batch["b"]), num_classes=B)
+    with pytest.raises(ValueError, match="num_classes must be one for each of 2 labels"):
+        one({"image": COLOURS, "a": LABELS, "b": LABELS // 2})
+    with pytest.raises(
+        ValueError, match=r"label_key must be given: .* among \['image', 'fine_label', 'coarse_label'\]"
+    ):
+        mc.MixUp(num_classes=B)({"image": COLOURS, "fine_label": LABELS, "coarse_label": LABELS})
+
+
+def test_a_getter_gives_tensors_of_the_batch():
+    for getter in (lambda batch: batch[1][:, None].squeeze(1), lambda batch: batch[1].float(), lambda batch: None):
+        with pytest.raises(ValueError, match="labels_getter must return the tensors of the batch"):
+            mc.MixUp(num_classes=B, labels_getter=getter)(COLOURS, LABELS)
+        loader = DataLoader(Rows(samples_of((COLOURS, LABELS))), B, collate_fn=mc.MixupCollate(
+            mc.MixUp(labels_getter=getter), num_classes=B))  # fmt: skip
+        with pytest.raises(ValueError, match="labels_getter must return"):
+            list(loader)
+    collate = mc.MixupCollate(mc.MixUp(labels_getter=lambda batch: batch["why"]), num_classes=B)
+    mixed = collate(samples_of({"image": COLOURS, "why": LABELS})).mix()
+    assert mixed["why"].shape == (B, B)
+
+
+# Masks
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_mask_that_is_the_target(way):
+    numbers = LABELS[:, None, None].expand(B, H, W).contiguous()
+    for batch, key in (((COLOURS, numbers), 1), ({"pixel_values": COLOURS, "labels": numbers}, "labels")):
+        image = 0 if key == 1 else "pixel_values"
+        mixed = through(way, batch, mask_keys=key)
+        assert torch.equal(mixed[key], mixed[image].argmax(1))
+        refused(way, batch, ValueError, "name it in mask_keys")
+        refused(way, batch, ValueError, "one-hot", mc.MixUp(), mask_keys=key)
+        soft = through(way, batch, mc.MixUp(), mask_keys=key, mask_classes=B)
+        torch.testing.assert_close(soft[key], soft[image])
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_ignored_pixels_of_soft_masks_belong_to_no_class(way):
+    numbers = LABELS[:, None, None].expand(B, H, W).clone()
+    numbers[:, :, :3] = 255
+    mixed = through(way, (COLOURS, numbers), mc.MixUp(), mask_keys=1, mask_classes=B)
+    assert not mixed[1][..., :3].any()
+    torch.testing.assert_close(mixed[1][..., 3:], mixed[0][..., 3:])
+    refused(way, (COLOURS, numbers), ValueError, "masks must be class numbers in 0 … 2", mask_keys=1, mask_classes=3)
+    refused(way, (COLOURS, numbers.float()), TypeError, "class numbers", mask_keys=1, mask_classes=B)
+
+
+def test_masks_are_known_by_their_type_before_they_are_stacked():
+    numbers = LABELS[:, None, None].expand(B, H, W).contiguous()
+    rows = [{"rgb": tv_tensors.Image(COLOURS[k]), "seg": tv_tensors.Mask(numbers[k]), "y": k} for k in range(B)]
+    for workers in (0, 1):
+        (batch,) = DataLoader(
+            Rows(rows), B, num_workers=workers, collate_fn=mc.MixupCollate(mc.CutMix(), num_classes=B)
+        )
+        mixed = batch.mix()
+        assert torch.equal(mixed["seg"], mixed["rgb"].argmax(1))
+        torch.testing.assert_close(mixed["y"], mixed["rgb"].mean((2, 3)))
+
+
+# Layout, and what is no batch
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize(
+    "shape, order",
+    [((B, 32, 24, 3), r"\(0, 3, 1, 2\)"), ((B, 28, 28, 1), "permute"), ((B, 5, 16, 18, 3), r"\(0, 1, 4, 2, 3\)")],
+)
+def test_channels_last_are_refused(way, shape, order):
+    for transform in (mc.CutMix(), mc.MixUp(), mc.RandomErasing(p=1)):
+        refused(way, (torch.rand(shape), LABELS), ValueError, order, transform, num_classes=B)
+    with pytest.raises(ValueError, match=order):
+        mc.CutMix(num_classes=B)(torch.rand(shape), LABELS)
+    kind = tv_tensors.Image if len(shape) == 4 else tv_tensors.Video
+    assert mc.CutMix(num_classes=B)(kind(torch.rand(shape)), LABELS)[0].shape == shape
+
+
+@pytest.mark.parametrize("own", [False, True])
+def test_lists_are_batches_where_they_are_batches(own):
+    listed = [COLOURS.clone(), LABELS.clone()]
+    wanted = mc.MixupCollate(mc.CutMix(), num_classes=B, seed=1).mix((COLOURS, LABELS))
+    collate = mc.MixupCollate(mc.CutMix(), num_classes=B, seed=1, **({"collate_fn": lambda x: x} if own else {}))
+    for mixed in (collate(listed).mix(), mc.MixupCollate(mc.CutMix(), num_classes=B, seed=1).mix(listed)):
+        assert torch.equal(mixed[0], wanted[0]) and torch.equal(mixed[1], wanted[1])
+    (batch,) = DataLoader(
+        Rows([listed]), batch_size=None, collate_fn=mc.MixupCollate(mc.CutMix(), num_classes=B, seed=1)
+    )
+    assert torch.equal(batch[0], wanted[0])
+    with_names = [COLOURS, LABELS, ["a"] * B]
+    assert mc.MixupCollate(num_classes=B).mix(with_names)[2] == ["a"] * B
+    unlabelled = mc.MixupCollate()([COLOURS[k] for k in range(B)])  # samples, which are all alike
+    assert unlabelled.mix().shape == COLOURS.shape
+
+
+def test_one_sample_is_no_batch():
+    image = torch.rand(3, H, W)
+    with pytest.raises(ValueError, match="looks like one image: mix behind the loader's collation"):
+        mc.MixupCollate()(image)
+    with pytest.raises(TypeError, match="must have a tensor at 1, got int"):
+        mc.MixupCollate(num_classes=B)((image, 3))
+    for transform in (mc.MixUp(labels_getter=None), mc.CutMix(labels_getter=None)):
+        with pytest.raises(ValueError, match="looks like one image"):
+            transform(tv_tensors.Image(image))
+        with pytest.raises(ValueError, match="looks like one image"):
+            transform(tv_tensors.Video(torch.rand(5, 3, H, W)))
+    with pytest.raises(ValueError, match="no labels found"):
+        mc.MixupCollate(num_classes=B)(COLOURS)
+    with pytest.raises(ValueError, match="no labels found"):
+        mc.MixUp(num_classes=B)(COLOURS)
+
+
+def test_one_video_has_one_draw():
+    torch.manual_seed(0)
+    frames = torch.ones(6, 3, 16, 20)
+    erased = mc.RandomErasing(p=1)(tv_tensors.Video(frames))
+    assert isinstance(erased, tv_tensors.Video) and erased.shape == frames.shape
+    assert (erased == 0).any() and torch.equal(erased, erased[:1].expand_as(erased))
+    image = mc.Cutout()(tv_tensors.Image(torch.ones(3, 16, 20)))
+    assert image.shape == (3, 16, 20) and (image == 0).any()
+
+
+def test_more_than_one_candidate_is_refused():
+    audio, frames = torch.rand(B, 1, 64), torch.rand(B, 1, 16, 5)
+    for transform in (mc.MixUp(labels_getter=None), mc.CutMix(labels_getter=None), mc.RandomErasing(p=1)):
+        with pytest.raises(
+            ValueError, match=r"more than one tensor looks like images: 0 \(4, 1, 64\), . \(4, 1, 16, 5\)"
+        ):
+            transform(audio, frames) if transform.mixes else transform(audio, LABELS, frames)
+    mixed = mc.MixupCollate(image_key=0, keep_keys=1).mix((audio, frames))
+    assert torch.equal(mixed[1], frames) and not torch.equal(mixed[0], audio)
+
+
+def test_names_are_found_in_any_case_and_nested():
+    for image, label in (("X", "Y"), ("IMG", "class_label"), ("Pixel_Values", "Targets"), ("images", "Label")):
+        mixed = through("mix", {label: LABELS, image: COLOURS}, num_classes=B)
+        torch.testing.assert_close(mixed[image].mean((2, 3)), mixed[label])
+        assert mc.CutMix(num_classes=B)({label: LABELS, image: COLOURS})[label].shape == (B, B)
+    nested = {"inputs": {"rgb": COLOURS, "depth": 2 * COLOURS}, "meta": {"class": LABELS}}
+    keys = {"image_key": ("inputs.rgb", "inputs.depth"), "label_key": "meta.class", "num_classes": B}
+    mixed = through("mix", nested, **keys)
+    assert torch.equal(mixed["inputs"]["depth"], 2 * mixed["inputs"]["rgb"])
+    torch.testing.assert_close(mixed["inputs"]["rgb"].mean((2, 3)), mixed["meta"]["class"])
+    with pytest.raises(ValueError, match=r"image_key must name tensors among \['inputs.rgb', .* got 'inputs.nir'"):
+        through("mix", nested, **{**keys, "image_key": "inputs.nir"})
+
+
+# Frameworks' own protocols
+
+
+class Meta(Tensor):
+    """A tensor with something that goes with it, as MONAI's."""
+
+
+def test_tensors_of_other_types_come_back_as_they_were():
+    images = COLOURS.as_subclass(Meta)
+    images.affine = "kept"
+    for mixed in (mc.CutMix(num_classes=B)(images, LABELS)[0], through("mix", (images, LABELS), num_classes=B)[0]):
+        assert type(mixed) is Meta and mixed.affine == "kept"
+
+
+class Pair(NamedTuple):
+    image: Tensor
+    label: Tensor
+
+
+@pytest.mark.parametrize(
+    "kind", [dict, OrderedDict, UserDict, lambda d: Pair(**d), lambda d: list(d.values()), lambda d: tuple(d.values())]
+)
+def test_containers_keep_their_type(kind):
+    batch = kind({"image": COLOURS, "label": LABELS})
+    for mixed in (mc.MixupCollate(mc.CutMix(), num_classes=B).mix(batch), mc.CutMix(num_classes=B)(batch)):
+        assert type(mixed) is type(batch)
+        images, targets = (mixed["image"], mixed["label"]) if isinstance(kind, type) else mixed
+        torch.testing.assert_close(images.mean((2, 3)), targets)
+
+
+def test_batches_of_dicts_are_read_like_dicts():
+    def batch():
+        return mc.MixupCollate(num_classes=B)(samples_of({"image": COLOURS, "label": LABELS}))
+
+    assert set(batch().keys()) == {"image", "label"} and dict(**batch())["label"].shape == (B, B)
+    (_, images), (_, targets) = batch().items()
+    assert images.shape == COLOURS.shape and [value.shape for value in batch().values()][1] == targets.shape
+    with pytest.raises(TypeError, match=r"items\(\) needs samples that are dicts, .* batch.mix\(\)"):
+        mc.MixupCollate(num_classes=B)(samples_of((COLOURS, LABELS))).items()
+
+
+def test_to_means_what_it_means_for_tensors():
+    def batch():
+        return mc.MixupCollate(num_classes=B, seed=2)(samples_of((COLOURS, LABELS)))
+
+    wanted, targets = batch().mix()
+    for mixed in (batch().to("cpu", torch.float16), batch().to(dtype=torch.float16), batch().to(torch.float16),
+                  batch().to("cpu", torch.float16, True), batch().to(device="cpu", dtype=torch.float16)):  # fmt: skip
+        assert torch.equal(mixed[0], wanted.half()) and torch.equal(mixed[1], targets)
+    mixed = batch()
+    assert (
+        torch.equal(mixed.to("cpu", non_blocking=True)[0], wanted) and mixed.to(torch.float64)[0].dtype == torch.float64
+    )
+    for wrong in ({"copy": True}, {"device": object()}, {"memory_format": torch.channels_last}):
+        with pytest.raises((TypeError, ValueError), match=r"to\(|memory_format"):
+            batch().to(**wrong)
+
+
+def test_a_model_that_holds_a_transform_is_initialised():
+    model = nn.Sequential(nn.Linear(3, 3), mc.MixUp(num_classes=B), mc.RandomChoice([mc.MixUp(), mc.CutMix()]))
+    seen = []
+    model.apply(lambda module: seen.append(type(module).__name__))
+    assert seen.count("MixUp") == 2
+    model.eval()
+    assert model[1](COLOURS, LABELS)[1].shape == (B, B)
+
+
+# Nothing of the caller's changes
+
+
+def test_collates_and_transforms_have_streams_and_epochs_of_their_own():
+    rising = mc.RandomChoice([mc.MixUp(p=lambda epoch: epoch / 10), mc.CutMix(p=lambda epoch: epoch / 10)], seed=5)
+    state = {name: copy.copy(value) for name, value in vars(rising).items()}
+    rows = samples_of((COLOURS, LABELS))
+    first, second = (mc.MixupCollate(rising, num_classes=B) for _ in range(2))
+    first.set_epoch(10)
+    mixed = first(rows).mix()
+    assert (first.stream.step, second.stream.step, rising.stream.step) == (1, 0, 0)
+    assert not torch.equal(mixed[0], COLOURS)
+    assert torch.equal(second(rows).mix()[0], COLOURS) and (first.epoch, second.epoch, rising.epoch) == (10, 0, 0)
+    second.set_epoch(10)
+    second.stream.step = 0
+    assert torch.equal(second(rows).mix()[0], mixed[0])  # the same plan, from the same address
+    rising.num_classes  # noqa: B018
+    for name, value in vars(rising).items():
+        if name not in ("stream", "_modules"):
+            assert value is state[name] or np.array_equal(value, state[name]), name
+    assert rising.num_classes is None and first.transform is rising
+    with pytest.raises(ValueError, match="num_classes must be given"):
+        rising(COLOURS, LABELS)
+
+
+def test_alpha_belongs_to_the_default_transform():
+    with pytest.raises(ValueError, match="alpha is of the default transform, got alpha=0.2 and a CutMix"):
+        mc.MixupCollate(mc.CutMix(), alpha=0.2)
+    assert mc.MixupCollate(alpha=0.2).transform.alpha == 0.2
+
+
+def test_an_inplace_transform_is_in_place_in_a_collate():
+    images = COLOURS.clone()
+    mixed = mc.MixupCollate(mc.MixUp(inplace=True), num_classes=B).mix((images, LABELS))
+    assert mixed[0] is images and not torch.equal(images, COLOURS)
+
+
+# The door of evaluation
+
+
+def test_evaluation_stacks_and_normalises_alike_and_draws_nothing():
+    collate = mc.MixupCollate(mc.CutMix(), num_classes=B, mean=0.5, std=0.25, dtype=torch.float16, seed=1)
+    plain = collate.plain()
+    images, labels = plain(samples_of((COLOURS, LABELS)))
+    assert images.dtype == torch.float16 and torch.equal(images, ((COLOURS - 0.5) / 0.25).half())
+    assert torch.equal(labels, LABELS) and collate.stream.step == 0
+    assert collate(samples_of((COLOURS, LABELS))).mix()[1].shape == (B, B)
+    batch = {"pixel_values": COLOURS, "labels": LABELS, "boxes": torch.rand(B, 3, 4), "index": torch.arange(B)}
+    evaluated = plain(samples_of(batch)).mix()
+    assert torch.equal(evaluated["boxes"], batch["boxes"]) and torch.equal(evaluated["labels"], LABELS)
+    workers = DataLoader(
+        Rows(samples_of((COLOURS, LABELS))), B, num_workers=1, collate_fn=pickle.loads(pickle.dumps(plain))
+    )
+    assert torch.equal(next(iter(workers)).mix()[0], images)
+
+
+def test_timms_switch_is_ours():
+    collate = mc.MixupCollate(num_classes=B)
+    collate.mixup_enabled = False
+    assert not collate.enabled and torch.equal(collate(samples_of((COLOURS, LABELS))).mix()[0], COLOURS)
+    with pytest.raises(TypeError, match="enabled must be"):
+        collate.enabled = "off"
+
+
+# A pairing of one's own
+
+
+def nearest(labels, numbers):
+    """C-Mixup's: partners with near labels are likelier."""
+    distance = np.abs(labels.numpy()[:, None] - labels.numpy())
+    chance = np.exp(-(distance**2) / 2) * (1 - np.eye(len(labels)))
+    return np.array([numbers.choice(len(labels), p=row / row.sum()) for row in chance])
+
+
+def other_half(labels, numbers):
+    """Each image of the first half with one of the second, and back."""
+    half = len(labels) // 2
+    order = numbers.permutation(half)
+    return np.concatenate([half + order, np.argsort(order)])
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_partners_are_chosen_by_a_function_of_the_labels(way):
+    transform = mc.MixUp(pairing=other_half, seed=3)
+    mixed = through(way, (COLOURS, LABELS), transform, num_classes=B)
+    torch.testing.assert_close(mixed[0].mean((2, 3)), mixed[1])
+    assert ((mixed[1][:2, 2:] > 0).sum(1) == 1).all() and (mixed[1][:2, :2] > 0).sum() == 2
+    again = through(way, (COLOURS, LABELS), mc.MixUp(pairing=other_half, seed=3), num_classes=B)
+    assert torch.equal(again[0], mixed[0])
+    ages = torch.tensor([20.0, 21.0, 70.0, 71.0])
+    near = through(way, (COLOURS, ages), mc.MixUp(pairing=nearest, per="sample", targets="values", seed=1))
+    torch.testing.assert_close(near[1], near[0].mean((2, 3)) @ ages)
+    assert (near[1][:2] < 22).all() and (near[1][2:] > 69).all()
+
+
+def test_a_pairing_function_is_checked():
+    images = COLOURS
+    for function, message in (
+        (lambda labels, numbers: np.arange(3), r"pairing must return the partner of each of 4 images .* got \(3,\)"),
+        (lambda labels, numbers: np.arange(4) + 1, r"pairing must return partners in \[0, 4\), got 1 … 4"),
+        (lambda labels, numbers: np.zeros(4), "whole numbers"),
+        (lambda labels, numbers: np.array([1, 2, 3, 0]), "per='pair' needs mutual partners, which pairing did not"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            mc.MixUp(num_classes=B, pairing=function)(images, LABELS)
+    with pytest.raises(ValueError, match="pairing is a function of labels, but there are none"):
+        mc.MixUp(pairing=other_half, labels_getter=None)(images)
+
+
+# All or nothing
+
+
+@pytest.mark.parametrize("inplace", [False, True])
+def test_nothing_is_written_if_a_later_part_is_refused(inplace):
+    batches = [
+        {"rgb": COLOURS.clone(), "nir": COLOURS.long(), "y": LABELS},  # dtype
+        {"rgb": COLOURS.clone(), "nir": COLOURS.clone(), "y": LABELS + 2},  # labels
+        {
+            "rgb": COLOURS.clone(),
+            "nir": COLOURS.clone(),
+            "y": LABELS,
+            "m": LABELS[:, None, None].expand(B, H, W),
+        },  # mask
+        {"rgb": COLOURS.clone(), "nir": COLOURS[:1].expand(B, B, H, W), "y": LABELS},  # memory
+        {"rgb": COLOURS.clone(), "nir": COLOURS.clone().requires_grad_(), "y": LABELS},  # a leaf of autograd
+    ]
+    for batch in batches if inplace else batches[:3]:
+        before = {key: value.detach().clone() for key, value in batch.items()}
+        collate = mc.MixupCollate(
+            num_classes=B, image_key=("rgb", "nir"), label_key="y", mask_keys=["m"] if "m" in batch else ()
+        )
+        with pytest.raises((ValueError, TypeError, RuntimeError)):
+            collate.mix(batch, inplace=inplace)
+        for key, value in batch.items():
+            assert torch.equal(value, before[key]), key
+
+
+@st.composite
+def batches(draw):
+    """Random nested batches, with what must become of every part of them."""
+    batch = {"image": COLOURS.clone(), "label": LABELS.clone()}
+    fate = {}
+    parts = {
+        "mask": (LABELS[:, None, None].expand(B, H, W).contiguous(), ("mask", "keep", "refuse")),
+        "soft": (COLOURS.clone(), ("mask", "image", "keep", "refuse")),
+        "boxes": (torch.rand(B, 2, 4), ("keep", "refuse")),
+        "teacher": (torch.eye(B), ("blend", "keep", "refuse")),
+        "index": (torch.arange(B), ("keep", "warn")),
+        "path": (["a", "b", "c", "d"], ("nothing",)),
+        "scale": (3.5, ("nothing",)),
+    }
+    for name in draw(st.lists(st.sampled_from(sorted(parts)), unique=True)):
+        value, fates = parts[name]
+        fate[name] = draw(st.sampled_from(fates))
+        if draw(st.booleans()):
+            batch["nested"] = {**batch.get("nested", {}), name: value}
+            fate[f"nested.{name}"] = fate.pop(name)
+        else:
+            batch[name] = value
+    return batch, fate
+
+
+@settings(max_examples=150, deadline=None)
+@given(batches(), st.sampled_from(["CutMix", "RICAP", "FMix"]), st.booleans())
+def test_the_rule_itself(made, method, transform):
+    batch, fate = made
+    named = {
+        role: tuple(key for key, value in fate.items() if value == role) for role in ("mask", "image", "blend", "keep")
+    }
+    collate = mc.MixupCollate(
+        getattr(mc, method)(),
+        num_classes=B,
+        image_key=("image", *named["image"]),
+        mask_keys=named["mask"],
+        blend_keys=named["blend"],
+        keep_keys=named["keep"],
+    )
+    before = copy.deepcopy(batch)
+    run = mc.CutMix(num_classes=B, inplace=True) if transform else collate.mix
+    unnamed = {"mask", "image", "blend", "keep"} & set(fate.values()) if transform else set()
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        if "refuse" in fate.values() or unnamed:
+            refusable = [key for key, value in fate.items() if value in ("refuse", "mask", "image", "blend", "keep")]
+            if all(key.endswith("index") for key in refusable):
+                return
+            with pytest.raises(ValueError, match="looks like (masks|images)"):
+                run(batch)
+            assert all(torch.equal(a, b) for a, b in zip(tensors_of(batch), tensors_of(before), strict=True))
+            return
+        mixed = run(batch)
+    flat, kept = dict(mc.roles.leaves(mixed)), dict(mc.roles.leaves(before))
+    assert flat.keys() == kept.keys()
+    torch.testing.assert_close(mixed["image"].mean((2, 3)), mixed["label"], rtol=0, atol=1e-5)
+    warned = {str(one.message).split(" stays")[0] for one in told}
+    assert warned == {repr(key) for key, value in fate.items() if value == "warn"}
+    for key, value in fate.items():
+        got, was = flat[tuple(key.split("."))], kept[tuple(key.split("."))]
+        if value in ("keep", "warn"):
+            assert torch.equal(got, was)
+        elif value == "nothing":
+            assert got == was
+        elif value == "blend":
+            torch.testing.assert_close(got, mixed["label"])
+        elif key.endswith("mask"):
+            assert torch.equal(got, mixed["image"].argmax(1))
+        else:
+            assert torch.equal(got, mixed["image"])
+
+
+def test_pil_images_say_what_to_do():
+    rows = [(PIL.Image.new("RGB", (4, 4)), 1)] * 2
+    with pytest.raises((TypeError, ValueError), match="PIL|Image"):
+        mc.MixupCollate(num_classes=B)(rows)
