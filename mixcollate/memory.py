@@ -1,7 +1,7 @@
 """Host memory that is used again once nobody holds it: on a CPU, fresh pages can cost more than mixing does."""
 
-import math
 import weakref
+from collections import deque
 
 import torch
 from torch import Tensor
@@ -13,24 +13,49 @@ WORTH_KEEPING = 2**20  # bytes: less than this the allocator keeps itself
 
 
 class Recycler:
-    """Makes tensors whose memory goes to a later one when the last view of them is gone."""
+    """Makes tensors whose memory goes to a later one when the last view of them is gone.
+
+    It can be used by several threads. There is no lock: a finalizer may run at any moment, also in the middle of what
+    its own thread does here, and would wait for itself.
+    """
 
     def __init__(self) -> None:
-        self._free: list[Array] = []
+        self._free: deque[Array] = deque(maxlen=KEPT)  # each of its methods is one step for other threads
 
     def empty(self, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
         """A contiguous CPU tensor, not initialised."""
-        size = math.prod(shape) * dtype.itemsize
-        if size < WORTH_KEEPING:
-            return torch.empty(shape, dtype=dtype)
-        fitting = [place for place, buffer in enumerate(self._free) if buffer.nbytes == size]
-        buffer = self._free.pop(fitting[-1]) if fitting else torch.empty(size, dtype=torch.uint8).numpy()  # aligned
+        return self.empty_like(torch.empty(shape, dtype=dtype, device="meta"))
+
+    def empty_like(
+        self,
+        tensor: Tensor,
+        *,
+        dtype: torch.dtype | None = None,
+        memory_format: torch.memory_format = torch.preserve_format,
+    ) -> Tensor:
+        """``torch.empty_like`` on the CPU, wherever ``tensor`` is."""
+        like = torch.empty_like(tensor, dtype=dtype, memory_format=memory_format, device="meta")  # dense
+        if like.nbytes < WORTH_KEEPING:
+            return torch.empty_strided(like.shape, like.stride(), dtype=like.dtype, device="cpu")
+        buffer = self._take(like.nbytes)
+        if buffer is None:
+            buffer = torch.empty(like.nbytes, dtype=torch.uint8, device="cpu").numpy()  # aligned
         lent = buffer.view()  # the tensor's storage holds this array, and nothing else does
-        weakref.finalize(lent, self._take_back, buffer).atexit = False
-        return torch.from_numpy(lent).view(dtype).view(shape)
+        weakref.finalize(lent, self._free.append, buffer).atexit = False
+        storage = torch.from_numpy(lent).untyped_storage()
+        return torch.empty(0, dtype=like.dtype, device="cpu").set_(storage, 0, like.shape, like.stride())
 
-    def _take_back(self, buffer: Array) -> None:
-        self._free = [*self._free[1 - KEPT :], buffer]
+    def _take(self, size: int) -> Array | None:
+        """A free buffer of so many bytes, the last that was given back; others stay."""
+        for _ in range(KEPT):
+            try:
+                buffer = self._free.pop()
+            except IndexError:
+                return None
+            if buffer.nbytes == size:
+                return buffer
+            self._free.appendleft(buffer)
+        return None
 
-    def __getstate__(self) -> dict[str, object]:
-        return {"_free": []}
+    def __reduce__(self) -> tuple[type["Recycler"], tuple[()]]:
+        return Recycler, ()  # memory stays in its process

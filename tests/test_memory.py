@@ -1,7 +1,13 @@
 """Memory is used again only when nobody can see it any more."""
 
+import copy
+import os
 import pickle
+import queue
+import sys
+import threading
 
+import pytest
 import torch
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -23,10 +29,13 @@ def test_memory_is_lent_again_when_its_last_view_is_gone():
 def test_what_is_kept_free_is_bounded_and_not_pickled():
     recycler = Recycler()
     held = [recycler.empty((2**20 + k,), torch.uint8) for k in range(10)]
-    assert recycler._free == []
+    assert not recycler._free
     del held
     assert len(recycler._free) == KEPT
-    assert pickle.loads(pickle.dumps(recycler))._free == []
+    for copied in (pickle.loads(pickle.dumps(recycler)), copy.copy(recycler)):
+        assert not copied._free
+        copied.empty((2**20,), torch.uint8)
+        assert len(copied._free) == 1 and len(recycler._free) == KEPT
 
 
 def test_small_tensors_do_not_push_out_the_images():
@@ -57,3 +66,89 @@ def test_a_loop_uses_the_same_memory():
     loader = DataLoader(TensorDataset(images, torch.arange(40)), 4, collate_fn=collate)
     addresses = {batch[0].data_ptr() for batch in loader}
     assert len(addresses) <= 3
+
+
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last], ids=str)
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.bfloat16, torch.float64], ids=str)
+@pytest.mark.parametrize("side", [3, 300])
+def test_what_it_makes_is_like_any_tensor(side, dtype, memory_format):
+    recycler, like = Recycler(), torch.empty(8, 3, side, side + 1)
+    made = recycler.empty_like(like, dtype=dtype, memory_format=memory_format)
+    wanted = torch.empty_like(like, dtype=dtype, memory_format=memory_format)
+    assert (made.dtype, made.shape, made.stride()) == (dtype, wanted.shape, wanted.stride())
+    assert made.is_leaf and not made._is_view() and made.untyped_storage().nbytes() == made.nbytes
+    transposed = torch.empty(9, 5, side, side).transpose(0, 3)
+    assert recycler.empty_like(transposed).stride() == torch.empty_like(transposed).stride()
+
+
+HOLDERS = {
+    "a view": lambda tensor: tensor[1:, ::2].T,
+    "NumPy": lambda tensor: tensor.numpy()[5:],
+    "a memoryview": lambda tensor: memoryview(tensor.numpy()),
+    "DLPack": lambda tensor: torch.from_dlpack(tensor),
+    "a detached twin": lambda tensor: tensor.detach(),
+    "an autograd graph": lambda tensor: (tensor * torch.ones(1, requires_grad=True)).grad_fn,
+    "a queue": lambda tensor: (lambda held: (held.put(tensor), held)[1])(queue.Queue()),
+    "a cycle": lambda tensor: (lambda held: (held.append([held, tensor]), held)[1])([]),
+    "its storage": lambda tensor: tensor.untyped_storage(),
+}
+
+
+@pytest.mark.parametrize("holder", HOLDERS)
+def test_whoever_holds_a_result_keeps_it(holder):
+    """Nothing that anybody can still see is lent again; once it is let go, it is."""
+    recycler = Recycler()
+    tensor = recycler.empty((1000, 1000), torch.float32)
+    address = tensor.data_ptr()
+    held = HOLDERS[holder](tensor)
+    del tensor
+    assert not recycler._free and recycler.empty((1000, 1000), torch.float32).data_ptr() != address
+    recycler._free.clear()
+    if holder == "a cycle":
+        held.clear()
+    del held
+    assert recycler.empty((1000, 1000), torch.float32).data_ptr() == address
+
+
+def test_many_threads_share_it():
+    """Whatever each of them holds stays as it wrote it."""
+    recycler, wrong, sizes = Recycler(), [], (2**20, 2**20 + 64, 2**21)
+    interval = sys.getswitchinterval()
+
+    def work(number):
+        kept = []
+        try:
+            for step in range(2000):
+                tensor = recycler.empty((sizes[step % 3],), torch.uint8)
+                tensor[0] = tensor[-1] = number
+                kept.append(tensor)
+                if len(kept) > 2:
+                    oldest = kept.pop(0)
+                    if not oldest[0] == oldest[-1] == number:
+                        wrong.append((number, int(oldest[0]), int(oldest[-1])))
+        except Exception as error:
+            wrong.append(error)
+
+    sys.setswitchinterval(1e-6)
+    try:
+        threads = [threading.Thread(target=work, args=(number,)) for number in range(1, 9)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(60)
+    finally:
+        sys.setswitchinterval(interval)
+    assert not wrong and len(recycler._free) <= KEPT
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
+def test_a_forked_process_has_memory_of_its_own():
+    recycler = Recycler()
+    held, free = recycler.empty((2**20,), torch.uint8).fill_(1), recycler.empty((2**20,), torch.uint8).fill_(2)
+    del free
+    child = os.fork()
+    if child == 0:
+        again = recycler.empty((2**20,), torch.uint8).fill_(3)
+        os._exit(0 if (held == 1).all() and (again == 3).all() else 1)
+    assert os.waitpid(child, 0)[1] == 0
+    assert (held == 1).all() and (recycler.empty((2**20,), torch.uint8) == 2).all()
