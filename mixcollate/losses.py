@@ -7,8 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mixcollate.checks import check_choice
-from mixcollate.targets import SoftTarget, check_smoothing, is_fusible
+from mixcollate.checks import check_choice, check_count, check_flag, check_number, check_tensor
+from mixcollate.targets import SoftTarget, is_fusible
 
 Reduction = Literal["mean", "sum", "none"]
 
@@ -52,8 +52,9 @@ def soft_cross_entropy(
         reduction: ``"none"``: ``[B, d1, ...]``; ``"sum"``; ``"mean"``: the sum over the total weight of all targets, so
             that ignored labels do not lower it. If nothing counts that is NaN, with a gradient of 0.
     """
-    check_smoothing(label_smoothing)
+    check_number("label_smoothing", label_smoothing, 0, 1)
     check_choice("reduction", reduction, get_args(Reduction))
+    check_flag("ignore_nan", ignore_nan)
     target = _counted_target(logits, target, ignore_index=ignore_index, ignore_nan=ignore_nan)
     fusible = weight is None and logits.ndim == 2 and logits.dtype != torch.float64 and is_fusible(logits)
     if isinstance(target, SoftTarget) and fusible and not target.shares.requires_grad:
@@ -67,6 +68,7 @@ def soft_cross_entropy(
     wide = torch.float64 if logits.dtype == torch.float64 else torch.float32
     weighted = logits.log_softmax(1, dtype=wide)
     if weight is not None:
+        _check_plain("weight", weight)
         if weight.shape != logits.shape[1:2]:
             raise ValueError(f"weight must be [{logits.shape[1]}], one a class, got {tuple(weight.shape)}")
         weight = weight.to(wide)
@@ -110,11 +112,13 @@ def soft_binary_cross_entropy(
         reduction: ``"none"``: the shape of ``logits``; ``"sum"``; ``"mean"``: over the entries that count. If none
             counts that is NaN, with a gradient of 0.
     """
-    check_smoothing(label_smoothing)
+    check_number("label_smoothing", label_smoothing, 0, 1)
     check_choice("reduction", reduction, get_args(Reduction))
+    check_flag("ignore_nan", ignore_nan)
     _check_logits(logits, least=0)
     if isinstance(target, SoftTarget):
         raise TypeError("target must be a tensor, got a SoftTarget; give target.dense(num_classes)")
+    _check_plain("target", target)
     if target.shape != logits.shape:
         raise ValueError(f"target must have the shape of logits {tuple(logits.shape)}, got {tuple(target.shape)}")
     wide = torch.float64 if logits.dtype == torch.float64 else torch.float32
@@ -147,6 +151,7 @@ def _counted_target(
 ) -> Tensor | SoftTarget:
     """``target`` beside its ``logits``, dense or sparse, with a share of 0 for all that is to be ignored."""
     _check_logits(logits, least=2)
+    check_count("ignore_index", ignore_index, least=-(2**63), most=2**63 - 1)
     batch, classes, *places = logits.shape
     if isinstance(target, SoftTarget):
         wanted = (batch, target.labels.shape[1] if target.labels.ndim > 1 else 1, *places)
@@ -156,6 +161,7 @@ def _counted_target(
                 f"{tuple(target.labels.shape)} and {tuple(target.shares.shape)}"
             )
         return target.known(ignore_index)
+    _check_plain("target", target)
     if target.ndim == logits.ndim - 1:
         if target.dtype.is_floating_point or target.dtype == torch.bool:
             raise TypeError(f"target must be integers where it is class indices, got {target.dtype}")
@@ -174,10 +180,16 @@ def _counted_target(
 
 
 def _check_logits(logits: Tensor, least: int) -> None:
+    _check_plain("logits", logits)
     if logits.ndim < least:
         raise ValueError(f"logits must be [B, num_classes] or [B, num_classes, d1, ...], got {tuple(logits.shape)}")
     if not logits.dtype.is_floating_point:
         raise TypeError(f"logits must be floating point, got {logits.dtype}")
+
+
+def _check_plain(name: str, tensor: Tensor) -> None:
+    if not torch.compiler.is_compiling():  # what it asks of tensors cannot be traced
+        check_tensor(name, tensor)
 
 
 def _product(shares: Tensor, values: Tensor) -> Tensor:

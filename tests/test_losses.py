@@ -409,6 +409,12 @@ def test_what_no_loss_can_be_made_of_is_refused():
         (ValueError, lambda: binary(logits[:, 0], rows[:, :1]), r"shape of logits \(6,\), got \(6, 1\)"),
         (ValueError, lambda: binary(logits, rows, label_smoothing=-0.1), r"in \[0, 1\], got -0.1"),
         (ValueError, lambda: binary(logits, rows, reduction="max"), "reduction must be .* got 'max'"),
+        (TypeError, lambda: cross_entropy(logits, None), "target must be a tensor, got NoneType"),
+        (TypeError, lambda: cross_entropy(logits, rows.to_sparse()), "target must be a dense tensor .*sparse_coo"),
+        (TypeError, lambda: cross_entropy(logits, rows, weight=[1.0] * 5), "weight must be a tensor, got list"),
+        (TypeError, lambda: cross_entropy(logits, rows, ignore_index=1.5), "ignore_index must be a whole .* got 1.5"),
+        (TypeError, lambda: binary(logits, rows, ignore_nan="no"), "ignore_nan must be True or False, got 'no'"),
+        (TypeError, lambda: binary(logits, None), "target must be a tensor, got NoneType"),
         (ValueError, lambda: mc.soft_accuracy(logits, rows[:, :4]), r"shape of logits \(6, 5\), got \(6, 4\)"),
         (ValueError, lambda: mc.soft_accuracy(logits, torch.arange(4)), r"target must be \(6,\), .* got \(4,\)"),
     ):

@@ -83,6 +83,13 @@ def test_small_batches(batch):
     plan = mc.MixUp().make_plan(torch.empty(batch, 3, 4, 4))
     assert mix_targets(torch.arange(batch), plan, num_classes=3).shape == (batch, 3)
     assert mix_targets(torch.arange(batch), plan, num_classes=3, targets="sparse").labels.shape == (batch, 2)
+    for label_mode in ("lerp", "union"):
+        for rows in (torch.rand(batch, 3), torch.ones(batch, 3, dtype=torch.int64)):
+            assert mix_targets(rows, plan, label_mode=label_mode).shape == (batch, 3)
+    assert mix_targets(torch.rand(batch), plan, targets="values").shape == (batch,)
+    twice = mc.Compose([mc.RICAP(), mc.MixUp()]).make_plan(torch.empty(batch, 3, 4, 4))
+    assert mix_targets(torch.arange(batch), twice, num_classes=3).shape == (batch, 3)
+    assert mix_targets(torch.arange(batch), twice, targets="sparse").shares.shape == (batch, 8)
 
 
 def test_label_smoothing_is_torchs():
@@ -364,9 +371,9 @@ def test_what_is_no_rule_is_refused():
         ({"targets": "soft"}, "targets must be one of 'dense', 'sparse', 'values', got 'soft'"),
         ({"label_mode": "max"}, "label_mode must be one of 'lerp', 'union', got 'max'"),
         ({"num_classes": 0}, "num_classes must be .* got 0"),
-        ({"label_smoothing": -0.1}, r"label_smoothing must be in \[0, 1\], got -0.1"),
-        ({"label_smoothing": 1.5}, r"label_smoothing must be in \[0, 1\], got 1.5"),
-        ({"label_smoothing": NAN}, r"label_smoothing must be in \[0, 1\], got nan"),
+        ({"label_smoothing": -0.1}, r"label_smoothing must be a finite number in \[0, 1\], got -0.1"),
+        ({"label_smoothing": 1.5}, r"label_smoothing must be a finite number in \[0, 1\], got 1.5"),
+        ({"label_smoothing": NAN}, r"label_smoothing must be a finite number in \[0, 1\], got nan"),
         ({"targets": "sparse", "label_smoothing": 0.1}, "must be 0 .*; give it to soft_cross_entropy"),
         ({"targets": "values", "label_smoothing": 0.1}, "label_smoothing must be 0 for targets='values', got 0.1"),
         ({"targets": "sparse", "label_mode": "union"}, "must be 'lerp' for targets='sparse', got 'union'"),
@@ -375,8 +382,16 @@ def test_what_is_no_rule_is_refused():
     ):
         with pytest.raises(ValueError, match=message):
             TargetRule(**options)
+    for options, message in (
+        ({"num_classes": 4.0}, "num_classes must be a whole number of at least 1, got 4.0"),
+        ({"num_classes": "4"}, "num_classes must be a whole number of at least 1, got '4'"),
+        ({"ignore_index": None}, "ignore_index must be a whole number .* got None"),
+        ({"label_smoothing": "0.1"}, r"label_smoothing must be a finite number in \[0, 1\], got '0.1'"),
+    ):
+        with pytest.raises(TypeError, match=message):
+            TargetRule(**options)
     sparse = mc.SoftTarget(torch.tensor([[0]]), torch.tensor([[1.0]]))
-    with pytest.raises(ValueError, match=r"label_smoothing must be in \[0, 1\], got 2"):
+    with pytest.raises(ValueError, match=r"label_smoothing must be a finite number in \[0, 1\], got 2"):
         sparse.dense(3, label_smoothing=2)
 
 
