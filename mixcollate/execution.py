@@ -8,8 +8,8 @@ from torch import Tensor
 from torchvision import tv_tensors
 
 from mixcollate.kernels import Impl, Statistic, mix_samples, place, prepare, prepare_masks
-from mixcollate.kernels.checks import result_dtype
 from mixcollate.kernels.packed import PackedPlan
+from mixcollate.kernels.prepare import result_dtype
 from mixcollate.plan import MixPlan
 from mixcollate.roles import Path, Roles, is_one_sample, leaf_at, replace, told
 from mixcollate.stacking import Stacking, Unstacked

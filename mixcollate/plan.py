@@ -10,7 +10,7 @@ import os
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields, replace
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -27,12 +27,29 @@ Pairing = Literal["matching", "shuffle", "roll", "flip"]
 PairingFunction = Callable[[Tensor, np.random.Generator], Any]
 """``(labels, numbers) -> partner``: ``[B]`` whole numbers in [0, B), drawn from a NumPy generator and nothing else."""
 
-_FAR = 2**30  # a row or column that no image reaches
+FAR = 2**30
+"""A row or column that no image reaches."""
 
 
-def _part(neutral: float) -> Any:
-    """An optional field, and the value that leaves an image as it is."""
-    return field(default=None, metadata={"neutral": neutral})
+class Part(NamedTuple):
+    """What an optional field of a plan is; whatever carries, packs, selects or checks parts reads it here.
+
+    Attributes:
+        neutral: the value that leaves an image as it is.
+        dtype: float32 for numbers, uint8 for bits (lowest first), int64 for 32 unsigned bits; else whole numbers.
+        erases: whether it belongs to erasing, which leaves labels and masks alone.
+        places: whether it speaks of rows and columns, so that images must have the plan's size.
+    """
+
+    neutral: float
+    dtype: type[np.generic] = np.int32
+    erases: bool = False
+    places: bool = False
+
+
+def part(neutral: float, dtype: type[np.generic] = np.int32, *, erases: bool = False, places: bool = False) -> Any:
+    """An optional field of a plan."""
+    return field(default=None, metadata={"part": Part(neutral, dtype, erases, places)})
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -70,20 +87,20 @@ class MixPlan:
     size: tuple[int, int]
     partners: Array
     shares: Array
-    own_outside: Array | None = _part(1)
-    own_inside: Array | None = _part(1)
-    box: Array | None = _part(0)
-    bitmap: Array | None = _part(255)
-    resized: Array | None = _part(0)
-    corner: Array | None = _part(_FAR)
-    shift: Array | None = _part(0)
-    erase_box: Array | None = _part(0)
-    grid: Array | None = _part(0)
-    turn: Array | None = _part(0)
-    cell: Array | None = _part(_FAR)
-    hidden: Array | None = _part(0)
-    fill: Array | None = _part(0)
-    noise: Array | None = _part(0)
+    own_outside: Array | None = part(1, np.float32)
+    own_inside: Array | None = part(1, np.float32)
+    box: Array | None = part(0, places=True)
+    bitmap: Array | None = part(255, np.uint8, places=True)
+    resized: Array | None = part(0, np.int8)
+    corner: Array | None = part(FAR, places=True)
+    shift: Array | None = part(0, places=True)
+    erase_box: Array | None = part(0, erases=True, places=True)
+    grid: Array | None = part(0, erases=True, places=True)
+    turn: Array | None = part(0, np.float32, erases=True)
+    cell: Array | None = part(FAR, erases=True)
+    hidden: Array | None = part(0, np.uint8, erases=True, places=True)
+    fill: Array | None = part(0, np.float32, erases=True)
+    noise: Array | None = part(0, np.int64, erases=True)
     fill_mean: bool = False
     then: "MixPlan | None" = None
 
@@ -105,18 +122,18 @@ class MixPlan:
     @property
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """The parts that are there, and their shapes for one image."""
-        return {name: part.shape[1:] for name in PARTS if (part := getattr(self, name)) is not None}
+        return {name: array.shape[1:] for name in PARTS if (array := getattr(self, name)) is not None}
 
     def rows(self, index: Array) -> "MixPlan":
         """The plan of the images ``index`` alone; their partners keep their numbers in the whole batch."""
         parts: dict[str, Any] = {name: getattr(self, name) for name in PARTS}
-        parts = {name: part[index] for name, part in parts.items() if part is not None}
+        parts = {name: array[index] for name, array in parts.items() if array is not None}
         later = None if self.then is None else self.then.rows(index)
         return replace(self, partners=self.partners[index], shares=self.shares[index], then=later, **parts)
 
     def for_masks(self) -> "MixPlan":
         """The same plan, all passes, for segmentation masks: erasing nothing, and resizing to the nearest pixel."""
-        changed: dict[str, Any] = dict.fromkeys(_ERASING)
+        changed: dict[str, Any] = dict.fromkeys(ERASING)
         changed["resized"] = None if self.resized is None else np.minimum(self.resized, 1)
         return replace(self, fill_mean=False, then=None if self.then is None else self.then.for_masks(), **changed)
 
@@ -160,10 +177,11 @@ class MixPlan:
         return self.fill is not None
 
 
-PARTS = {f.name: f.metadata["neutral"] for f in fields(MixPlan) if "neutral" in f.metadata}
-"""The optional fields of a plan, and the value of each that changes nothing."""
+PARTS: dict[str, Part] = {f.name: f.metadata["part"] for f in fields(MixPlan) if "part" in f.metadata}
+"""The optional fields of a plan, and what each is."""
 
-_ERASING = ("erase_box", "grid", "turn", "cell", "hidden", "fill", "noise")
+ERASING = tuple(name for name, one in PARTS.items() if one.erases)
+PLACES = frozenset(name for name, one in PARTS.items() if one.places)
 
 
 def identity(batch: int, size: tuple[int, int]) -> MixPlan:
@@ -200,14 +218,14 @@ def select(choice: Array, plans: Sequence[MixPlan]) -> MixPlan:
         later = select(choice, [plan.then or identity(batch, plan.size) for plan in plans])
     present = {name for plan in plans for name, part in vars(plan).items() if part is not None}
     parts: dict[str, Any] = {
-        name: _choose(chosen, [getattr(plan, name) for plan in plans], neutral)
-        for name, neutral in PARTS.items()
+        name: _chosen_rows(chosen, [getattr(plan, name) for plan in plans], one.neutral)
+        for name, one in PARTS.items()
         if name in present
     }
     return MixPlan(
         size=plans[0].size,
-        partners=_choose(chosen, partners, 0),
-        shares=_choose(chosen, [plan.shares for plan in plans], 0),
+        partners=_chosen_rows(chosen, partners, 0),
+        shares=_chosen_rows(chosen, [plan.shares for plan in plans], 0),
         fill_mean=any([plan.fill_mean for plan in plans]),
         then=later,
         **parts,
@@ -217,21 +235,21 @@ def select(choice: Array, plans: Sequence[MixPlan]) -> MixPlan:
 def only(changed: Array, plan: MixPlan) -> MixPlan:
     """``plan`` for the images that are ``changed`` (``[B]`` bool); the others keep their partners, and their pixels."""
     parts: dict[str, Any] = {
-        name: _where(changed, part, neutral)
-        for name, neutral in PARTS.items()
-        if (part := getattr(plan, name)) is not None
+        name: _rows_where(changed, array, one.neutral)
+        for name, one in PARTS.items()
+        if (array := getattr(plan, name)) is not None
     }
     alone = np.eye(1, plan.shares.shape[1], dtype=np.float32)
     later = None if plan.then is None else only(changed, plan.then)
-    return replace(plan, shares=_where(changed, plan.shares, alone), then=later, **parts)
+    return replace(plan, shares=_rows_where(changed, plan.shares, alone), then=later, **parts)
 
 
-def _where(rows: Array, array: Array, otherwise: Any) -> Array:
+def _rows_where(rows: Array, array: Array, otherwise: Any) -> Array:
     """``array`` in the chosen ``rows`` (``[B]`` bool), ``otherwise`` elsewhere."""
     return np.where(rows.reshape(-1, *[1] * (array.ndim - 1)), array, otherwise)
 
 
-def _choose(chosen: Sequence[Array], arrays: Sequence[Array | None], neutral: float) -> Array:
+def _chosen_rows(chosen: Sequence[Array], arrays: Sequence[Array | None], neutral: float) -> Array:
     """Row ``i`` of the array that is chosen for it, all padded to one shape; a missing array has neutral rows."""
     given = [array for array in arrays if array is not None]
     shape = given[0].shape
@@ -243,7 +261,7 @@ def _choose(chosen: Sequence[Array], arrays: Sequence[Array | None], neutral: fl
             if array.shape != shape:
                 padding = [(0, long - short) for long, short in zip(shape, array.shape, strict=True)]
                 array = np.pad(array, padding, constant_values=neutral)
-            result = _where(rows, array, result)
+            result = _rows_where(rows, array, result)
     return np.asarray(result)
 
 
@@ -253,7 +271,7 @@ def chain(first: MixPlan, second: MixPlan) -> MixPlan:
         return replace(first, then=chain(first.then, second))
     if second.mixes or first.erases:
         return replace(first, then=second)
-    erasing: dict[str, Any] = {name: getattr(second, name) for name in _ERASING}
+    erasing: dict[str, Any] = {name: getattr(second, name) for name in ERASING}
     return replace(first, then=second.then, fill_mean=second.fill_mean, **erasing)
 
 

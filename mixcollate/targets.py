@@ -11,8 +11,8 @@ from torch import Tensor
 from typing_extensions import Unpack
 
 from mixcollate.checks import check_choice, check_count, check_number, check_tensor
-from mixcollate.kernels.checks import can_fuse
 from mixcollate.kernels.packed import PackedPlan, pack
+from mixcollate.kernels.support import can_fuse
 from mixcollate.plan import Array, MixPlan
 
 Targets = Literal["dense", "sparse", "values"]

@@ -14,9 +14,11 @@ if DEVICE == "cpu":
     os.environ.setdefault("TRITON_INTERPRET", "1")  # read when the kernels are defined
 fused = pytest.importorskip("mixcollate.kernels.fused", reason="Triton is not installed")
 
-from mixcollate import kernels, losses, targets  # noqa: E402
+from mixcollate import losses, targets  # noqa: E402
 from mixcollate.kernels import fused_targets, reference  # noqa: E402
 from mixcollate.kernels.packed import pack  # noqa: E402
+from mixcollate.kernels.pixels import Affine  # noqa: E402
+from mixcollate.kernels.prepare import run_passes  # noqa: E402
 from mixcollate.losses import soft_cross_entropy  # noqa: E402
 from mixcollate.plan import MixPlan, identity, select, two_shares  # noqa: E402
 from mixcollate.targets import SoftTarget, mix_targets  # noqa: E402
@@ -172,10 +174,14 @@ def draw_images(shape, dtype, numbers):
 
 def affine(channels):
     scale = torch.linspace(0.013, 0.021, channels, device=DEVICE)
-    return {"scale": scale, "bias": torch.linspace(-2.1, -1.7, channels, device=DEVICE)}
+    return {"affine": Affine(scale, torch.linspace(-2.1, -1.7, channels, device=DEVICE))}
 
 
-UNCHANGED = {"scale": None, "bias": None}
+UNCHANGED = {"affine": None}
+
+
+def mix_fused(images, plan, out, **numbers):
+    fused.mix(images, pack(plan, DEVICE), out, **numbers)
 
 
 def expected(images, plan, dtype, numbers):
@@ -195,7 +201,7 @@ def poisoned(images, dtype, memory_format=torch.contiguous_format):
 def check(images, plan, dtype, numbers, memory_format=torch.contiguous_format):
     wanted, kept = expected(images, plan, dtype, numbers), images.clone()
     padded = poisoned(images, dtype, memory_format)
-    fused.mix(images, plan, padded[1:-1], **numbers)
+    mix_fused(images, plan, padded[1:-1], **numbers)
     assert torch.equal(padded[1:-1], wanted)
     assert torch.equal(images, kept)
     guard = torch.stack([padded[0], padded[-1]])
@@ -282,7 +288,7 @@ def test_between_planes_and_lines(rule, orders, offset, channels, size, gap, ord
     geometry = fused._geometry(images, out, in_place=False, normalise=True)
     assert (geometry.read if orders[0] == "nhwc" else geometry.write) == order
     wanted = expected(images, plan, F32, affine(channels))
-    fused.mix(images, plan, out, **affine(channels))
+    mix_fused(images, plan, out, **affine(channels))
     assert torch.equal(out, wanted)
     out.fill_(171)
     assert (memory == 171).all()
@@ -312,7 +318,7 @@ def test_any_strides(rule, view):
     if view == "one image for all":
         return
     wanted = expected(images, plan, F32, UNCHANGED)
-    fused.mix(images, plan, images, **UNCHANGED)
+    mix_fused(images, plan, images, **UNCHANGED)
     assert torch.equal(images, wanted)
 
 
@@ -329,7 +335,7 @@ def test_in_place(rule, erasing, memory_format):
     for dtype in (U8, F32) if erasing is None else (F32,):
         images = draw_images(shape, dtype, numbers).contiguous(memory_format=memory_format)
         wanted = expected(images, plan, dtype, UNCHANGED)
-        fused.mix(images, plan, images, **UNCHANGED)
+        mix_fused(images, plan, images, **UNCHANGED)
         assert torch.equal(images, wanted)
 
 
@@ -342,7 +348,7 @@ def test_in_place_takes_no_memory(rule, erasing, monkeypatch):
     plan, images = draw_plan(rule, shape, numbers), draw_images(shape, F32, numbers)
     plan = pack(plan if erasing is None else draw_erasing(erasing, plan, 2, numbers), DEVICE)
     monkeypatch.setattr(torch.Tensor, "clone", lambda tensor: pytest.fail("the batch was copied"))
-    fused.mix_packed(images, plan, images, **UNCHANGED)
+    fused.mix(images, plan, images, **UNCHANGED)
 
 
 @pytest.mark.parametrize("batch", [1, 5, 8, 9])
@@ -364,7 +370,7 @@ def test_in_place_with_shuffled_partners(batch, vectors, monkeypatch):
         images = draw_images(shape, F32, numbers)
         padded = poisoned(images, F32)
         padded[1:-1] = images
-        fused.mix(padded[1:-1], plan, padded[1:-1], **UNCHANGED)
+        mix_fused(padded[1:-1], plan, padded[1:-1], **UNCHANGED)
         assert torch.equal(padded[1:-1], expected(images, plan, F32, UNCHANGED))
         assert padded[0].isnan().all()
         assert padded[-1].isnan().all()
@@ -377,7 +383,7 @@ def test_in_place_normalised(rule):
     shape = (3, 2, 5, 8)
     plan, images = draw_plan(rule, shape, numbers), draw_images(shape, F32, numbers)
     wanted = expected(images, plan, F32, affine(2))
-    fused.mix(images, plan, images, **affine(2))
+    mix_fused(images, plan, images, **affine(2))
     assert torch.equal(images, wanted)
 
 
@@ -393,9 +399,9 @@ def test_noise(rule, dtype, orders, height):
     images = draw_images(shape, dtype, numbers).contiguous(memory_format=FORMATS[orders[0]])
     wanted = expected(images, plan, dtype, UNCHANGED)
     out = torch.empty_like(images, memory_format=FORMATS[orders[1]])
-    fused.mix(images, plan, out, **UNCHANGED)
+    mix_fused(images, plan, out, **UNCHANGED)
     torch.testing.assert_close(out, wanted, rtol=0, atol=0 if dtype == U8 else 2e-6)
-    fused.mix(images, plan, images, **UNCHANGED)
+    mix_fused(images, plan, images, **UNCHANGED)
     assert torch.equal(images, out)
 
 
@@ -422,7 +428,7 @@ def test_a_partner_that_is_not_finite_stays_out():
     )
     for partners in (plan.partners, np.array([[1], [1]])):
         out = torch.empty_like(images)
-        fused.mix(images, replace(plan, partners=partners), out, **UNCHANGED)
+        mix_fused(images, replace(plan, partners=partners), out, **UNCHANGED)
         assert torch.equal(out, images)
 
 
@@ -442,7 +448,7 @@ def test_in_place_touches_only_the_box():
         box=box,
     )
     packed = pack(plan, DEVICE)
-    fused.mix_packed(images, packed, images, **UNCHANGED)
+    fused.mix(images, packed, images, **UNCHANGED)
     outside = torch.ones(8, 16, dtype=torch.bool, device=DEVICE)
     outside[2:4, 4:8] = False
     same = images.view(torch.int32) == before.view(torch.int32)
@@ -464,7 +470,7 @@ def test_order_of_programs(rule, monkeypatch):
     builder, number = interpreter.interpreter_builder, interpreter.interpreter_builder.set_grid_idx
     last_first = lambda *at: number(*(length - 1 - one for length, one in zip(builder.grid_dim, at, strict=True)))  # noqa: E731
     monkeypatch.setattr(builder, "set_grid_idx", last_first)
-    fused.mix(images, plan, images, **UNCHANGED)
+    mix_fused(images, plan, images, **UNCHANGED)
     assert torch.equal(images, wanted)
 
 
@@ -483,7 +489,7 @@ def test_in_place_finds_a_box_of_one_row(row):
     """Also in the first and the last row of a tile, which is passed over if nothing changes in it."""
     images = draw_images((2, 1, 5, 8), F32, np.random.default_rng(13))
     wanted = expected(images, boxes_of(2, [row, 2, row + 1, 3]), F32, UNCHANGED)
-    fused.mix(images, boxes_of(2, [row, 2, row + 1, 3]), images, **UNCHANGED)
+    mix_fused(images, boxes_of(2, [row, 2, row + 1, 3]), images, **UNCHANGED)
     assert torch.equal(images, wanted)
 
 
@@ -524,7 +530,7 @@ def test_launches_happen_on_the_device_of_the_tensors(monkeypatch):
             entered.append(self.enter_result)
 
     for module, name in (
-        (fused, "mix_packed"),
+        (fused, "mix"),
         (fused_targets, "soft_targets"),
         (fused_targets, "soft_cross_entropy"),
     ):
@@ -534,16 +540,16 @@ def test_launches_happen_on_the_device_of_the_tensors(monkeypatch):
         monkeypatch.setattr(module, "is_fusible", lambda tensor: True)
     images, logits = torch.zeros(2, 3, 4, 4, device=DEVICE), torch.zeros(2, 5, device=DEVICE)
     labels, plan = torch.zeros(2, dtype=torch.int64, device=DEVICE), identity(2, (4, 4))
-    kernels._run("fused", images, plan, images, None, None)
+    run_passes("fused", images, pack(plan, DEVICE), images, None)
     mix_targets(labels, plan, num_classes=5)
     soft_cross_entropy(logits, labels, reduction="none")
-    assert entered == [images.device, "mix_packed", labels.device, "soft_targets", logits.device, "soft_cross_entropy"]
+    assert entered == [images.device, "mix", labels.device, "soft_targets", logits.device, "soft_cross_entropy"]
 
 
 def test_no_images():
     images, labels = torch.empty(0, 3, 4, 4, device=DEVICE), torch.empty(0, dtype=torch.int64, device=DEVICE)
     plan = pack(identity(0, (4, 4)), DEVICE)
-    fused.mix_packed(images, plan, images, **UNCHANGED)
+    fused.mix(images, plan, images, **UNCHANGED)
     assert images.shape == (0, 3, 4, 4)
     assert fused_targets.soft_targets(labels, plan, num_classes=3).shape == (0, 3)
 
@@ -551,7 +557,7 @@ def test_no_images():
 def test_an_image_of_too_many_elements_is_refused():
     images = torch.empty(1, 1, 1, 2**30 + 1, device="meta")
     with pytest.raises(ValueError, match=r"an image must span at most 2\*\*30 elements .* got 1073741825"):
-        fused.mix(images, identity(1, images.shape[2:]), images, **UNCHANGED)
+        mix_fused(images, identity(1, images.shape[2:]), images, **UNCHANGED)
 
 
 def draw_target(batch, classes, sources, numbers):

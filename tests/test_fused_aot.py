@@ -125,12 +125,12 @@ def compile_mix(plan, source, target, *, read="nchw", write="nchw", size=(H, W),
         shape = fused._of_all_images(shape, all_of, fused.VECTORS_OF_ALL)
     strides = [*images.stride(), *out.stride()]
     pointers = [f"*{TYPES[source]}", f"*{TYPES[target]}", "*i32", "*fp32", "*fp32"]
-    elements = shape.vectors * shape.vec * shape.group * layout.row.images
+    elements = shape.vectors * shape.vec * shape.group * layout.entry.images
     kernel, arguments = fused.mix_kernel, [*pointers, *strides]
     if noise:
         kernel, arguments = fused.noise_kernel, [pointers[1], "*i32", *out.stride()]
         elements = shape.vectors * shape.vec * shape.channels
-    return compile_for_h200(kernel, arguments, [layout.row, shape], elements, fused._warps(shape))
+    return compile_for_h200(kernel, arguments, [layout.entry, shape], elements, fused._warp_count(shape))
 
 
 U8, BF16, F32 = torch.uint8, torch.bfloat16, torch.float32

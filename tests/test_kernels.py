@@ -8,8 +8,7 @@ import pytest
 import torch
 from torch._subclasses import FakeTensorMode
 
-from mixcollate import kernels
-from mixcollate.kernels import checks, mix, mix_samples
+from mixcollate.kernels import mix, mix_samples, pixels, support
 from mixcollate.kernels.packed import pack
 from tests import cases
 
@@ -91,8 +90,8 @@ def test_statistics_may_be_numpys_or_torchs(number):
 
 NEEDED = {
     "importlib.util.find_spec": "Triton",
-    "mixcollate.kernels.checks.c_compiler": "a C compiler for Triton",
-    "mixcollate.kernels.checks.python_header": "Python's headers (python3-dev) for Triton",
+    "mixcollate.kernels.support.c_compiler": "a C compiler for Triton",
+    "mixcollate.kernels.support.python_header": "Python's headers (python3-dev) for Triton",
 }
 
 
@@ -102,7 +101,7 @@ def test_what_is_missing_for_the_kernels_is_told(gone, monkeypatch):
         monkeypatch.setattr(name, lambda *asked, there=name not in gone: there)
     with warnings.catch_warnings(record=True) as told:
         warnings.simplefilter("always")
-        assert checks.can_fuse.__wrapped__() == (not gone)  # the answer is kept
+        assert support.can_fuse.__wrapped__() == (not gone)  # the answer is kept
     wanted = ", ".join(NEEDED[name] for name in gone)
     wanted = f"plain torch mixes on the GPU, several times as slowly, for want of {wanted}"
     assert [str(warning.message) for warning in told] == ([wanted] if gone else [])
@@ -113,17 +112,17 @@ def test_what_the_kernels_need_is_found(monkeypatch, tmp_path):
         (tmp_path / name).touch(mode=0o755)
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.delenv("CC", raising=False)
-    assert checks.c_compiler() == str(tmp_path / "gcc")
+    assert support.c_compiler() == str(tmp_path / "gcc")
     (tmp_path / "gcc").unlink()
-    assert checks.c_compiler() == str(tmp_path / "clang")
+    assert support.c_compiler() == str(tmp_path / "clang")
     monkeypatch.setenv("CC", "mine")
-    assert checks.c_compiler() == str(tmp_path / "mine")
+    assert support.c_compiler() == str(tmp_path / "mine")
     monkeypatch.setenv("CC", "another")
-    assert checks.c_compiler() is None
+    assert support.c_compiler() is None
     monkeypatch.setattr(sysconfig, "get_path", lambda *which: str(tmp_path))
-    assert checks.python_header() is None
+    assert support.python_header() is None
     (tmp_path / "Python.h").touch()
-    assert checks.python_header() == tmp_path / "Python.h"
+    assert support.python_header() == tmp_path / "Python.h"
 
 
 @pytest.mark.parametrize("impl", ["reference", "host"])
@@ -155,7 +154,8 @@ def test_samples_are_checked_like_their_batch():
     out = torch.zeros(SHAPE, dtype=torch.uint8)
     for wrong, message in (
         (samples[:3], "one row for each of the plan's 4"),
-        ([sample[:, :4] for sample in samples], r"out must be \(4, 3, 4, 8\)"),
+        ([sample[:, :4] for sample in samples], r"\(height, width\) \(8, 8\) .*, got \(4, 8\)"),
+        ([sample[:2] for sample in samples], r"out must be \(4, 2, 8, 8\)"),
         ([sample.long() for sample in samples], "images must be uint8 or floating point, got torch.int64"),
     ):
         with pytest.raises((ValueError, TypeError), match=message):
@@ -187,18 +187,18 @@ def test_fakes_are_what_the_operator_makes():
 @pytest.mark.parametrize("in_place", [False, True])
 def test_statistics_are_on_the_device_when_a_graph_is_traced(in_place):
     """While a CUDA graph is recorded it would be too late to bring them there, and they outlive inference mode."""
-    kernels._on_device.cache_clear()
+    pixels._on_device.cache_clear()
     packed = pack(cases.plan("mixup", SHAPE), "cpu")
     floats = images().float()
     with torch.inference_mode(), FakeTensorMode(allow_non_fake_inputs=True) as mode:
         fake = mode.from_tensor(floats)
         options = packed.words, packed.key, [0.25], [0.5], None, None, "auto"
         torch.ops.mixcollate.mix_(fake, None, *options) if in_place else torch.ops.mixcollate.mix(fake, *options)
-    assert kernels._on_device.cache_info().currsize == 1
+    assert pixels._on_device.cache_info().currsize == 1
     plan = cases.plan("mixup", SHAPE)
     leaf = floats.clone().requires_grad_()
     mix(leaf, plan, mean=0.25, std=0.5, impl="reference").sum().backward()
-    assert kernels._on_device.cache_info().currsize == 1
+    assert pixels._on_device.cache_info().currsize == 1
     torch.testing.assert_close(mix(floats, plan, mean=0.25, std=0.5), mix(floats, plan) / 0.5 - 0.5)
 
 

@@ -15,7 +15,7 @@ from typing import NamedTuple
 import pytest
 import torch
 
-from mixcollate.kernels.checks import c_compiler, python_header
+from mixcollate.kernels.support import c_compiler, python_header
 
 U8, F16, BF16 = torch.uint8, torch.float16, torch.bfloat16
 BATCHES = {  # where images start, how many elements lie between them, and what they become
@@ -85,7 +85,7 @@ def launches_without_gpu(driver: ctypes.CDLL) -> dict[str, list[Launch]]:
     for name, (start, gap, dtype) in BATCHES.items():
         images = memory.as_strided((B, 3, H, W), (3 * H * W + gap, H * W, W, 1), start)
         for plan in placed:
-            fused.mix_packed(images, plan, torch.empty(B, 3, H, W, dtype=dtype), scale=ones, bias=ones)
+            fused.mix(images, plan, torch.empty(B, 3, H, W, dtype=dtype), affine=(ones, ones))
         fused_targets.soft_targets(labels[:, 0], placed[0], num_classes=10, label_smoothing=0.1)
         fused_targets.soft_cross_entropy(logits, labels, shares, label_smoothing=0.1).sum().backward()
         batches[name] = made.copy()

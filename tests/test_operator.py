@@ -107,10 +107,10 @@ def test_labels_find_their_partners_and_shares(plan):
 
 
 def test_pairs_take_one_row():
-    assert pack(pairs(), "cpu").layout.rows == 2
-    assert pack(PLANS["odd"](), "cpu").layout.rows == 2
-    assert pack(PLANS["each"](), "cpu").layout.rows == 2
-    assert pack(PLANS["roll"](), "cpu").layout.rows == 4
+    assert pack(pairs(), "cpu").layout.entries == 2
+    assert pack(PLANS["odd"](), "cpu").layout.entries == 2
+    assert pack(PLANS["each"](), "cpu").layout.entries == 2
+    assert pack(PLANS["roll"](), "cpu").layout.entries == 4
 
 
 def test_copy_replaces_the_numbers_in_place():

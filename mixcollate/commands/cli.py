@@ -23,7 +23,7 @@ from mixcollate.commands.data import PIXELS
 from mixcollate.commands.networks import ARCHITECTURES
 from mixcollate.commands.preview import preview
 from mixcollate.commands.training import STARTS
-from mixcollate.kernels.checks import c_compiler, python_header
+from mixcollate.kernels.support import c_compiler, python_header
 
 EXTRA = ("rich", "sklearn", "skimage", "pytest", "pytest_benchmark")
 """What only the commands need: imported by the command that does."""

@@ -21,8 +21,9 @@ from torch import Tensor
 
 from mixcollate.kernels.launch import launch
 from mixcollate.kernels.noise import ERFINV_CENTRE, ERFINV_TAIL
-from mixcollate.kernels.packed import PackedPlan, pack
-from mixcollate.plan import MixPlan
+from mixcollate.kernels.packed import PackedPlan
+from mixcollate.kernels.pixels import Affine
+from mixcollate.plan import FAR
 
 VECTORS = 128  # a vector a thread, in 4 warps
 VECTORS_OF_ALL = 1024  # in a tile of all images, two a thread, in 16 warps
@@ -30,6 +31,7 @@ MOST_IMAGES = 1024  # in such a tile: the values of more would not stay in regis
 GRID_LIMIT = 65535  # programs on the second axis of a launch
 
 _GRID_LIMIT = tl.constexpr(GRID_LIMIT)
+_FAR = tl.constexpr(FAR)
 _ONE = tl.constexpr(0x3F800000)  # the bits of 1.0: the interpreter cannot compare scalar floats
 _CENTRE = tl.constexpr(ERFINV_CENTRE)
 _TAIL = tl.constexpr(ERFINV_TAIL)
@@ -72,42 +74,41 @@ class Geometry(NamedTuple):
     real: tl.dtype
 
 
-def mix(images: Tensor, plan: MixPlan, out: Tensor, *, scale: Tensor | None, bias: Tensor | None) -> None:
-    """One pass over ``images [B, C, H, W]`` into ``out``, which may be ``images``: mix, normalise, erase, cast."""
-    mix_packed(images, pack(plan, images.device), out, scale=scale, bias=bias)
-
-
-def mix_packed(images: Tensor, plan: PackedPlan, out: Tensor, *, scale: Tensor | None, bias: Tensor | None) -> None:
-    """The same for a plan that is on the device already.
+def mix(images: Tensor, plan: PackedPlan, out: Tensor, *, affine: Affine | None) -> None:
+    """One pass over ``images [B, C, H, W]`` into ``out``, which may be ``images``: mix, normalise, erase, cast.
 
     In place, images are mixed without a copy of the batch; a plan that joins pieces or that resizes needs one, and so
     does one of partners that make no pairs in a batch of more than 1024.
     """
     if out.numel() == 0:
         return
-    row, rows = plan.layout.row, plan.layout.rows
+    entry, entries = plan.layout.entry, plan.layout.entries
     in_place = out.data_ptr() == images.data_ptr()
-    geometry = _geometry(images, out, in_place=in_place, normalise=scale is not None)
+    geometry = _geometry(images, out, in_place=in_place, normalise=affine is not None)
     shape = geometry
-    if in_place and not plan.layout.paired and (row.own_outside or row.corner):  # what one image needs, another writes
-        if row.corner or row.resized or rows > MOST_IMAGES:
+    if (
+        in_place and not plan.layout.paired and (entry.own_outside or entry.corner)
+    ):  # what one image needs, another writes
+        if entry.corner or entry.resized or entries > MOST_IMAGES:
             images = images.clone()
         else:
-            shape, rows = _of_all_images(geometry, rows, VECTORS_OF_ALL), 1
-    if row.own_outside or row.corner or row.erase_box or row.grid or row.hidden or not shape.skip:
+            shape, entries = _of_all_images(geometry, entries, VECTORS_OF_ALL), 1
+    if entry.own_outside or entry.corner or entry.erase_box or entry.grid or entry.hidden or not shape.skip:
         launch(
             mix_kernel,
-            _grid(rows, _tiles(shape) * (1 if shape.write == "lines" else shape.channels // shape.group)),
-            (images, out, plan.words, out if scale is None else scale, out if bias is None else bias),
+            _launch_grid(
+                entries, _tile_count(shape) * (1 if shape.write == "lines" else shape.channels // shape.group)
+            ),
+            (images, out, plan.words, *(affine or (out, out))),
             (*images.stride(), *out.stride()),
-            (row, shape),
-            num_warps=_warps(shape),
+            (entry, shape),
+            num_warps=_warp_count(shape),
             enable_fp_fusion=False,  # a * b + c is rounded twice, as in plain torch
         )
-    if row.noise:
-        grid = _grid(plan.layout.rows * row.images, _tiles(geometry))
-        options = {"num_warps": _warps(geometry), "enable_fp_fusion": False}
-        launch(noise_kernel, grid, (out, plan.words), out.stride(), (row, geometry), **options)
+    if entry.noise:
+        grid = _launch_grid(plan.layout.entries * entry.images, _tile_count(geometry))
+        options = {"num_warps": _warp_count(geometry), "enable_fp_fusion": False}
+        launch(noise_kernel, grid, (out, plan.words), out.stride(), (entry, geometry), **options)
 
 
 def _geometry(images: Tensor, out: Tensor, *, in_place: bool, normalise: bool) -> Geometry:
@@ -125,7 +126,7 @@ def _geometry_of(
     channels, height, width = shape[1:]
     for one in (strides, out_strides):
         _check_extent(shape, one)
-    read, write = _order(shape, strides), _order(shape, out_strides)
+    read, write = _memory_order(shape, strides), _memory_order(shape, out_strides)
     vec = max(16 // out_dtype.itemsize, 1)
     steps = (height * width, strides[0], out_strides[0])
     aligned = all(step % 16 == 0 for step in steps)  # as Triton must see it to keep vectors whole
@@ -151,7 +152,7 @@ def _geometry_of(
         rounded=not out_dtype.is_floating_point,
         real=tl.float64 if dtype == torch.float64 else tl.float32,
     )
-    vectors = min(vectors, _vectors_of(geometry))
+    vectors = min(vectors, _vectors_of_image(geometry))
     return geometry._replace(vectors=vectors, each=vectors)
 
 
@@ -160,27 +161,27 @@ def _of_all_images(geometry: Geometry, batch: int, vectors: int) -> Geometry:
     """The same with tiles that hold two vectors of every image, or more."""
     images: int = triton.next_power_of_2(batch)
     vectors = vectors // 2 if geometry.vec > 8 else vectors  # 16 bytes of uint8 are 64 in float32
-    each = max(min(vectors // images, _vectors_of(geometry)), 2)
+    each = max(min(vectors // images, _vectors_of_image(geometry)), 2)
     group = geometry.group if each * images <= vectors else 1
     return geometry._replace(vectors=each * images, batch=batch, each=each, group=group)
 
 
-def _places_of(geometry: Geometry) -> int:
+def _places_of_image(geometry: Geometry) -> int:
     """Of one image, or of one of its channels."""
     return geometry.height * geometry.width * (geometry.channels if geometry.write == "lines" else 1)
 
 
-def _vectors_of(geometry: Geometry) -> int:
+def _vectors_of_image(geometry: Geometry) -> int:
     """Vectors that hold them, as a power of two."""
-    count: int = triton.next_power_of_2(-(-_places_of(geometry) // geometry.vec))
+    count: int = triton.next_power_of_2(-(-_places_of_image(geometry) // geometry.vec))
     return count
 
 
-def _tiles(geometry: Geometry) -> int:
-    return -(-_places_of(geometry) // (geometry.each * geometry.vec))
+def _tile_count(geometry: Geometry) -> int:
+    return -(-_places_of_image(geometry) // (geometry.each * geometry.vec))
 
 
-def _order(shape: tuple[int, ...], strides: tuple[int, ...]) -> str:
+def _memory_order(shape: tuple[int, ...], strides: tuple[int, ...]) -> str:
     """How the pixels of one image lie in memory; the stride of an axis of length 1 says nothing."""
     channels, height, width = shape[1:]
     _, channel, row, col = strides
@@ -198,12 +199,12 @@ def _check_extent(shape: tuple[int, ...], strides: tuple[int, ...]) -> None:
         raise ValueError(f"an image must span at most 2**30 elements for impl='fused', got {last + 1}")
 
 
-def _grid(rows: int, programs: int) -> tuple[int, int, int]:
+def _launch_grid(rows: int, programs: int) -> tuple[int, int, int]:
     """Images fastest, so that a partner which another program reads at the same time comes from the cache."""
     return rows, min(programs, GRID_LIMIT), -(-programs // GRID_LIMIT)
 
 
-def _warps(geometry: Geometry) -> int:
+def _warp_count(geometry: Geometry) -> int:
     return max(min(geometry.vectors // 32, 16 if geometry.batch else 4), 1)
 
 
@@ -222,65 +223,65 @@ def mix_kernel(
     out_channel_stride,
     out_row_stride,
     out_col_stride,
-    ROW: tl.constexpr,
+    ENTRY: tl.constexpr,
     SHAPE: tl.constexpr,
 ):
     """One program mixes a tile of a group of channels of one image, of both images of a pair, or of all images."""
     group: tl.constexpr = SHAPE.group
-    row_ptr = plan_ptr + _row(SHAPE).to(tl.int64) * ROW.width
-    tile, channel = _tile(SHAPE)
+    entry_ptr = plan_ptr + _entry_index(SHAPE).to(tl.int64) * ENTRY.width
+    tile, channel = _tile_and_channel(SHAPE)
     if SHAPE.skip and SHAPE.batch == 0:
-        if not _tile_changes(row_ptr, tile, ROW, SHAPE):
+        if not _any_changed_in_tile(entry_ptr, tile, ENTRY, SHAPE):
             return
-    start, place, row, x, live = _places(tile, SHAPE)
+    start, place, row, x, live = _places_of_tile(tile, SHAPE)
     col = x
     if SHAPE.write == "lines":
         col = x // SHAPE.channels
         channel = x - col * SHAPE.channels
-    image = tl.load(row_ptr).to(tl.int64)
+    image = tl.load(entry_ptr).to(tl.int64)
     other = image
-    if ROW.partners > 0:
-        other = tl.load(row_ptr + 1).to(tl.int64)
-    own = own_share(row_ptr, row, col, x, live, ROW, SHAPE)
+    if ENTRY.partner_count > 0:
+        other = tl.load(entry_ptr + 1).to(tl.int64)
+    own = own_share(entry_ptr, row, col, x, live, ENTRY, SHAPE)
     others_own = own
-    if ROW.images == 2 and not ROW.mutual:
-        others_own = own_share(row_ptr + ROW.second, row, col, x, live, ROW, SHAPE)
-    mine, theirs, written = _needed(row_ptr, start, row, col, x, live, ROW, SHAPE)
+    if ENTRY.images == 2 and not ENTRY.mutual:
+        others_own = own_share(entry_ptr + ENTRY.second, row, col, x, live, ENTRY, SHAPE)
+    mine, theirs, written = _needed_vectors(entry_ptr, start, row, col, x, live, ENTRY, SHAPE)
 
     # All loads come before any store: Triton knows nothing of aliases, so none would move above one, and in a tile of
     # all images one thread reads what another writes.
     strides = (channel_stride, row_stride, col_stride)
     image_ptr = images_ptr + image * image_stride
     other_ptr = images_ptr + other * image_stride
-    if ROW.corner:
-        values = join_pieces(images_ptr, row_ptr, row, col, channel, mine, image_stride, strides, ROW, SHAPE)
+    if ENTRY.corner:
+        values = join_pieces(images_ptr, entry_ptr, row, col, channel, mine, image_stride, strides, ENTRY, SHAPE)
     else:
-        values = _read(image_ptr, start, place, row, col, channel, mine, strides, SHAPE)
+        values = _load_values(image_ptr, start, place, row, col, channel, mine, strides, SHAPE)
     others = values
-    if ROW.resized:
-        others = resize_into_box(other_ptr, row_ptr, row, col, channel, theirs, strides, ROW, SHAPE)
-    elif ROW.own_outside:
-        others = _read(other_ptr, start, place, row, col, channel, theirs, strides, SHAPE)
+    if ENTRY.resized:
+        others = resize_into_box(other_ptr, entry_ptr, row, col, channel, theirs, strides, ENTRY, SHAPE)
+    elif ENTRY.own_outside:
+        others = _load_values(other_ptr, start, place, row, col, channel, theirs, strides, SHAPE)
     if SHAPE.normalise:
-        scales = _per_channel(scale_ptr, channel, start, SHAPE)
-        biases = _per_channel(bias_ptr, channel, start, SHAPE)
+        scales = _load_per_channel(scale_ptr, channel, start, SHAPE)
+        biases = _load_per_channel(bias_ptr, channel, start, SHAPE)
 
     first = ()
     second = ()
     for c in tl.static_range(group):
         mixed, swapped = values[c].to(SHAPE.real), others[c].to(SHAPE.real)
-        if ROW.own_outside:
+        if ENTRY.own_outside:
             value, other_value = mixed, swapped
             mixed, swapped = blend(value, other_value, own, SHAPE)
-            if ROW.images == 2 and not ROW.mutual:
+            if ENTRY.images == 2 and not ENTRY.mutual:
                 swapped, _ = blend(other_value, value, others_own, SHAPE)
         if SHAPE.normalise:
             mixed = mixed * scales[c] + biases[c]
             swapped = swapped * scales[c] + biases[c]
-        if ROW.fill:
-            mixed = erase(mixed, row_ptr, start, row, col, x, channel + c, live, ROW, SHAPE)
-            if ROW.images == 2:
-                swapped = erase(swapped, row_ptr + ROW.second, start, row, col, x, channel + c, live, ROW, SHAPE)
+        if ENTRY.fill:
+            mixed = erase(mixed, entry_ptr, start, row, col, x, channel + c, live, ENTRY, SHAPE)
+            if ENTRY.images == 2:
+                swapped = erase(swapped, entry_ptr + ENTRY.second, start, row, col, x, channel + c, live, ENTRY, SHAPE)
         first = first + (mixed,)
         second = second + (swapped,)
 
@@ -292,14 +293,14 @@ def mix_kernel(
     if SHAPE.batch > 0:
         tl.debug_barrier()
     for c in tl.static_range(group):
-        target = _offset(start, place, row, col, channel + c, out_strides, order, SHAPE)
+        target = _offsets(start, place, row, col, channel + c, out_strides, order, SHAPE)
         tl.store(out_ptr + image * out_image_stride + target, first[c].to(out_ptr.dtype.element_ty), mask=written)
-        if ROW.images == 2:
+        if ENTRY.images == 2:
             tl.store(out_ptr + other * out_image_stride + target, second[c].to(out_ptr.dtype.element_ty), mask=written)
 
 
 @triton.jit
-def _row(SHAPE: tl.constexpr):
+def _entry_index(SHAPE: tl.constexpr):
     """The row of the plan that this program is for; in a tile of all images the row of each vector."""
     if SHAPE.batch == 0:
         return tl.program_id(0)
@@ -308,7 +309,7 @@ def _row(SHAPE: tl.constexpr):
 
 
 @triton.jit
-def _tile(SHAPE: tl.constexpr):
+def _tile_and_channel(SHAPE: tl.constexpr):
     """Which tile of places this program works on, and its first channel."""
     program = tl.program_id(1) + tl.program_id(2) * _GRID_LIMIT
     groups: tl.constexpr = 1 if SHAPE.write == "lines" else SHAPE.channels // SHAPE.group
@@ -316,7 +317,7 @@ def _tile(SHAPE: tl.constexpr):
 
 
 @triton.jit
-def _places(tile, SHAPE: tl.constexpr):
+def _places_of_tile(tile, SHAPE: tl.constexpr):
     """Where the vectors of a tile start, its places in the order of memory, their rows, positions in the row, and
     which exist. Rows are ``[vectors, 1]`` where no vector crosses from one to the next.
     """
@@ -343,43 +344,47 @@ def _places(tile, SHAPE: tl.constexpr):
 
 
 @triton.jit
-def _tile_changes(row_ptr, tile, ROW: tl.constexpr, SHAPE: tl.constexpr):
+def _any_changed_in_tile(entry_ptr, tile, ENTRY: tl.constexpr, SHAPE: tl.constexpr):
     """Whether the plan changes any pixel of the rows that a tile lies in."""
-    images: tl.constexpr = ROW.images
-    mixings: tl.constexpr = 1 if ROW.mutual else images
+    images: tl.constexpr = ENTRY.images
+    mixings: tl.constexpr = 1 if ENTRY.mutual else images
     top, bottom = _rows_of_tile(tile, SHAPE)
     changes = top < 0
-    if ROW.corner:
+    if ENTRY.corner:
         changes = top >= 0
     for side in tl.static_range(mixings):
-        changes = changes | _mixes(row_ptr + side * ROW.second, top, bottom, ROW)
+        changes = changes | _any_mixed_in_rows(entry_ptr + side * ENTRY.second, top, bottom, ENTRY)
     for side in tl.static_range(images):
-        changes = changes | _erases(row_ptr + side * ROW.second, top, bottom, ROW)
+        changes = changes | _any_erased_in_rows(entry_ptr + side * ENTRY.second, top, bottom, ENTRY)
     return changes
 
 
 @triton.jit
-def _mixes(row_ptr, top, bottom, ROW: tl.constexpr):
+def _any_mixed_in_rows(entry_ptr, top, bottom, ENTRY: tl.constexpr):
     """Whether an image takes anything from its partner between two rows."""
     mixes = top < 0
-    if ROW.own_outside:
-        mixes = mixes | (tl.load(row_ptr + ROW.own_outside) != _ONE)
-        if ROW.box:
-            mixes = mixes | ((tl.load(row_ptr + ROW.own_inside) != _ONE) & _meets(row_ptr + ROW.box, top, bottom))
+    if ENTRY.own_outside:
+        mixes = mixes | (tl.load(entry_ptr + ENTRY.own_outside) != _ONE)
+        if ENTRY.box:
+            mixes = mixes | (
+                (tl.load(entry_ptr + ENTRY.own_inside) != _ONE) & _box_meets_rows(entry_ptr + ENTRY.box, top, bottom)
+            )
     return mixes
 
 
 @triton.jit
-def _erases(row_ptr, top, bottom, ROW: tl.constexpr):
+def _any_erased_in_rows(entry_ptr, top, bottom, ENTRY: tl.constexpr):
     """Whether anything is erased between two rows."""
-    boxes: tl.constexpr = ROW.boxes
+    boxes: tl.constexpr = ENTRY.boxes
     erases = top < 0
     for n in tl.static_range(boxes):
-        erases = erases | _meets(row_ptr + ROW.erase_box + 4 * n, top, bottom)
-    if ROW.grid:
-        erases = erases | (tl.load(row_ptr + ROW.grid) > 0)
-    if ROW.hidden:
-        erases = erases | (tl.load(row_ptr + ROW.cell) < 0x40000000)  # the side that a plan gives an image without
+        erases = erases | _box_meets_rows(entry_ptr + ENTRY.erase_box + 4 * n, top, bottom)
+    if ENTRY.grid:
+        erases = erases | (tl.load(entry_ptr + ENTRY.grid) > 0)
+    if ENTRY.hidden:
+        erases = erases | (
+            tl.load(entry_ptr + ENTRY.cell) < _FAR
+        )  # the side that a plan gives an image without hidden cells
     return erases
 
 
@@ -392,23 +397,23 @@ def _rows_of_tile(tile, SHAPE: tl.constexpr):
 
 
 @triton.jit
-def _meets(box_ptr, top, bottom):
+def _box_meets_rows(box_ptr, top, bottom):
     """Whether a box has pixels between two rows."""
     begin, left, end, right = tl.load(box_ptr), tl.load(box_ptr + 1), tl.load(box_ptr + 2), tl.load(box_ptr + 3)
     return (begin < bottom) & (end > top) & (end > begin) & (right > left)
 
 
 @triton.jit
-def own_share(row_ptr, row, col, x, live, ROW: tl.constexpr, SHAPE: tl.constexpr):
+def own_share(entry_ptr, row, col, x, live, ENTRY: tl.constexpr, SHAPE: tl.constexpr):
     """``[vectors, 1 or vec]``: the image's own share of each place."""
     own = tl.full([SHAPE.vectors, 1], 1.0, tl.float32)
-    if ROW.own_outside:
-        own = own * _float(row_ptr + ROW.own_outside)
-        if ROW.box:
-            inside = in_box(row_ptr + ROW.box, row, x, SHAPE)
-            if ROW.bitmap:
-                inside = inside & _bit(row_ptr + ROW.bitmap, row * ROW.bitmap_line + col, live)
-            own = tl.where(inside, _float(row_ptr + ROW.own_inside), own)
+    if ENTRY.own_outside:
+        own = own * _load_float(entry_ptr + ENTRY.own_outside)
+        if ENTRY.box:
+            inside = in_box(entry_ptr + ENTRY.box, row, x, SHAPE)
+            if ENTRY.bitmap:
+                inside = inside & _load_bits(entry_ptr + ENTRY.bitmap, row * ENTRY.bitmap_line + col, live)
+            own = tl.where(inside, _load_float(entry_ptr + ENTRY.own_inside), own)
     return own
 
 
@@ -421,40 +426,46 @@ def in_box(box_ptr, row, x, SHAPE: tl.constexpr):
 
 
 @triton.jit
-def _needed(row_ptr, start, row, col, x, live, ROW: tl.constexpr, SHAPE: tl.constexpr):
+def _needed_vectors(entry_ptr, start, row, col, x, live, ENTRY: tl.constexpr, SHAPE: tl.constexpr):
     """Of which vectors the image is read, of which its partner, and which are written; perhaps a few too many.
 
     ``[vectors, 1]`` where it can be, because a mask with one value a vector leaves accesses 16 bytes wide.
     """
-    images: tl.constexpr = ROW.images
-    mixings: tl.constexpr = 1 if ROW.mutual else images
+    images: tl.constexpr = ENTRY.images
+    mixings: tl.constexpr = 1 if ENTRY.mutual else images
     written = live
-    if SHAPE.skip and not ROW.corner:
+    if SHAPE.skip and not ENTRY.corner:
         changes = start < 0
         for side in tl.static_range(mixings):
-            changes = changes | _any_but(1, row_ptr + side * ROW.second, start, row, x, ROW, SHAPE)
+            changes = changes | _vectors_with_share_other_than(
+                1, entry_ptr + side * ENTRY.second, start, row, x, ENTRY, SHAPE
+            )
         for side in tl.static_range(images):
-            changes = changes | _any_erased(row_ptr + side * ROW.second, start, row, col, x, live, ROW, SHAPE)
+            changes = changes | _vectors_with_erased_places(
+                entry_ptr + side * ENTRY.second, start, row, col, x, live, ENTRY, SHAPE
+            )
         written = live & changes
     mine = written
     theirs = written
-    if ROW.own_outside and ROW.images == 1:
-        mine = written & _any_but(0, row_ptr, start, row, x, ROW, SHAPE)
-        theirs = written & _any_but(1, row_ptr, start, row, x, ROW, SHAPE)
+    if ENTRY.own_outside and ENTRY.images == 1:
+        mine = written & _vectors_with_share_other_than(0, entry_ptr, start, row, x, ENTRY, SHAPE)
+        theirs = written & _vectors_with_share_other_than(1, entry_ptr, start, row, x, ENTRY, SHAPE)
     return mine, theirs, written
 
 
 @triton.jit
-def _any_but(SHARE: tl.constexpr, row_ptr, start, row, x, ROW: tl.constexpr, SHAPE: tl.constexpr):
+def _vectors_with_share_other_than(
+    SHARE: tl.constexpr, entry_ptr, start, row, x, ENTRY: tl.constexpr, SHAPE: tl.constexpr
+):
     """Which vectors hold an own share other than ``SHARE``, 0 or 1."""
     bits: tl.constexpr = 0x3F800000 * SHARE
     vectors = start < (1 - SHARE) * 0x7FFFFFFF
-    if ROW.own_outside:
-        vectors = (tl.full([SHAPE.vectors, 1], 0, tl.int32) + tl.load(row_ptr + ROW.own_outside)) != bits
-        if ROW.box:
-            inside = (tl.full([SHAPE.vectors, 1], 0, tl.int32) + tl.load(row_ptr + ROW.own_inside)) != bits
-            meets, within = _vectors_in_box(row_ptr + ROW.box, start, row, x, SHAPE)
-            if not ROW.bitmap:
+    if ENTRY.own_outside:
+        vectors = (tl.full([SHAPE.vectors, 1], 0, tl.int32) + tl.load(entry_ptr + ENTRY.own_outside)) != bits
+        if ENTRY.box:
+            inside = (tl.full([SHAPE.vectors, 1], 0, tl.int32) + tl.load(entry_ptr + ENTRY.own_inside)) != bits
+            meets, within = _vectors_in_box(entry_ptr + ENTRY.box, start, row, x, SHAPE)
+            if not ENTRY.bitmap:
                 vectors = vectors & ~within
             vectors = vectors | (meets & inside)
     return vectors
@@ -467,7 +478,7 @@ def _vectors_in_box(box_ptr, start, row, x, SHAPE: tl.constexpr):
     line: tl.constexpr = SHAPE.width * unit
     if line % SHAPE.vec != 0:
         inside = in_box(box_ptr, row, x, SHAPE)
-        return _any(inside), tl.min(inside.to(tl.int32), axis=1)[:, None] > 0
+        return _any_place(inside), tl.min(inside.to(tl.int32), axis=1)[:, None] > 0
     else:
         top, left, bottom, right = tl.load(box_ptr), tl.load(box_ptr + 1), tl.load(box_ptr + 2), tl.load(box_ptr + 3)
         first = start % line
@@ -478,22 +489,22 @@ def _vectors_in_box(box_ptr, start, row, x, SHAPE: tl.constexpr):
 
 
 @triton.jit
-def _any_erased(row_ptr, start, row, col, x, live, ROW: tl.constexpr, SHAPE: tl.constexpr):
+def _vectors_with_erased_places(entry_ptr, start, row, col, x, live, ENTRY: tl.constexpr, SHAPE: tl.constexpr):
     """Which vectors have places that are overwritten."""
-    boxes: tl.constexpr = ROW.boxes
+    boxes: tl.constexpr = ENTRY.boxes
     vectors = start < 0
     for n in tl.static_range(boxes):
-        meets, _ = _vectors_in_box(row_ptr + ROW.erase_box + 4 * n, start, row, x, SHAPE)
+        meets, _ = _vectors_in_box(entry_ptr + ENTRY.erase_box + 4 * n, start, row, x, SHAPE)
         vectors = vectors | meets
-    if ROW.grid:
-        vectors = vectors | _any(on_grid(row_ptr, row, col, ROW, SHAPE))
-    if ROW.hidden:
-        vectors = vectors | _any(in_hidden_cell(row_ptr, row, col, live, ROW))
+    if ENTRY.grid:
+        vectors = vectors | _any_place(on_grid(entry_ptr, row, col, ENTRY, SHAPE))
+    if ENTRY.hidden:
+        vectors = vectors | _any_place(in_hidden_cell(entry_ptr, row, col, live, ENTRY))
     return vectors
 
 
 @triton.jit
-def _any(places):
+def _any_place(places):
     """``[vectors, 1]``: whether any place of a vector is set."""
     if places.shape[1] == 1:
         return places
@@ -502,7 +513,7 @@ def _any(places):
 
 
 @triton.jit
-def _offset(start, place, row, col, channel, strides, ORDER: tl.constexpr, SHAPE: tl.constexpr):
+def _offsets(start, place, row, col, channel, strides, ORDER: tl.constexpr, SHAPE: tl.constexpr):
     """Offsets within an image; where channels are interleaved, of three vectors that follow each other."""
     if ORDER == "lines":
         return place
@@ -511,17 +522,17 @@ def _offset(start, place, row, col, channel, strides, ORDER: tl.constexpr, SHAPE
     elif ORDER == "interleaved":
         return place + 2 * start + channel * SHAPE.vec
     else:
-        return _at(row, col, channel, strides)
+        return _strided_offsets(row, col, channel, strides)
 
 
 @triton.jit
-def _read(image_ptr, start, place, row, col, channel, mask, strides, SHAPE: tl.constexpr):
+def _load_values(image_ptr, start, place, row, col, channel, mask, strides, SHAPE: tl.constexpr):
     """The values of an image at the places of a tile: one tensor a channel."""
     group: tl.constexpr = SHAPE.group
     order: tl.constexpr = SHAPE.read
     values = ()
     for c in tl.static_range(group):
-        offset = _offset(start, place, row, col, channel + c, strides, order, SHAPE)
+        offset = _offsets(start, place, row, col, channel + c, strides, order, SHAPE)
         values = values + (tl.load(image_ptr + offset, mask=mask, other=0),)
     if order == "interleaved":
         values = _separate(values[0], values[1], values[2])
@@ -537,12 +548,12 @@ def _interleave(red, green, blue):
     if red.shape[1] == 1:
         return red, green, blue
     else:
-        red, red_right = _halves(red)
-        green, green_right = _halves(green)
-        blue, blue_right = _halves(blue)
+        red, red_right = _split_in_halves(red)
+        green, green_right = _split_in_halves(green)
+        blue, blue_right = _split_in_halves(blue)
         a, b, c = _interleave(red, green, blue)
         d, e, f = _interleave(red_right, green_right, blue_right)
-        return _side_by_side(a, b), _side_by_side(c, d), _side_by_side(e, f)
+        return _join_halves(a, b), _join_halves(c, d), _join_halves(e, f)
 
 
 @triton.jit
@@ -551,22 +562,22 @@ def _separate(first, second, third):
     if first.shape[1] == 1:
         return first, second, third
     else:
-        a, b = _halves(first)
-        c, d = _halves(second)
-        e, f = _halves(third)
+        a, b = _split_in_halves(first)
+        c, d = _split_in_halves(second)
+        e, f = _split_in_halves(third)
         red, green, blue = _separate(a, b, c)
         red_right, green_right, blue_right = _separate(d, e, f)
-        return _side_by_side(red, red_right), _side_by_side(green, green_right), _side_by_side(blue, blue_right)
+        return _join_halves(red, red_right), _join_halves(green, green_right), _join_halves(blue, blue_right)
 
 
 @triton.jit
-def _halves(values):
+def _split_in_halves(values):
     """The left and the right half of each vector."""
     return tl.split(tl.permute(tl.reshape(values, [values.shape[0], 2, values.shape[1] // 2]), [0, 2, 1]))
 
 
 @triton.jit
-def _side_by_side(left, right):
+def _join_halves(left, right):
     """Vectors of twice the length."""
     return tl.reshape(tl.permute(tl.join(left, right), [0, 2, 1]), [left.shape[0], 2 * left.shape[1]])
 
@@ -576,7 +587,7 @@ def blend(values, other, own, SHAPE: tl.constexpr):
     """``image + (1 - own) * (other - image)``, and the same for the partner. A share of 1 or 0 copies."""
     difference = (1 - own).to(SHAPE.real) * (other - values)
     if SHAPE.rounded:
-        difference = _round(difference)
+        difference = _round_half_to_even(difference)
     blended, swapped = values + difference, other - difference
     if SHAPE.exact:
         blended = tl.where(own == 1, values, tl.where(own == 0, other, blended))
@@ -585,28 +596,36 @@ def blend(values, other, own, SHAPE: tl.constexpr):
 
 
 @triton.jit
-def resize_into_box(other_ptr, row_ptr, row, col, channel, mask, strides, ROW: tl.constexpr, SHAPE: tl.constexpr):
+def resize_into_box(other_ptr, entry_ptr, row, col, channel, mask, strides, ENTRY: tl.constexpr, SHAPE: tl.constexpr):
     """The other image at each place; where ``resized`` says so, the whole of it shown inside the box."""
     group: tl.constexpr = SHAPE.group
-    box_ptr = row_ptr + ROW.box
+    box_ptr = entry_ptr + ENTRY.box
     top, left, bottom, right = tl.load(box_ptr), tl.load(box_ptr + 1), tl.load(box_ptr + 2), tl.load(box_ptr + 3)
     down, above, below, near_row = _resize_axis(row - top, bottom - top, SHAPE.height, SHAPE)
     across, before, after, near_col = _resize_axis(col - left, right - left, SHAPE.width, SHAPE)
-    kind = tl.full([SHAPE.vectors, 1], 0, tl.int32) + tl.load(row_ptr + ROW.resized)
+    kind = tl.full([SHAPE.vectors, 1], 0, tl.int32) + tl.load(entry_ptr + ENTRY.resized)
     above = tl.where(kind == 2, above, tl.where(kind == 1, near_row, row))
     before = tl.where(kind == 2, before, tl.where(kind == 1, near_col, col))
     bilinear = mask & (kind == 2)
     resized = ()
     for c in tl.static_range(group):
-        corner = tl.load(other_ptr + _at(above, before, channel + c, strides), mask=mask, other=0).to(SHAPE.real)
-        right_of = tl.load(other_ptr + _at(above, after, channel + c, strides), mask=bilinear, other=0).to(SHAPE.real)
-        under = tl.load(other_ptr + _at(below, before, channel + c, strides), mask=bilinear, other=0).to(SHAPE.real)
-        opposite = tl.load(other_ptr + _at(below, after, channel + c, strides), mask=bilinear, other=0).to(SHAPE.real)
+        corner = tl.load(other_ptr + _strided_offsets(above, before, channel + c, strides), mask=mask, other=0).to(
+            SHAPE.real
+        )
+        right_of = tl.load(other_ptr + _strided_offsets(above, after, channel + c, strides), mask=bilinear, other=0).to(
+            SHAPE.real
+        )
+        under = tl.load(other_ptr + _strided_offsets(below, before, channel + c, strides), mask=bilinear, other=0).to(
+            SHAPE.real
+        )
+        opposite = tl.load(other_ptr + _strided_offsets(below, after, channel + c, strides), mask=bilinear, other=0).to(
+            SHAPE.real
+        )
         upper = corner + across * (right_of - corner)
         lower = under + across * (opposite - under)
         value = upper + down * (lower - upper)
         if SHAPE.rounded:
-            value = _round(value)
+            value = _round_half_to_even(value)
         resized = resized + (tl.where(kind == 2, value, corner),)
     return resized
 
@@ -627,43 +646,45 @@ def _resize_axis(inside, length, LENGTH: tl.constexpr, SHAPE: tl.constexpr):
 
 
 @triton.jit
-def _at(row, col, channel, strides):
+def _strided_offsets(row, col, channel, strides):
     return row * strides[1] + col * strides[2] + channel * strides[0]
 
 
 @triton.jit
 def join_pieces(
-    images_ptr, row_ptr, row, col, channel, mask, image_stride, strides, ROW: tl.constexpr, SHAPE: tl.constexpr
+    images_ptr, entry_ptr, row, col, channel, mask, image_stride, strides, ENTRY: tl.constexpr, SHAPE: tl.constexpr
 ):
     """Four pieces that meet at ``corner``, each read from its image at its ``shift``."""
     group: tl.constexpr = SHAPE.group
-    under = row >= tl.load(row_ptr + ROW.corner)
-    right = col >= tl.load(row_ptr + ROW.corner + 1)
+    under = row >= tl.load(entry_ptr + ENTRY.corner)
+    right = col >= tl.load(entry_ptr + ENTRY.corner + 1)
     pieces = ()
     for piece in tl.static_range(4):
-        down = tl.load(row_ptr + ROW.shift + 2 * piece)
-        across = tl.load(row_ptr + ROW.shift + 2 * piece + 1)
-        pieces = pieces + (tl.load(row_ptr + piece).to(tl.int64) * image_stride + _at(down, across, 0, strides),)
+        down = tl.load(entry_ptr + ENTRY.shift + 2 * piece)
+        across = tl.load(entry_ptr + ENTRY.shift + 2 * piece + 1)
+        pieces = pieces + (
+            tl.load(entry_ptr + piece).to(tl.int64) * image_stride + _strided_offsets(down, across, 0, strides),
+        )
     piece = tl.where(under, tl.where(right, pieces[3], pieces[2]), tl.where(right, pieces[1], pieces[0]))
     values = ()
     for c in tl.static_range(group):
-        offset = piece + _at(row, col, channel + c, strides)
+        offset = piece + _strided_offsets(row, col, channel + c, strides)
         values = values + (tl.load(images_ptr + offset, mask=mask, other=0),)
     return values
 
 
 @triton.jit
-def _per_channel(numbers_ptr, channel, start, SHAPE: tl.constexpr):
+def _load_per_channel(numbers_ptr, channel, start, SHAPE: tl.constexpr):
     """A number for each channel: scalars, or in lines a tensor."""
     group: tl.constexpr = SHAPE.group
     numbers = ()
     for c in tl.static_range(group):
-        numbers = numbers + (_number(numbers_ptr, channel + c, start, SHAPE),)
+        numbers = numbers + (_load_of_channel(numbers_ptr, channel + c, start, SHAPE),)
     return numbers
 
 
 @triton.jit
-def _number(numbers_ptr, channel, start, SHAPE: tl.constexpr):
+def _load_of_channel(numbers_ptr, channel, start, SHAPE: tl.constexpr):
     """The number of a channel; of three in lines, turned to the channel that each vector starts with: after that, which
     of them a place takes is known to the compiler.
     """
@@ -681,58 +702,60 @@ def _number(numbers_ptr, channel, start, SHAPE: tl.constexpr):
 
 
 @triton.jit
-def erase(values, row_ptr, start, row, col, x, channel, live, ROW: tl.constexpr, SHAPE: tl.constexpr):
+def erase(values, entry_ptr, start, row, col, x, channel, live, ENTRY: tl.constexpr, SHAPE: tl.constexpr):
     """Overwrite the plan's boxes, grids and cells with its fill."""
-    boxes: tl.constexpr = ROW.boxes
+    boxes: tl.constexpr = ENTRY.boxes
     for n in tl.static_range(boxes):
-        inside = in_box(row_ptr + ROW.erase_box + 4 * n, row, x, SHAPE)
-        values = tl.where(inside, _fill(row_ptr, n, channel, start, ROW, SHAPE), values)
-    if ROW.grid:
-        values = tl.where(on_grid(row_ptr, row, col, ROW, SHAPE), _fill(row_ptr, 0, channel, start, ROW, SHAPE), values)
-    if ROW.hidden:
-        hidden = in_hidden_cell(row_ptr, row, col, live, ROW)
-        values = tl.where(hidden, _fill(row_ptr, 0, channel, start, ROW, SHAPE), values)
+        inside = in_box(entry_ptr + ENTRY.erase_box + 4 * n, row, x, SHAPE)
+        values = tl.where(inside, _load_fill(entry_ptr, n, channel, start, ENTRY, SHAPE), values)
+    if ENTRY.grid:
+        values = tl.where(
+            on_grid(entry_ptr, row, col, ENTRY, SHAPE), _load_fill(entry_ptr, 0, channel, start, ENTRY, SHAPE), values
+        )
+    if ENTRY.hidden:
+        hidden = in_hidden_cell(entry_ptr, row, col, live, ENTRY)
+        values = tl.where(hidden, _load_fill(entry_ptr, 0, channel, start, ENTRY, SHAPE), values)
     return values
 
 
 @triton.jit
-def erased(row_ptr, row, col, x, live, ROW: tl.constexpr, SHAPE: tl.constexpr):
+def erased(entry_ptr, row, col, x, live, ENTRY: tl.constexpr, SHAPE: tl.constexpr):
     """Which places are overwritten."""
-    boxes: tl.constexpr = ROW.boxes
+    boxes: tl.constexpr = ENTRY.boxes
     places = (row < 0) & (x < 0)
     for n in tl.static_range(boxes):
-        places = places | in_box(row_ptr + ROW.erase_box + 4 * n, row, x, SHAPE)
-    if ROW.grid:
-        places = places | on_grid(row_ptr, row, col, ROW, SHAPE)
-    if ROW.hidden:
-        places = places | in_hidden_cell(row_ptr, row, col, live, ROW)
+        places = places | in_box(entry_ptr + ENTRY.erase_box + 4 * n, row, x, SHAPE)
+    if ENTRY.grid:
+        places = places | on_grid(entry_ptr, row, col, ENTRY, SHAPE)
+    if ENTRY.hidden:
+        places = places | in_hidden_cell(entry_ptr, row, col, live, ENTRY)
     return places
 
 
 @triton.jit
-def _fill(row_ptr, box, channel, start, ROW: tl.constexpr, SHAPE: tl.constexpr):
+def _load_fill(entry_ptr, box, channel, start, ENTRY: tl.constexpr, SHAPE: tl.constexpr):
     """What erased places become; the frames of a video share the numbers of their channels."""
-    fill_ptr = row_ptr + ROW.fill + box * ROW.fills
-    if ROW.fills == 1:
-        return _float(fill_ptr).to(SHAPE.real)
+    fill_ptr = entry_ptr + ENTRY.fill + box * ENTRY.fills
+    if ENTRY.fills == 1:
+        return _load_float(fill_ptr).to(SHAPE.real)
     else:
-        return _number(fill_ptr, channel % ROW.fills, start, SHAPE)
+        return _load_of_channel(fill_ptr, channel % ENTRY.fills, start, SHAPE)
 
 
 @triton.jit
-def on_grid(row_ptr, row, col, ROW: tl.constexpr, SHAPE: tl.constexpr):
+def on_grid(entry_ptr, row, col, ENTRY: tl.constexpr, SHAPE: tl.constexpr):
     """Which places the (turned) grid erases; a tile of 0 erases none."""
-    tile = tl.load(row_ptr + ROW.grid)
-    hole = tl.load(row_ptr + ROW.grid + 1)
-    inverted = (tl.load(row_ptr + ROW.grid + 4) > 0).to(tl.int32)
-    if ROW.turn:
-        cosine, sine = _float(row_ptr + ROW.turn), _float(row_ptr + ROW.turn + 1)
+    tile = tl.load(entry_ptr + ENTRY.grid)
+    hole = tl.load(entry_ptr + ENTRY.grid + 1)
+    inverted = (tl.load(entry_ptr + ENTRY.grid + 4) > 0).to(tl.int32)
+    if ENTRY.turn:
+        cosine, sine = _load_float(entry_ptr + ENTRY.turn), _load_float(entry_ptr + ENTRY.turn + 1)
         y = row.to(tl.float32) + (0.5 - SHAPE.height / 2)
         x = col.to(tl.float32) + (0.5 - SHAPE.width / 2)
         row = tl.floor(cosine * y - sine * x).to(tl.int32)
         col = tl.floor(sine * y + cosine * x).to(tl.int32)
-    down = _modulo(row + tl.load(row_ptr + ROW.grid + 2), tile)
-    across = _modulo(col + tl.load(row_ptr + ROW.grid + 3), tile)
+    down = _modulo(row + tl.load(entry_ptr + ENTRY.grid + 2), tile)
+    across = _modulo(col + tl.load(entry_ptr + ENTRY.grid + 3), tile)
     in_hole = ((down < hole) & (across < hole)).to(tl.int32)
     return (in_hole != inverted) & ((in_hole * 0 + tile) > 0)
 
@@ -746,26 +769,26 @@ def _modulo(number, divisor):
 
 
 @triton.jit
-def in_hidden_cell(row_ptr, row, col, live, ROW: tl.constexpr):
+def in_hidden_cell(entry_ptr, row, col, live, ENTRY: tl.constexpr):
     """Which places lie in cells whose bit is set."""
-    side = tl.load(row_ptr + ROW.cell)
-    return _bit(row_ptr + ROW.hidden, row // side * ROW.hidden_line + col // side, live)
+    side = tl.load(entry_ptr + ENTRY.cell)
+    return _load_bits(entry_ptr + ENTRY.hidden, row // side * ENTRY.hidden_line + col // side, live)
 
 
 @triton.jit
-def _bit(words_ptr, index, mask):
+def _load_bits(words_ptr, index, mask):
     """Bits of a bitmap, lowest first: bytes and words number them alike."""
     word = tl.load(words_ptr + (index >> 5), mask=mask, other=0)
     return ((word >> (index & 31)) & 1) != 0
 
 
 @triton.jit
-def _float(word_ptr):
+def _load_float(word_ptr):
     return tl.load(word_ptr).to(tl.float32, bitcast=True)
 
 
 @triton.jit
-def _round(values):
+def _round_half_to_even(values):
     """To whole numbers, half to even, below 2**22 in size."""
     return (values + 12582912.0) - 12582912.0
 
@@ -778,7 +801,7 @@ def noise_kernel(
     out_channel_stride,
     out_row_stride,
     out_col_stride,
-    ROW: tl.constexpr,
+    ENTRY: tl.constexpr,
     SHAPE: tl.constexpr,
 ):
     """One program writes noise over what is erased in a tile of one image, in all channels.
@@ -786,19 +809,19 @@ def noise_kernel(
     A kernel of its own: within the other, every plan that erases would pay for its registers.
     """
     order: tl.constexpr = "strided" if SHAPE.write == "interleaved" else SHAPE.write
-    side = tl.program_id(0) % ROW.images
-    row_ptr = plan_ptr + (tl.program_id(0) // ROW.images).to(tl.int64) * ROW.width
-    image = tl.load(row_ptr + side).to(tl.int64)
-    row_ptr += side * ROW.second
+    side = tl.program_id(0) % ENTRY.images
+    entry_ptr = plan_ptr + (tl.program_id(0) // ENTRY.images).to(tl.int64) * ENTRY.width
+    image = tl.load(entry_ptr + side).to(tl.int64)
+    entry_ptr += side * ENTRY.second
     tile = tl.program_id(1) + tl.program_id(2) * _GRID_LIMIT
-    key = tl.load(row_ptr + ROW.noise)
+    key = tl.load(entry_ptr + ENTRY.noise)
     top, bottom = _rows_of_tile(tile, SHAPE)
-    if (key != 0) & _erases(row_ptr, top, bottom, ROW):
-        start, place, row, x, live = _places(tile, SHAPE)
+    if (key != 0) & _any_erased_in_rows(entry_ptr, top, bottom, ENTRY):
+        start, place, row, x, live = _places_of_tile(tile, SHAPE)
         col = x
         if SHAPE.write == "lines":
             col = x // SHAPE.channels
-        mask = live & erased(row_ptr, row, col, x, live, ROW, SHAPE)
+        mask = live & erased(entry_ptr, row, col, x, live, ENTRY, SHAPE)
         strides = (out_channel_stride, out_row_stride, out_col_stride)
         image_ptr = out_ptr + image * out_image_stride
         pixel = row * SHAPE.width + col
@@ -809,7 +832,7 @@ def noise_kernel(
         else:
             for channel in range(SHAPE.channels):
                 values = noise(channel * (SHAPE.height * SHAPE.width) + pixel, key, SHAPE)
-                target = image_ptr + _offset(start, place, row, col, channel, strides, order, SHAPE)
+                target = image_ptr + _offsets(start, place, row, col, channel, strides, order, SHAPE)
                 tl.store(target, values.to(out_ptr.dtype.element_ty), mask=mask)
 
 

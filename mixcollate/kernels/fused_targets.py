@@ -21,7 +21,7 @@ def soft_targets(
         labels: ``[B]`` class indices.
         plan: of one pass, on the device of the labels.
     """
-    batch, several = len(plan), plan.layout.partners
+    batch, several = len(plan), plan.layout.partner_count
     out = torch.empty(batch, num_classes, device=labels.device)
     if out.numel() > 0:
         block = min(triton.next_power_of_2(num_classes), 1024)

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from mixcollate.kernels import reference
 from mixcollate.kernels.noise import noise
+from mixcollate.kernels.pixels import Affine
 from mixcollate.plan import Array, MixPlan
 
 CHUNK = 2**17  # elements whose float32 scratch stays in a core's second-level cache
@@ -54,10 +55,10 @@ class Arriving:
         self.bring(*sorted(self.waiting))
 
 
-def mix(images: Tensor, plan: MixPlan, out: Tensor, *, scale: Tensor | None, bias: Tensor | None) -> None:
+def mix(images: Tensor, plan: MixPlan, out: Tensor, *, affine: Affine | None) -> None:
     """One pass over ``images [B, C, H, W]`` into ``out``, which may be ``images``; both on the CPU."""
-    if not _is_fast(images, out, scale):
-        mix_slowly(images, plan, out, scale=scale, bias=bias)
+    if not _is_fast(images, out, affine):
+        mix_slowly(images, plan, out, affine=affine)
         return
     in_place = out.data_ptr() == images.data_ptr()
     mutual = plan.mutual
@@ -65,34 +66,32 @@ def mix(images: Tensor, plan: MixPlan, out: Tensor, *, scale: Tensor | None, bia
         images = images.clone()  # some image is read after it is written
     there = in_place or plan.corner is not None  # pieces are copied to every pixel
     arriving = Arriving([] if there else images, out)
-    mix_arriving(out if mutual else images, arriving, plan, out, mutual=mutual, scale=scale, bias=bias)
+    mix_arriving(out if mutual else images, arriving, plan, out, mutual=mutual, affine=affine)
 
 
-def mix_samples(
-    samples: Sequence[Tensor], plan: MixPlan, out: Tensor, *, scale: Tensor | None, bias: Tensor | None
-) -> None:
+def mix_samples(samples: Sequence[Tensor], plan: MixPlan, out: Tensor, *, affine: Affine | None) -> None:
     """The same for images ``[C, H, W]`` that are yet to be stacked: that is done on the way."""
     mutual = plan.mutual
-    if _is_fast(samples[0], out, scale) and (mutual or not plan.mixes):
-        mix_arriving(out, Arriving(samples, out), plan, out, mutual=mutual, scale=scale, bias=bias)
+    if _is_fast(samples[0], out, affine) and (mutual or not plan.mixes):
+        mix_arriving(out, Arriving(samples, out), plan, out, mutual=mutual, affine=affine)
     else:
-        mix(torch.stack(list(samples)), plan, out, scale=scale, bias=bias)
+        mix(torch.stack(list(samples)), plan, out, affine=affine)
 
 
-def _is_fast(images: Tensor, out: Tensor, scale: Tensor | None) -> bool:
+def _is_fast(images: Tensor, out: Tensor, affine: Affine | None) -> bool:
     """Whether the rules below know the way between these dtypes."""
     if out.dtype == torch.float32:
         return images.dtype in (torch.float32, torch.uint8)
-    return out.dtype == images.dtype and scale is None
+    return out.dtype == images.dtype and affine is None
 
 
-def mix_slowly(images: Tensor, plan: MixPlan, out: Tensor, *, scale: Tensor | None, bias: Tensor | None) -> None:
+def mix_slowly(images: Tensor, plan: MixPlan, out: Tensor, *, affine: Affine | None) -> None:
     """By way of float32, in which the reference computes too; what float64 takes part in, by the reference."""
     if torch.float64 in (images.dtype, out.dtype):
-        reference.mix(images, plan, out, scale=scale, bias=bias)
+        reference.mix(images, plan, out, affine=affine)
     else:
         wide = torch.empty_like(out, dtype=torch.float32)
-        mix(images if images.dtype == torch.uint8 else images.float(), plan, wide, scale=scale, bias=bias)
+        mix(images if images.dtype == torch.uint8 else images.float(), plan, wide, affine=affine)
         out.copy_(wide)
 
 
@@ -103,8 +102,7 @@ def mix_arriving(
     out: Tensor,
     *,
     mutual: bool,
-    scale: Tensor | None,
-    bias: Tensor | None,
+    affine: Affine | None,
 ) -> None:
     """Every rule of the plan, in order; partners are read from ``source``: if they are mutual, from ``out``."""
     if plan.corner is not None and plan.shift is not None:
@@ -112,9 +110,9 @@ def mix_arriving(
     if plan.own_outside is not None:
         blend(source, arriving, plan, plan.own_outside, out, mutual=mutual)
     arriving.bring_all()
-    if scale is not None and bias is not None:
+    if affine is not None:
         for chunk in torch.split(out, _images_in_chunk(out)):
-            chunk.mul_(scale[:, None, None]).add_(bias[:, None, None])
+            chunk.mul_(affine.scale[:, None, None]).add_(affine.bias[:, None, None])
     if plan.erase_box is not None and plan.fill is not None:
         erase_boxes(plan.erase_box, plan.fill, plan.noise, out)
     if plan.grid is not None:
@@ -163,7 +161,7 @@ def blend_by_reference(source: Tensor, plan: MixPlan, rows: Array, out: Tensor, 
     partner = plan.partners[:, 0] if mutual else np.arange(len(plan))
     for chunk in _chunks(rows, out):
         both = np.union1d(chunk, partner[chunk])
-        values = reference.mix_rows(source, plan, both, scale=None, bias=None, dtype=out.dtype)
+        values = reference.mix_rows(source, plan, both, affine=None, dtype=out.dtype)
         out.index_copy_(0, torch.from_numpy(both), values)
 
 

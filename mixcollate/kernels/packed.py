@@ -1,14 +1,15 @@
 """A plan as one int32 tensor, so that it crosses to a device in one copy and a captured graph can be given a new one.
 
-Each pass of the plan is a table with a row for each image (a row for each pair, where both can be mixed by one
-program), then the partners and shares that labels need. A row holds the numbers of its images, then what they share,
-then what the first has of its own, then the second; floats as their bits, bitmaps as bytes.
+Each pass of the plan is a table with an entry for each image (for each pair, where one program can mix both), then
+the partners and shares that labels need. An entry holds the numbers of its images, then what they share, then what the
+first has of its own, then the second; floats as their bits, bitmaps as bytes.
 """
 
 import functools
 import json
+from collections import namedtuple
 from dataclasses import asdict, dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,49 +17,23 @@ from torch import Tensor
 
 from mixcollate.plan import PARTS, Array, MixPlan
 
-ERASING = ("erase_box", "grid", "turn", "cell", "hidden", "fill", "noise")
-FLOATS = ("own_outside", "own_inside", "turn", "fill")
-BITS = ("bitmap", "hidden")
+_make_namedtuple: Any = namedtuple  # whose fields mypy would have to know
+_FIELDS = ["width", "images", "partner_count", "mutual", "second", "boxes", "fills", "bitmap_line", "hidden_line"]
 
+EntryFormat = _make_namedtuple("EntryFormat", [*_FIELDS, *PARTS], defaults=[0] * (5 + len(PARTS)))
+"""Where a kernel finds what in an entry of the table: a field for each part of a plan, in words; 0 where it is absent.
 
-class RowFormat(NamedTuple):
-    """Where a kernel finds what in a row of the table; a part at 0 is absent.
-
-    Attributes:
-        width: words in a row.
-        images: how many images a row writes: 2 for a pair, else 1.
-        partners: how many partners each image has.
-        mutual: whether the images of a pair share the numbers of their mixing; what erases them is their own.
-        second: words from what the first image of a pair has of its own to what the second has.
-        boxes: boxes to erase in each image.
-        fills: numbers in each fill.
-        bitmap_line: bits in a line of the bitmap.
-        hidden_line: bits in a line of hidden cells.
-    """
-
-    width: int
-    images: int
-    partners: int
-    mutual: bool
-    second: int = 0
-    boxes: int = 0
-    fills: int = 0
-    bitmap_line: int = 0
-    hidden_line: int = 0
-    own_outside: int = 0
-    own_inside: int = 0
-    box: int = 0
-    bitmap: int = 0
-    resized: int = 0
-    corner: int = 0
-    shift: int = 0
-    erase_box: int = 0
-    grid: int = 0
-    turn: int = 0
-    cell: int = 0
-    hidden: int = 0
-    fill: int = 0
-    noise: int = 0
+Attributes:
+    width: words in an entry.
+    images: how many images an entry writes: 2 for a pair, else 1.
+    partner_count: how many partners each image has.
+    mutual: whether the images of a pair share the numbers of their mixing; what erases them is their own.
+    second: words from what the first image of a pair has of its own to what the second has.
+    boxes: boxes to erase in each image.
+    fills: numbers in each fill.
+    bitmap_line: bits in a line of the bitmap.
+    hidden_line: bits in a line of hidden cells.
+"""
 
 
 @dataclass(frozen=True)
@@ -68,9 +43,9 @@ class Layout:
     Attributes:
         batch: number of images.
         size: ``(height, width)`` of the images.
-        partners: how many each image has.
-        rows: of the table; fewer than ``batch`` if a row is a pair.
-        paired: whether a row is a pair.
+        partner_count: how many each image has.
+        entries: of the table; fewer than ``batch`` if an entry is a pair.
+        paired: whether an entry is a pair.
         mutual: whether its images share the numbers of their mixing.
         fill_mean: as in the plan.
         parts: name and shape (of one image) of each part that is there.
@@ -79,8 +54,8 @@ class Layout:
 
     batch: int
     size: tuple[int, int]
-    partners: int
-    rows: int
+    partner_count: int
+    entries: int
     paired: bool
     mutual: bool
     fill_mean: bool
@@ -92,22 +67,22 @@ class Layout:
         return dict(self.parts)
 
     @functools.cached_property
-    def row(self) -> RowFormat:
-        """The offsets of the parts in a row."""
+    def entry(self) -> Any:
+        """The offsets of the parts in an entry."""
         place: dict[str, int] = {}
-        end = 2 if self.paired else 1 + self.partners
+        end = 2 if self.paired else 1 + self.partner_count
         for name, shape in self.parts:
-            if self.shares(name):
-                place[name], end = end, end + _words(name, shape)
+            if self.is_shared(name):
+                place[name], end = end, end + _word_count(name, shape)
         start = end
         for name, shape in self.parts:
-            if not self.shares(name):
-                place[name], end = end, end + _words(name, shape)
+            if not self.is_shared(name):
+                place[name], end = end, end + _word_count(name, shape)
         second = end - start
-        return RowFormat(
-            width=_aligned(end + second if self.paired else end),
+        return EntryFormat(
+            width=_rounded_up(end + second if self.paired else end),
             images=2 if self.paired else 1,
-            partners=self.partners,
+            partner_count=self.partner_count,
             mutual=self.mutual,
             second=second,
             boxes=self.shapes.get("erase_box", (0,))[0],
@@ -117,19 +92,19 @@ class Layout:
             **place,
         )
 
-    def shares(self, name: str) -> bool:
+    def is_shared(self, name: str) -> bool:
         """Whether the images of a pair share this part."""
-        return self.mutual and name not in ERASING
+        return self.mutual and not PARTS[name].erases
 
     @functools.cached_property
     def table(self) -> int:
         """Words in the table of this pass."""
-        return self.rows * self.row.width
+        return self.entries * int(self.entry.width)
 
     @functools.cached_property
     def words(self) -> int:
         """Words of this pass alone."""
-        return _aligned(self.table + self.batch * (1 + 2 * self.partners))
+        return _rounded_up(self.table + self.batch * (1 + 2 * self.partner_count))
 
     @functools.cached_property
     def key(self) -> str:
@@ -138,7 +113,7 @@ class Layout:
 
 
 @functools.lru_cache(maxsize=256)
-def _interned(**fields: Any) -> Layout:
+def _one_layout(**fields: Any) -> Layout:
     """One object for equal layouts, so that each computes its offsets once."""
     return Layout(**fields)
 
@@ -178,15 +153,17 @@ class PackedPlan:
     @property
     def partners(self) -> Tensor:
         """``[B, K]`` int32 on the device, as the plan's."""
-        start, count = self.layout.table, self.layout.batch * self.layout.partners
-        return self.words[start : start + count].view(self.layout.batch, self.layout.partners)
+        start, count = self.layout.table, self.layout.batch * self.layout.partner_count
+        return self.words[start : start + count].view(self.layout.batch, self.layout.partner_count)
 
     @property
     def shares(self) -> Tensor:
         """``[B, 1 + K]`` float32 on the device, as the plan's."""
-        start = self.layout.table + self.layout.batch * self.layout.partners
-        count = self.layout.batch * (1 + self.layout.partners)
-        return self.words[start : start + count].view(torch.float32).view(self.layout.batch, 1 + self.layout.partners)
+        start = self.layout.table + self.layout.batch * self.layout.partner_count
+        count = self.layout.batch * (1 + self.layout.partner_count)
+        return (
+            self.words[start : start + count].view(torch.float32).view(self.layout.batch, 1 + self.layout.partner_count)
+        )
 
     def copy_(self, plan: MixPlan) -> "PackedPlan":
         """Replace the numbers by those of ``plan``, in one copy that the host does not wait for.
@@ -194,14 +171,14 @@ class PackedPlan:
         Raises:
             ValueError: if ``plan`` has parts, or pairs, that this one has no words for.
         """
-        _check(plan, self.layout)
-        self.words.copy_(_staged(plan, self.layout, self.words.device), non_blocking=True)
+        _check_room(plan, self.layout)
+        self.words.copy_(_words_on_host(plan, self.layout, self.words.device), non_blocking=True)
         self.whole_fill = _whole_fill(plan)
         return self
 
     def unpack(self) -> MixPlan:
         """The plan on the host; waits for the device."""
-        return _read(self.words.cpu().numpy(), self.layout)
+        return _plan_of_words(self.words.cpu().numpy(), self.layout)
 
 
 def pack(plan: MixPlan, device: torch.device | str) -> PackedPlan:
@@ -210,8 +187,8 @@ def pack(plan: MixPlan, device: torch.device | str) -> PackedPlan:
     Raises:
         ValueError: if a partner is not in the batch.
     """
-    layout = _layout(plan)
-    words = _staged(plan, layout, torch.device(device)).to(device, non_blocking=True)
+    layout = layout_of(plan)
+    words = _words_on_host(plan, layout, torch.device(device)).to(device, non_blocking=True)
     return PackedPlan(words, layout, whole_fill=_whole_fill(plan))
 
 
@@ -227,32 +204,33 @@ def _whole_fill(plan: MixPlan) -> bool:
 @functools.lru_cache(maxsize=256)
 def layout_from_key(key: str) -> Layout:
     """The layout that ``key`` is the text of."""
-    return _layout_from(json.loads(key))
+    return _layout_of_fields(json.loads(key))
 
 
-def _layout_from(fields: dict[str, Any]) -> Layout:
+def _layout_of_fields(fields: dict[str, Any]) -> Layout:
     parts = tuple((name, tuple(shape)) for name, shape in fields["parts"])
-    then = fields["then"] and _layout_from(fields["then"])
-    return _interned(**{**fields, "size": tuple(fields["size"]), "parts": parts, "then": then})
+    then = fields["then"] and _layout_of_fields(fields["then"])
+    return _one_layout(**{**fields, "size": tuple(fields["size"]), "parts": parts, "then": then})
 
 
-def _layout(plan: MixPlan) -> Layout:
+def layout_of(plan: MixPlan) -> Layout:
+    """What the words of a plan mean."""
     check_partners(plan)
-    pairs = _pairs(plan)
-    return _interned(
+    pairs = _pairs_to_mix_at_once(plan)
+    return _one_layout(
         batch=len(plan),
         size=plan.size,
-        partners=plan.partners.shape[1],
-        rows=len(plan if pairs is None else pairs),
+        partner_count=plan.partners.shape[1],
+        entries=len(plan if pairs is None else pairs),
         paired=pairs is not None,
         mutual=pairs is not None and plan.mutual,
         fill_mean=plan.fill_mean,
         parts=tuple(plan.shapes.items()),
-        then=None if plan.then is None else _layout(plan.then),
+        then=None if plan.then is None else layout_of(plan.then),
     )
 
 
-def _staged(plan: MixPlan, layout: Layout, device: torch.device) -> Tensor:
+def _words_on_host(plan: MixPlan, layout: Layout, device: torch.device) -> Tensor:
     """The words of a plan on the host: pinned, if they go to a GPU."""
     passes = [layout]
     while passes[-1].then is not None:
@@ -262,26 +240,26 @@ def _staged(plan: MixPlan, layout: Layout, device: torch.device) -> Tensor:
     current: MixPlan | None = plan
     for one in passes:
         if current is not None:
-            _write(current, one, array[start : start + one.words])
+            _write_pass(current, one, array[start : start + one.words])
             start, current = start + one.words, current.then
     return words
 
 
-def _write(plan: MixPlan, layout: Layout, words: Array) -> None:
+def _write_pass(plan: MixPlan, layout: Layout, words: Array) -> None:
     """Write one pass."""
-    pairs = _pairs(plan) if layout.paired else None
-    table = words[: layout.table].reshape(layout.rows, layout.row.width)
+    pairs = _pairs_to_mix_at_once(plan) if layout.paired else None
+    table = words[: layout.table].reshape(layout.entries, layout.entry.width)
     if pairs is None:
         table[:, 0] = np.arange(layout.batch)
-        table[:, 1 : 1 + layout.partners] = plan.partners
+        table[:, 1 : 1 + layout.partner_count] = plan.partners
     else:
         table[:, :2] = pairs
     for name, shape in layout.parts:
-        values = _as_words(name, _fitted(name, getattr(plan, name), (layout.batch, *shape)))
-        start, count = getattr(layout.row, name), values.shape[1]
+        values = _as_words(name, _padded(name, getattr(plan, name), (layout.batch, *shape)))
+        start, count = getattr(layout.entry, name), values.shape[1]
         table[:, start : start + count] = values if pairs is None else values[pairs[:, 0]]
-        if pairs is not None and not layout.shares(name):
-            start += layout.row.second
+        if pairs is not None and not layout.is_shared(name):
+            start += layout.entry.second
             table[:, start : start + count] = values[pairs[:, 1]]
     labels = words[layout.table :]
     count = plan.partners.size
@@ -289,14 +267,14 @@ def _write(plan: MixPlan, layout: Layout, words: Array) -> None:
     labels[count : count + plan.shares.size] = plan.shares.ravel().view(np.int32)
 
 
-def _check(plan: MixPlan | None, layout: Layout | None) -> None:
+def _check_room(plan: MixPlan | None, layout: Layout | None) -> None:
     """Refuse a plan that a packed one has no room for."""
     if (plan is None) != (layout is None):
         raise ValueError("plan must have as many passes as the packed plan; pack it anew")
     if plan is None or layout is None:
         return
     check_partners(plan)
-    wanted = (layout.batch, layout.size, layout.partners, layout.fill_mean)
+    wanted = (layout.batch, layout.size, layout.partner_count, layout.fill_mean)
     given = (len(plan), plan.size, plan.partners.shape[1], plan.fill_mean)
     if given != wanted:
         raise ValueError(
@@ -305,12 +283,12 @@ def _check(plan: MixPlan | None, layout: Layout | None) -> None:
     for name in plan.shapes:
         if name not in layout.shapes:
             raise ValueError(f"plan has a part {name!r} that the packed plan has no words for; pack it anew")
-    pairs = _pairs(plan)
-    if layout.paired and (pairs is None or len(pairs) != layout.rows):
-        raise ValueError(f"plan must make {layout.rows} pairs, as the packed plan does; pack it anew")
+    pairs = _pairs_to_mix_at_once(plan)
+    if layout.paired and (pairs is None or len(pairs) != layout.entries):
+        raise ValueError(f"plan must make {layout.entries} pairs, as the packed plan does; pack it anew")
     if layout.mutual and not plan.mutual:
         raise ValueError("plan must mix both images of a pair in the same way, as the packed plan does; pack it anew")
-    _check(plan.then, layout.then)
+    _check_room(plan.then, layout.then)
 
 
 def check_partners(plan: MixPlan) -> None:
@@ -321,78 +299,78 @@ def check_partners(plan: MixPlan) -> None:
         )
 
 
-def _pairs(plan: MixPlan) -> Array | None:
+def _pairs_to_mix_at_once(plan: MixPlan) -> Array | None:
     """The pairs of which one program can mix both images; resizing reads elsewhere."""
     return None if plan.own_outside is None or plan.resized is not None else plan.pairs
 
 
-def _fitted(name: str, array: Array | None, shape: tuple[int, ...]) -> Array:
+def _padded(name: str, array: Array | None, shape: tuple[int, ...]) -> Array:
     """``array`` padded to ``shape`` with what leaves an image as it is."""
     if array is None:
-        return np.full(shape, PARTS[name], np.float32 if name in FLOATS else np.uint8 if name in BITS else np.int64)
+        return np.full(shape, PARTS[name].neutral, PARTS[name].dtype)
     if array.shape == shape:
         return array
     fits = all(have <= room for have, room in zip(array.shape, shape, strict=True))
     if not fits or (name == "fill" and array.shape[2] != shape[2]):
         raise ValueError(f"plan.{name} must fit the packed plan's {shape}, got {array.shape}; pack it anew")
     padding = [(0, room - have) for have, room in zip(array.shape, shape, strict=True)]
-    return np.pad(array, padding, constant_values=PARTS[name])
+    return np.pad(array, padding, constant_values=PARTS[name].neutral)
 
 
 def _as_words(name: str, array: Array) -> Array:
     """``[B, words]`` int32: floats as their bits, bitmaps as their bytes, numbers below 2**32 modulo 2**32."""
     flat = array.reshape(len(array), -1)
-    if name in FLOATS:
+    if PARTS[name].dtype is np.float32:
         return np.ascontiguousarray(flat, np.float32).view(np.int32)
-    if name in BITS:
-        padded = np.zeros((len(flat), 4 * _words(name, array.shape[1:])), np.uint8)
+    if PARTS[name].dtype is np.uint8:
+        padded = np.zeros((len(flat), 4 * _word_count(name, array.shape[1:])), np.uint8)
         padded[:, : flat.shape[1]] = flat
         return padded.view(np.int32)
-    return flat.astype(np.uint32).view(np.int32) if name == "noise" else flat
+    return flat.astype(np.uint32).view(np.int32) if PARTS[name].dtype is np.int64 else flat
 
 
-def _read(words: Array, layout: Layout) -> MixPlan:
+def _plan_of_words(words: Array, layout: Layout) -> MixPlan:
     """The inverse of writing, for all passes."""
-    table = words[: layout.table].reshape(layout.rows, layout.row.width)
+    table = words[: layout.table].reshape(layout.entries, layout.entry.width)
     order = table[:, :2].T.ravel() if layout.paired else table[:, 0]
     parts: dict[str, Any] = {}
     for name, shape in layout.parts:
-        start, count = getattr(layout.row, name), _words(name, shape)
+        start, count = getattr(layout.entry, name), _word_count(name, shape)
         values = table[:, start : start + count]
         if layout.paired:
-            start += 0 if layout.shares(name) else layout.row.second
+            start += 0 if layout.is_shared(name) else layout.entry.second
             values = np.concatenate([values, table[:, start : start + count]])
         rows = np.empty((layout.batch, count), np.int32)
         rows[order] = values
         parts[name] = _from_words(name, rows, shape)
-    labels, count = words[layout.table :], layout.batch * layout.partners
-    shares = labels[count : count + layout.batch * (1 + layout.partners)].view(np.float32)
+    labels, count = words[layout.table :], layout.batch * layout.partner_count
+    shares = labels[count : count + layout.batch * (1 + layout.partner_count)].view(np.float32)
     return MixPlan(
         size=layout.size,
-        partners=labels[:count].reshape(layout.batch, layout.partners).astype(np.int64),
-        shares=shares.reshape(layout.batch, 1 + layout.partners).copy(),
+        partners=labels[:count].reshape(layout.batch, layout.partner_count).astype(np.int64),
+        shares=shares.reshape(layout.batch, 1 + layout.partner_count).copy(),
         fill_mean=layout.fill_mean,
-        then=None if layout.then is None else _read(words[layout.words :], layout.then),
+        then=None if layout.then is None else _plan_of_words(words[layout.words :], layout.then),
         **parts,
     )
 
 
 def _from_words(name: str, rows: Array, shape: tuple[int, ...]) -> Array:
-    if name in FLOATS:
-        rows = rows.view(np.float32)
-    elif name in BITS:
+    """The inverse of :func:`_as_words`."""
+    dtype = PARTS[name].dtype
+    if dtype is np.uint8:
         rows = rows.view(np.uint8)[:, : int(np.prod(shape))]
-    elif name == "noise":
+    elif dtype is np.int64:
         rows = rows.view(np.uint32).astype(np.int64)
-    elif name == "resized":
-        rows = rows.astype(np.int8)
+    else:
+        rows = rows.view(np.float32) if dtype is np.float32 else rows.astype(dtype, copy=False)
     return rows.reshape(len(rows), *shape)
 
 
-def _words(name: str, shape: tuple[int, ...]) -> int:
+def _word_count(name: str, shape: tuple[int, ...]) -> int:
     items = int(np.prod(shape))
-    return -(-items // 4) if name in BITS else items
+    return -(-items // 4) if PARTS[name].dtype is np.uint8 else items
 
 
-def _aligned(words: int) -> int:
+def _rounded_up(words: int) -> int:
     return -(-words // 4) * 4

@@ -8,27 +8,26 @@ import torch
 from torch import Tensor
 
 from mixcollate.kernels.noise import noise
+from mixcollate.kernels.pixels import Affine
 from mixcollate.plan import Array, MixPlan
 
 
-def mix(images: Tensor, plan: MixPlan, out: Tensor, *, scale: Tensor | None, bias: Tensor | None) -> None:
+def mix(images: Tensor, plan: MixPlan, out: Tensor, *, affine: Affine | None) -> None:
     """One pass over ``images [B, C, H, W]`` into ``out``, which may be ``images``: mix, normalise, erase, cast."""
-    out.copy_(mix_rows(images, plan, np.arange(len(plan)), scale=scale, bias=bias, dtype=out.dtype))
+    out.copy_(mix_rows(images, plan, np.arange(len(plan)), affine=affine, dtype=out.dtype))
 
 
-def mix_rows(
-    images: Tensor, plan: MixPlan, rows: Array, *, scale: Tensor | None, bias: Tensor | None, dtype: torch.dtype
-) -> Tensor:
+def mix_rows(images: Tensor, plan: MixPlan, rows: Array, *, affine: Affine | None, dtype: torch.dtype) -> Tensor:
     """What the images numbered ``rows`` become, in ``dtype``: for all of them, one pass."""
     integer = not dtype.is_floating_point
     part = plan.rows(rows)
-    values = _take(images, rows)  # [n, C, H, W]
+    values = _images_numbered(images, rows)  # [n, C, H, W]
     if part.corner is not None:
         values = join_pieces(images, part, rows)
     if part.own_outside is not None:
-        values = blend(values, _take(images, part.partners[:, 0]), part, rounded=integer)
-    if scale is not None and bias is not None:
-        values = values * scale[:, None, None] + bias[:, None, None]
+        values = blend(values, _images_numbered(images, part.partners[:, 0]), part, rounded=integer)
+    if affine is not None:
+        values = values * affine.scale[:, None, None] + affine.bias[:, None, None]
     if part.erases:
         values = erase(values, part, integer=integer)
     return values.to(dtype)
@@ -42,9 +41,9 @@ def blend(values: Tensor, other: Tensor, plan: MixPlan, *, rounded: bool) -> Ten
     """
     if plan.resized is not None:
         other = resize_into_box(other, plan, rounded=rounded)
-    own = _on(values, plan.own_outside)[:, None, None]  # [B, 1, 1]
+    own = _beside(values, plan.own_outside)[:, None, None]  # [B, 1, 1]
     if plan.box is not None:
-        own = torch.where(in_box(values, plan), _on(values, plan.own_inside)[:, None, None], own)  # [B, H, W]
+        own = torch.where(in_box(values, plan), _beside(values, plan.own_inside)[:, None, None], own)  # [B, H, W]
     own = own[:, None]  # [B, 1, H, W]
     difference = (1 - own) * (other - values)  # [B, C, H, W]
     blended = values + (difference.round() if rounded else difference)
@@ -53,60 +52,64 @@ def blend(values: Tensor, other: Tensor, plan: MixPlan, *, rounded: bool) -> Ten
 
 def in_box(values: Tensor, plan: MixPlan) -> Tensor:
     """``[B, H, W]`` bool: the pixels in each image's box whose bit is set."""
-    rows, cols = _grid(values)
-    top, left, bottom, right = _on(values, plan.box)[:, :, None, None].unbind(1)  # [B, 1, 1]
+    rows, cols = _rows_and_columns(values)
+    top, left, bottom, right = _beside(values, plan.box)[:, :, None, None].unbind(1)  # [B, 1, 1]
     inside = (rows >= top) & (rows < bottom) & (cols >= left) & (cols < right)
     if plan.bitmap is None:
         return inside
-    return inside & _bits(_on(values, plan.bitmap), cols.expand_as(inside))
+    return inside & _bits_at(_beside(values, plan.bitmap), cols.expand_as(inside))
 
 
 def resize_into_box(other: Tensor, plan: MixPlan, *, rounded: bool) -> Tensor:
     """Show the whole of each other image inside the box, where ``resized`` says so (pixel centres aligned)."""
     height, width = other.shape[2:]
-    rows, cols = _grid(other)
-    top, left, bottom, right = _on(other, plan.box)[:, :, None, None].unbind(1)  # [B, 1, 1]
+    rows, cols = _rows_and_columns(other)
+    top, left, bottom, right = _beside(other, plan.box)[:, :, None, None].unbind(1)  # [B, 1, 1]
     row = ((rows - top).to(other.dtype) + 0.5) * (height / (bottom - top).to(other.dtype)) - 0.5  # [B, H, 1]
     col = ((cols - left).to(other.dtype) + 0.5) * (width / (right - left).to(other.dtype)) - 0.5  # [B, 1, W]
     row, col = row.clamp(0, height - 1), col.clamp(0, width - 1)  # outside the box the result is not looked at
     above, before = row.long(), col.long()
     below, after = (above + 1).clamp(max=height - 1), (before + 1).clamp(max=width - 1)
     down, across = (row - above)[:, None], (col - before)[:, None]  # [B, 1, H, 1], [B, 1, 1, W]
-    upper = _at(other, above, before) + across * (_at(other, above, after) - _at(other, above, before))
-    lower = _at(other, below, before) + across * (_at(other, below, after) - _at(other, below, before))
+    upper = _pixels_at(other, above, before) + across * (
+        _pixels_at(other, above, after) - _pixels_at(other, above, before)
+    )
+    lower = _pixels_at(other, below, before) + across * (
+        _pixels_at(other, below, after) - _pixels_at(other, below, before)
+    )
     bilinear = upper + down * (lower - upper)
-    nearest = _at(other, (row + 0.5).long(), (col + 0.5).long())
-    kind = _on(other, plan.resized)[:, None, None, None]
+    nearest = _pixels_at(other, (row + 0.5).long(), (col + 0.5).long())
+    kind = _beside(other, plan.resized)[:, None, None, None]
     resized = torch.where(kind == 2, bilinear.round() if rounded else bilinear, nearest)
     return torch.where(kind == 0, other, resized)
 
 
 def join_pieces(images: Tensor, plan: MixPlan, rows: Array) -> Tensor:
     """Four pieces that meet at ``corner``, each read from its image at its ``shift``."""
-    row, col = _grid(images)
-    corner_row, corner_col = _on(images, plan.corner)[:, :, None, None].unbind(1)  # [B, 1, 1]
+    row, col = _rows_and_columns(images)
+    corner_row, corner_col = _beside(images, plan.corner)[:, :, None, None].unbind(1)  # [B, 1, 1]
     piece = 2 * (row >= corner_row).long() + (col >= corner_col).long()  # [B, H, W]
-    source = _on(images, np.concatenate([rows[:, None], plan.partners], 1))  # [B, 4]
-    shift = _on(images, plan.shift).long()  # [B, 4, 2]
+    source = _beside(images, np.concatenate([rows[:, None], plan.partners], 1))  # [B, 4]
+    shift = _beside(images, plan.shift).long()  # [B, 4, 2]
     image = torch.arange(len(rows), device=images.device)[:, None, None]
     row, col = row + shift[image, piece, 0], col + shift[image, piece, 1]  # [B, H, W]
     joined = images[source[image, piece], :, row, col].permute(0, 3, 1, 2)
-    return joined.to(_arithmetic(images))
+    return joined.to(_arithmetic_dtype(images))
 
 
 def erase(values: Tensor, plan: MixPlan, *, integer: bool) -> Tensor:
     """Overwrite the plan's boxes, grids and cells with its fill or noise."""
     channels, height, width = values.shape[1:]
-    rows, cols = _grid(values)
-    fill = _on(values, plan.fill).to(values.dtype)  # [B, N, F]
+    rows, cols = _rows_and_columns(values)
+    fill = _beside(values, plan.fill).to(values.dtype)  # [B, N, F]
     fills = fill.repeat(1, 1, channels // fill.shape[2])[..., None, None].unbind(1)  # [B, C, 1, 1] each
     if plan.noise is not None:
-        key = _on(values, plan.noise)[:, None, None, None]
+        key = _beside(values, plan.noise)[:, None, None, None]
         place = torch.arange(channels * height * width, device=values.device).view(1, channels, height, width)
         random = noise(place, key, integer=integer).to(values.dtype)  # [B, C, H, W]
         fills = tuple(torch.where(key == 0, one, random) for one in fills)
     if plan.erase_box is not None:
-        for one, box in zip(fills, _on(values, plan.erase_box).unbind(1), strict=True):
+        for one, box in zip(fills, _beside(values, plan.erase_box).unbind(1), strict=True):
             top, left, bottom, right = box[:, :, None, None].unbind(1)  # [B, 1, 1]
             inside = (rows >= top) & (rows < bottom) & (cols >= left) & (cols < right)
             values = torch.where(inside[:, None], one, values)
@@ -119,10 +122,10 @@ def erase(values: Tensor, plan: MixPlan, *, integer: bool) -> Tensor:
 
 def on_grid(values: Tensor, plan: MixPlan) -> Tensor:
     """``[B, H, W]`` bool: the pixels that each image's (turned) grid erases; a tile of 0 erases none."""
-    rows, cols = _grid(values)
-    tile, hole, down, across, inverted = _on(values, plan.grid)[:, :, None, None].unbind(1)  # [B, 1, 1]
+    rows, cols = _rows_and_columns(values)
+    tile, hole, down, across, inverted = _beside(values, plan.grid)[:, :, None, None].unbind(1)  # [B, 1, 1]
     if plan.turn is not None:
-        cosine, sine = _on(values, plan.turn)[:, :, None, None].unbind(1)
+        cosine, sine = _beside(values, plan.turn)[:, :, None, None].unbind(1)
         y = rows.float() + (0.5 - values.shape[2] / 2)
         x = cols.float() + (0.5 - values.shape[3] / 2)
         rows, cols = (cosine * y - sine * x).floor().long(), (sine * y + cosine * x).floor().long()  # [B, H, W]
@@ -132,27 +135,27 @@ def on_grid(values: Tensor, plan: MixPlan) -> Tensor:
 
 def in_hidden_cell(values: Tensor, plan: MixPlan) -> Tensor:
     """``[B, H, W]`` bool: the pixels in cells whose bit is set."""
-    rows, cols = _grid(values)
-    side = _on(values, plan.cell)[:, None, None]
+    rows, cols = _rows_and_columns(values)
+    side = _beside(values, plan.cell)[:, None, None]
     image = torch.arange(len(values), device=values.device)[:, None]
-    cells = _on(values, plan.hidden)[image, (rows // side)[:, :, 0]]  # [B, H, ceil(Q / 8)]
-    return _bits(cells, (cols // side).expand(-1, rows.shape[1], -1))
+    cells = _beside(values, plan.hidden)[image, (rows // side)[:, :, 0]]  # [B, H, ceil(Q / 8)]
+    return _bits_at(cells, (cols // side).expand(-1, rows.shape[1], -1))
 
 
-def _arithmetic(images: Tensor) -> torch.dtype:
+def _arithmetic_dtype(images: Tensor) -> torch.dtype:
     return torch.float64 if images.dtype == torch.float64 else torch.float32
 
 
-def _take(images: Tensor, rows: Array) -> Tensor:
-    return images[_on(images, rows)].to(_arithmetic(images))
+def _images_numbered(images: Tensor, rows: Array) -> Tensor:
+    return images[_beside(images, rows)].to(_arithmetic_dtype(images))
 
 
-def _on(values: Tensor, part: Array | None) -> Tensor:
+def _beside(values: Tensor, part: Array | None) -> Tensor:
     """A part of the plan as a tensor beside the images."""
     return torch.as_tensor(part, device=values.device)
 
 
-def _grid(values: Tensor) -> tuple[Tensor, Tensor]:
+def _rows_and_columns(values: Tensor) -> tuple[Tensor, Tensor]:
     """Row numbers ``[1, H, 1]`` and column numbers ``[1, 1, W]``."""
     height, width = values.shape[2:]
     rows = torch.arange(height, device=values.device)[None, :, None]
@@ -160,13 +163,13 @@ def _grid(values: Tensor) -> tuple[Tensor, Tensor]:
     return rows, cols
 
 
-def _at(values: Tensor, row: Tensor, col: Tensor) -> Tensor:
+def _pixels_at(values: Tensor, row: Tensor, col: Tensor) -> Tensor:
     """``[B, C, H, W]``: each image's pixels at ``row [B, H, 1]`` and ``col [B, 1, W]``."""
     image = torch.arange(len(values), device=values.device)[:, None, None]
     return values[image, :, row, col].permute(0, 3, 1, 2)
 
 
-def _bits(words: Tensor, index: Tensor) -> Tensor:
+def _bits_at(words: Tensor, index: Tensor) -> Tensor:
     """Bits ``index [B, H, W]`` of rows of bytes ``words [B, H, Q]``, lowest bit first."""
     byte = words.gather(2, index // 8)
     return (byte >> (index % 8).to(byte.dtype)) & 1 != 0

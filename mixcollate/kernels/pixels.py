@@ -1,0 +1,150 @@
+"""What pixels may be, and what becomes of their values: dtypes, levels, mean and standard deviation."""
+
+import functools
+import math
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch._subclasses.fake_tensor import unset_fake_temporarily
+
+Statistic = float | Sequence[float]
+
+LEVELS = {torch.uint8: 255}
+"""The largest value of images of each integer dtype that is mixed; images of this value are 1 for mean and std."""
+
+FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+
+
+class Affine(NamedTuple):
+    """What mixed values are multiplied by, and what is added then: ``[C]`` float32 each, beside the images."""
+
+    scale: Tensor
+    bias: Tensor
+
+
+def check_pixels(images: Tensor) -> None:
+    """Refuse images that are not of a dtype that can be mixed.
+
+    Raises:
+        TypeError: it names a conversion that keeps all values.
+    """
+    if images.dtype in LEVELS or images.dtype in FLOATS:
+        return
+    advice = "convert with .to(torch.float32)"
+    if not (images.dtype.is_floating_point or images.dtype.is_complex or images.dtype == torch.bool):
+        largest = torch.iinfo(images.dtype).max
+        advice = f"convert with .to(torch.float32) / m, where m is their largest value ({largest} for this dtype)"
+    if images.dtype == torch.int64:
+        advice += '; Hugging Face data sets give uint8 with .with_format("torch", dtype=torch.uint8)'
+    raise TypeError(f"images must be uint8 or floating point, got {images.dtype}; {advice}")
+
+
+def result_dtype(images: Tensor, dtype: torch.dtype | None, *, normalised: bool, out: Tensor | None) -> torch.dtype:
+    """The dtype that comes out; integers stay what they are and are not normalised."""
+    if dtype is None and out is not None:
+        dtype = out.dtype
+    if dtype is None:
+        dtype = images.dtype if images.dtype.is_floating_point or not normalised else torch.float32
+    if dtype in FLOATS or (dtype == images.dtype and not normalised):
+        return dtype
+    raise TypeError(f"dtype must be floating point for {images.dtype} images, normalised: {normalised}; got {dtype}")
+
+
+def check_affine(
+    mean: Statistic | None,
+    std: Statistic | None,
+    dtype: torch.dtype | None = None,
+    *,
+    images: torch.dtype | None = None,
+) -> None:
+    """Refuse a mean and a standard deviation that can be right for no batch; both are checked as :func:`affine` does.
+
+    Args:
+        mean, std, dtype: as for :func:`mixcollate.kernels.mix`.
+        images: the dtype of the images, where it is known.
+
+    Raises:
+        ValueError, TypeError: also where numbers are for images in 0 … 255, and those come as integers.
+    """
+    subtracted = (0.0,) if mean is None else _as_floats("mean", mean)
+    divided = (1.0,) if std is None else _as_floats("std", std)
+    if min(divided) <= 0:
+        raise ValueError(f"std must be positive, got {std}")
+    if dtype is not None and dtype not in FLOATS and not (mean is None and std is None):
+        raise TypeError(f"dtype must be floating point to normalise, got {dtype}; leave out mean= and std=")
+    largest = LEVELS.get(images) if images is not None else None
+    if largest and (min(subtracted) < 0 or max(*subtracted, *divided) > 1):
+        scaled = [tuple(round(x / largest, 4) for x in numbers) for numbers in (subtracted, divided)]
+        raise ValueError(
+            f"mean and std must be those of images in [0, 1], got mean={mean}, std={std} for {images} images, which "
+            f"are divided by {largest} first; if yours are in 0 … {largest}, give mean={scaled[0]}, std={scaled[1]}"
+        )
+
+
+def affine(
+    images: Tensor, mean: Statistic | None, std: Statistic | None, dtype: torch.dtype, *, channels: int, repeats: int
+) -> Affine | None:
+    """What brings mixed values to [0, 1] and normalises them; nothing, if they stay what they are.
+
+    Args:
+        images: of which dtype and device count.
+        mean, std: one number, or one for each of ``channels``.
+        dtype: of the result.
+        channels: how many there are to have numbers of their own.
+        repeats: how many times they come, one after another (the frames of a video).
+    """
+    levels = float(LEVELS.get(images.dtype, 1)) if dtype.is_floating_point else 1.0
+    if mean is None and std is None and levels == 1.0:
+        return None
+    check_affine(mean, std, dtype, images=images.dtype)
+    subtracted = _per_channel("mean", 0.0 if mean is None else mean, channels)
+    divided = _per_channel("std", 1.0 if std is None else std, channels)
+    return _on_device(subtracted * repeats, divided * repeats, levels, images.device)
+
+
+def _per_channel(name: str, value: Statistic, channels: int) -> tuple[float, ...]:
+    values = _as_floats(name, value)
+    if len(values) not in (1, channels):
+        raise ValueError(f"{name} must be one number or {channels}, one a channel, got {len(values)}")
+    return values * channels if len(values) == 1 else values
+
+
+@functools.lru_cache(maxsize=64)
+def _on_device(mean: tuple[float, ...], std: tuple[float, ...], levels: float, device: torch.device) -> Affine:
+    """Cached, so that the numbers cross once; then they are there, whichever stream reads them.
+
+    Made already while a call is traced: what is made while a CUDA graph is recorded belongs to the graph.
+    """
+    scale = [1 / (levels * s) for s in std]
+    bias = [-m / s for m, s in zip(mean, std, strict=True)]
+    with torch.inference_mode(False), unset_fake_temporarily():  # others may want gradients, or real numbers
+        numbers = torch.tensor([scale, bias], dtype=torch.float32, device="cpu")
+        if device.type == "cuda" and not torch.cuda.is_available():  # what is traced here runs elsewhere
+            return Affine(*numbers)
+        if device.type == "cuda":
+            numbers = numbers.pin_memory().to(device, non_blocking=True)
+            torch.cuda.current_stream(device).record_event().synchronize()
+        return Affine(*numbers.to(device))
+
+
+def as_list(name: str, value: Statistic | None) -> list[float] | None:
+    """A number or several as a list of floats."""
+    return None if value is None else list(_as_floats(name, value))
+
+
+def _as_floats(name: str, value: Any) -> tuple[float, ...]:
+    """A number or several, Python's, NumPy's or torch's."""
+    try:
+        if isinstance(value, (int, float)):
+            values: tuple[float, ...] = (float(value),)
+        elif isinstance(value, (tuple, list)):
+            values = tuple(map(float, value))
+        else:
+            values = tuple(torch.as_tensor(value, dtype=torch.float64, device="cpu").reshape(-1).tolist())
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise TypeError(f"{name} must be a number, or a sequence with one for each channel, got {value!r}") from error
+    if not values or not all(map(math.isfinite, values)):
+        raise ValueError(f"{name} must be finite numbers, one or one a channel, got {value!r}")
+    return values

@@ -1,0 +1,62 @@
+"""What this machine has, and which implementation that makes the right one for a tensor."""
+
+import functools
+import importlib.util
+import os
+import shutil
+import sysconfig
+import warnings
+from pathlib import Path
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor
+
+Impl = Literal["auto", "reference", "host", "fused"]
+IMPLS = get_args(Impl)
+
+
+def choose(images: Tensor, impl: Impl) -> Impl:
+    """The implementation that mixes ``images``: the named one, or for ``"auto"`` the fastest that can.
+
+    Raises:
+        ValueError: if the named one cannot.
+    """
+    if impl not in IMPLS:
+        raise ValueError(f"impl must be one of {IMPLS}, got {impl!r}")
+    differentiable = images.requires_grad and torch.is_grad_enabled()
+    if impl == "auto":
+        if images.is_cuda and can_fuse() and not differentiable:
+            return "fused"
+        return "host" if images.device.type == "cpu" and not differentiable else "reference"
+    if impl != "reference" and differentiable:
+        raise ValueError(f"impl={impl!r} passes no gradient to images; use impl='reference', or images.detach()")
+    if (impl == "fused" and not images.is_cuda) or (impl == "host" and images.device.type != "cpu"):
+        raise ValueError(f"impl={impl!r} cannot run on {images.device}; use impl='auto' or 'reference'")
+    return impl
+
+
+@functools.cache
+def can_fuse() -> bool:
+    """Whether Triton is there, and what it builds its launchers with. Asked about tensors on a GPU; a no is told."""
+    needed = {
+        "Triton": importlib.util.find_spec("triton"),
+        "a C compiler for Triton": c_compiler(),
+        "Python's headers (python3-dev) for Triton": python_header(),
+    }
+    missing = ", ".join(name for name, found in needed.items() if not found)
+    if missing:
+        warnings.warn(f"plain torch mixes on the GPU, several times as slowly, for want of {missing}", stacklevel=2)
+    return not missing
+
+
+def c_compiler() -> str | None:
+    """The one that Triton takes."""
+    names = [os.environ["CC"]] if "CC" in os.environ else ["gcc", "clang"]
+    return next(filter(None, map(shutil.which, names)), None)
+
+
+def python_header() -> Path | None:
+    """Where Triton looks for it, which is not Debian's own scheme."""
+    path = Path(sysconfig.get_path("include", "posix_prefix"), "Python.h")
+    return path if path.exists() else None
