@@ -1,16 +1,23 @@
 """``DeviceLoader``: copies the next batch to the device while the current one trains, and mixes it there."""
 
+import dataclasses
+import os
+import warnings
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_flatten, tree_map_only, tree_unflatten
+from torch.utils.data import BatchSampler, RandomSampler, SequentialSampler
 
 from mixcollate.batch import MixBatch
+from mixcollate.checks import check_count
+from mixcollate.collate import MixupCollate
+from mixcollate.roles import leaves, map_tensors, replace
 
-_BELOW = ("sampler", "batch_sampler", "collate_fn")  # who else may want to know the epoch
+_SHOWN = ("dataset", "sampler", "batch_sampler", "batch_size", "num_workers", "collate_fn")  # of the loader's, as ours
+_BELOW = ("loader", "root", "source", "base_dataloader")  # where those who wrap a loader, or a node, keep it
 
 
 class DeviceLoader:
@@ -20,30 +27,44 @@ class DeviceLoader:
     into fresh tensors, which are the consumer's for as long as they are wanted. On CPU it only mixes. Use
     ``DataLoader(..., pin_memory=True)``: without it the host waits for every copy.
 
+    Frameworks give each rank its part of a ``DataLoader``, and know no other: let them prepare the loader first, and
+    wrap what they return, or give the loader a ``DistributedSampler``.
+
     Args:
-        loader: any iterable of batches: of :class:`~mixcollate.MixBatch`, or of tensors in tuples and dicts.
+        loader: any iterable of batches: of :class:`~mixcollate.MixBatch`, or of tensors in tuples and mappings. What
+            else there is in a batch stays where it is, unless it has a ``to`` of its own.
         device: where to; default: the current CUDA device if there is one, else the CPU.
         prefetch: how many batches are copied ahead, at least 1.
+        collate: whose epoch, switch and state belong to this loader's; default: what ``loader``, or the loader or node
+            that it wraps, has as ``collate_fn`` or ``map_fn``.
     """
 
     _streams: Any = torch.cuda
 
     def __init__(
-        self, loader: Iterable[Any], device: torch.device | str | int | None = None, *, prefetch: int = 1
+        self,
+        loader: Iterable[Any],
+        device: torch.device | str | int | None = None,
+        *,
+        prefetch: int = 1,
+        collate: MixupCollate | None = None,
     ) -> None:
-        if prefetch < 1:
-            raise ValueError(
-                f"prefetch must be at least 1, got {prefetch}; iterate the loader itself to copy none ahead"
-            )
+        if not hasattr(loader, "__iter__"):
+            raise TypeError(f"loader must be an iterable of batches, got {type(loader).__name__}")
+        if not isinstance(collate, MixupCollate | None):
+            raise TypeError(f"collate must be the loader's MixupCollate, got {type(collate).__name__}")
         if device is None:
             device = "cuda" if torch.cuda.is_available() else "cpu"
-        self.loader, self.device, self.prefetch = loader, torch.device(device), prefetch
+        self.loader, self.device = loader, torch.device(device)
+        self.prefetch = check_count("prefetch", prefetch)
+        self.collate = _collate_of(loader) if collate is None else collate
         self._copy_stream: Any = None
         self._free_slots: list[Slot] = []
         self._loader_state: Any = None
 
     def __iter__(self) -> Iterator[Any]:
         self._loader_state = None
+        _warn_unless_sharded(self.loader)
         if self.device.type == "cuda":
             return self._prefetched()
         return (_delivered(batch, self.device) for batch in self.loader)
@@ -67,7 +88,7 @@ class DeviceLoader:
 
     def _start(self, batches: Iterator[Any]) -> "Ahead | End":
         """Queue the copy of the next batch; an exception is kept until those before it are delivered."""
-        state = self.loader.state_dict() if hasattr(self.loader, "state_dict") else None
+        state = _state_of(self.loader)
         try:
             batch = next(batches)
         except StopIteration:
@@ -97,34 +118,47 @@ class DeviceLoader:
         return len(self.loader)  # type: ignore[arg-type]  # an iterable without a length says so itself
 
     def __getattr__(self, name: str) -> Any:
-        if name in ("dataset", "sampler", "batch_sampler", "batch_size", "num_workers", "collate_fn"):
+        if name in _SHOWN:
             return getattr(self.loader, name)
         raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
+    @property
+    def mixup_enabled(self) -> bool:
+        """Whether the collate mixes, by timm's name: its ``train.py`` turns mixing off through its loader."""
+        return self._collate().enabled
+
+    @mixup_enabled.setter
+    def mixup_enabled(self, value: bool) -> None:
+        self._collate().enabled = value
+
     def set_epoch(self, epoch: int) -> None:
-        """Pass the epoch on to whatever below has a ``set_epoch``: the loader, its samplers, its collate."""
-        below = [getattr(self.loader, name, None) for name in _BELOW]
+        """Pass the epoch on to whatever below has a ``set_epoch``: the loader, its samplers, its data, its collate."""
+        below = [getattr(self.loader, name, None) for name in ("sampler", "batch_sampler", "dataset")]
         below += [getattr(part, "sampler", None) for part in below]  # a batch sampler's own
-        for part in {id(part): part for part in (self.loader, *below)}.values():
+        for part in {id(part): part for part in (self.loader, *below, self.collate)}.values():
             tell = getattr(part, "set_epoch", None)
             if tell is not None:
                 tell(epoch)
 
     def state_dict(self) -> dict[str, Any]:
         """The states of the loader and of its collate, where they have one, after the last batch handed out."""
-        states = {name: part.state_dict() for name, part in self._stateful().items()}
-        if self._loader_state is not None:
-            states["loader"] = self._loader_state
-        return states
+        states = {"loader": _state_of(self.loader) if self._loader_state is None else self._loader_state}
+        if self.collate is not None:
+            states["collate"] = self.collate.state_dict()
+        return {name: state for name, state in states.items() if state is not None}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on where ``state_dict`` was taken."""
-        for name, part in self._stateful().items():
-            part.load_state_dict(state[name])
+        for name, part in {"loader": self.loader, "collate": self.collate}.items():
+            if name in state and part is None:
+                raise ValueError(f"state must be of a loader without a {name}, got {set(state)}; see collate=")
+            if name in state:
+                part.load_state_dict(state[name])  # type: ignore[union-attr]  # whoever gave a state takes one
 
-    def _stateful(self) -> dict[str, Any]:
-        parts = {"loader": self.loader, "collate": getattr(self.loader, "collate_fn", None)}
-        return {name: part for name, part in parts.items() if hasattr(part, "state_dict")}
+    def _collate(self) -> MixupCollate:
+        if self.collate is None:
+            raise RuntimeError("this loader does not say who its MixupCollate is: DeviceLoader(loader, collate=...)")
+        return self.collate
 
 
 class Slot:
@@ -136,13 +170,11 @@ class Slot:
 
     def receive(self, batch: Any, device: torch.device) -> Any:
         """Queue the copy of a batch into this memory; the same batch, there."""
-        mixed = isinstance(batch, MixBatch)
-        tensors, structure = tree_flatten(batch.stacked if mixed else batch)
-        moved = tree_unflatten(
-            [self._receive(place, t, device) if isinstance(t, Tensor) else t for place, t in enumerate(tensors)],
-            structure,
-        )
-        return batch.with_stacked(moved) if mixed else moved
+        stacked = batch.stacked if isinstance(batch, MixBatch) else batch
+        tensors = [(path, leaf) for path, leaf in leaves(stacked) if isinstance(leaf, Tensor)]
+        moved = {path: self._receive(place, tensor, device) for place, (path, tensor) in enumerate(tensors)}
+        copied = replace(stacked, moved)
+        return batch.with_stacked(copied) if isinstance(batch, MixBatch) else copied
 
     def _receive(self, place: int, tensor: Tensor, device: torch.device) -> Tensor:
         held = self.memory.get(place)
@@ -160,7 +192,7 @@ class Slot:
             if held.is_cuda:  # made on the copies' stream: at its end, what the consumer still reads must be waited for
                 held.record_stream(consumer)
         ours = {tensor.untyped_storage().data_ptr() for tensor in self.memory.values()}
-        return tree_map_only(Tensor, lambda t: t.clone() if t.untyped_storage().data_ptr() in ours else t, batch)
+        return map_tensors(batch, lambda t: t.clone() if t.untyped_storage().data_ptr() in ours else t)
 
 
 class Ahead(NamedTuple):
@@ -181,4 +213,55 @@ class End(NamedTuple):
 def _delivered(batch: Any, device: torch.device) -> Any:
     if isinstance(batch, MixBatch):
         return batch.to(device)
-    return tree_map_only(Tensor, lambda tensor: tensor.to(device), batch)
+    moved = {path: _moved(leaf, device) for path, leaf in leaves(batch)}
+    return replace(batch, moved)
+
+
+def _moved(leaf: Any, device: torch.device) -> Any:
+    """What a batch holds, on the device: a tensor, or what knows itself how to move; numbers and names stay."""
+    if callable(getattr(leaf, "to", None)) and not isinstance(leaf, type):
+        return leaf.to(device)
+    inside = vars(leaf).values() if dataclasses.is_dataclass(leaf) and not isinstance(leaf, type) else ()
+    if any(isinstance(value, Tensor) for value in inside):
+        raise TypeError(
+            f"a batch must be of tensors in tuples, lists and mappings, got a {type(leaf).__name__} with tensors, "
+            "which has no to(device): give it one, or let the collate_fn return vars(batch)"
+        )
+    return leaf
+
+
+def _state_of(loader: Any) -> Any:
+    """The state of a loader, or ``None`` if it has none."""
+    if not hasattr(loader, "state_dict"):
+        return None
+    try:
+        return loader.state_dict()
+    except AttributeError:  # a loader that hands on what its own loader lacks, as Accelerate's does
+        return None
+
+
+def _collate_of(loader: Any) -> MixupCollate | None:
+    """The collate of a loader, or of what it wraps."""
+    while loader is not None:
+        for name in ("collate_fn", "map_fn"):
+            if isinstance(found := getattr(loader, name, None), MixupCollate):
+                return found
+        loader = next((below for name in _BELOW if (below := getattr(loader, name, None)) is not None), None)
+    return None
+
+
+def _warn_unless_sharded(loader: Any) -> None:
+    """Warn if several ranks run and each will get all batches, as one of torch's own samplers gives them."""
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        ranks = torch.distributed.get_world_size()
+    else:
+        ranks = int(os.environ.get("WORLD_SIZE", 1))
+    sampler, batches = getattr(loader, "sampler", None), getattr(loader, "batch_sampler", None)
+    whole = type(sampler) in (RandomSampler, SequentialSampler) and type(batches) is BatchSampler
+    if ranks > 1 and whole and not hasattr(loader, "base_dataloader"):  # as Accelerate's have, which deal batches out
+        warnings.warn(
+            f"{ranks} ranks run, and each gets all batches of this loader: its sampler is a {type(sampler).__name__}, "
+            "and frameworks give no rank its part of a DeviceLoader. Give the DataLoader a DistributedSampler, or "
+            "wrap what the framework has prepared: DeviceLoader(accelerator.prepare(loader))",
+            stacklevel=3,
+        )

@@ -4,10 +4,13 @@ import copy
 import pickle
 import subprocess
 import sys
+import warnings
+from collections import UserDict
+from dataclasses import dataclass
 
 import pytest
 import torch
-from torch.utils.data import BatchSampler, DataLoader, DistributedSampler, TensorDataset
+from torch.utils.data import BatchSampler, DataLoader, DistributedSampler, TensorDataset, default_collate
 
 import mixcollate as mc
 from mixcollate.loader import DeviceLoader, Slot
@@ -150,14 +153,117 @@ def test_on_the_cpu_it_mixes_and_passes_through():
     assert wrapped.batch_sampler is loader.batch_sampler
     assert [targets.shape for _, targets in wrapped] == [(4, 10), (1, 10)]
     wrapped.set_epoch(3)
-    assert loader.sampler.epoch == 3 and int(collate._shared[1]) == 3
+    assert loader.sampler.epoch == 3 and collate.epoch == 3
     assert wrapped.state_dict() == {"collate": {"seed": 0, "step": 2}}
     wrapped.load_state_dict({"collate": {"seed": 0, "step": 7}})
     assert collate.stream.step == 7
     with pytest.raises(AttributeError, match="'DeviceLoader' object has no attribute 'batches'"):
         _ = wrapped.batches
-    with pytest.raises(ValueError, match="prefetch must be at least 1, got 0"):
+    with pytest.raises(ValueError, match="prefetch must be a whole number of at least 1, got 0"):
         DeviceLoader(loader, prefetch=0)
+    with pytest.raises(TypeError, match="loader must be an iterable of batches, got int"):
+        DeviceLoader(3)
+    with pytest.raises(TypeError, match="collate must be the loader's MixupCollate, got function"):
+        DeviceLoader(loader, collate=default_collate)
+
+
+def test_the_switch_goes_by_timms_name_too():
+    collate = mc.MixupCollate(num_classes=10)
+    loader = DeviceLoader(DataLoader(TensorDataset(torch.rand(4, 3, 8, 9), torch.arange(4)), 4, collate_fn=collate))
+    loader.mixup_enabled = False
+    assert not collate.enabled and not loader.mixup_enabled
+    ((_, targets),) = loader
+    assert targets.max(1).values.tolist() == [1, 1, 1, 1]
+
+
+class Node:
+    """What torchdata's nodes look like: the collate is a function that is mapped over batches."""
+
+    def __init__(self, **attributes):
+        vars(self).update(attributes)
+
+    def __iter__(self):
+        return iter([self.root.source.map_fn([(torch.rand(3, 8, 9), k) for k in range(4)])])
+
+
+def test_the_collate_is_found_or_given():
+    collate = mc.MixupCollate(num_classes=10, seed=0)
+    nodes = Node(root=Node(source=Node(map_fn=collate)))
+    assert DeviceLoader(nodes, "cpu").state_dict() == {"collate": {"seed": 0, "step": 0}}
+    hidden = iter([])
+    assert DeviceLoader(hidden, "cpu").state_dict() == {}
+    with pytest.raises(RuntimeError, match=r"DeviceLoader\(loader, collate=...\)"):
+        _ = DeviceLoader(hidden, "cpu").mixup_enabled
+    with pytest.raises(ValueError, match="state must be of a loader without a collate"):
+        DeviceLoader(hidden, "cpu").load_state_dict({"collate": {"seed": 0, "step": 5}})
+    told = DeviceLoader(hidden, "cpu", collate=collate)
+    told.load_state_dict({"collate": {"seed": 0, "step": 5}})
+    told.set_epoch(3)
+    assert (collate.stream.step, collate.epoch) == (5, 3)
+
+
+def test_a_loader_whose_state_is_missing_below_has_none():
+    """As of Accelerate's, which have the method and then ask a DataLoader that has not."""
+
+    class Prepared(Batches):
+        def state_dict(self):
+            raise AttributeError("'DataLoader' object has no attribute 'dl_state_dict'")
+
+    device_loader, streams = simulated(Prepared(), 0)
+    assert len(train(device_loader, streams)) == 8
+    assert device_loader.state_dict() == {}
+
+
+@pytest.mark.parametrize("simulate", [False, True])
+def test_mappings_that_are_no_dicts_arrive_or_are_refused(simulate):
+    features = UserDict(pixels=torch.rand(4, 3), names=["a", "b", "c", "d"])
+    moves = Moves(torch.rand(4))
+
+    def delivered(batch):
+        device_loader, streams = simulated([batch], 0)
+        streams.busy = True
+        return list(device_loader._prefetched() if simulate else device_loader)
+
+    ((got, moved),) = delivered((features, moves))
+    assert type(got) is UserDict and torch.equal(got["pixels"], features["pixels"]) and got["names"][1] == "b"
+    assert moved.on == torch.device("cpu")
+    with pytest.raises(TypeError, match="got a Pair with tensors, which has no to"):
+        delivered(Pair(torch.rand(4, 3), torch.arange(4)))
+
+
+class Moves:
+    """Knows itself how to move."""
+
+    def __init__(self, on):
+        self.on = on
+
+    def to(self, device):
+        return Moves(device)
+
+
+@dataclass
+class Pair:
+    images: torch.Tensor
+    labels: torch.Tensor
+
+
+def test_it_warns_where_each_rank_gets_all_batches(monkeypatch):
+    data = TensorDataset(torch.arange(8))
+
+    def warned(loader):
+        with warnings.catch_warnings(record=True) as seen:
+            warnings.simplefilter("always")
+            list(DeviceLoader(loader, "cpu"))
+        return [str(warning.message) for warning in seen]
+
+    assert warned(DataLoader(data, 4)) == []
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert "2 ranks run, and each gets all batches" in warned(DataLoader(data, 4, shuffle=True))[0]
+    assert "its sampler is a SequentialSampler" in warned(DataLoader(data, 4))[0]
+    assert warned(DataLoader(data, 4, sampler=DistributedSampler(data, 2, 0))) == []
+    prepared = DataLoader(data, 4)
+    prepared.base_dataloader = None
+    assert warned(prepared) == []
 
 
 def test_the_allocator_learns_who_reads_the_slots():
