@@ -45,6 +45,12 @@ class Stacking:
 
     def stack(self, samples: list[Any]) -> Any:
         """One batch of samples; raises what torch does, or which part of them has no one shape."""
+        if torch.get_default_device().type != "cpu":  # where torch's own collation would put numbers
+            with torch.device("cpu"):
+                return self._stack(samples)
+        return self._stack(samples)
+
+    def _stack(self, samples: list[Any]) -> Any:
         try:
             if get_worker_info() is not None and not self._on_the_way:
                 return default_collate(samples)  # stacks into shared memory itself

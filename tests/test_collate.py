@@ -2,7 +2,9 @@
 
 import copy
 import gc
+import os
 import pickle
+import sys
 from collections import UserDict
 from typing import NamedTuple
 
@@ -444,3 +446,80 @@ def test_targets_have_one_type_on_every_batch():
     collate = mc.MixupCollate(mc.CutMix(p=0.5, per="batch"), num_classes=10)
     kinds = {(targets.dtype, targets.ndim) for _ in range(5) for _, targets in loader(collate)}
     assert kinds == {(torch.float32, 2)}
+
+
+# Threads, ranks and eager streams
+
+
+def test_threads_mix_a_batch_once_and_draw_every_plan_once():
+    from concurrent.futures import ThreadPoolExecutor
+
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        collate = mc.MixupCollate(num_classes=10, seed=0)
+        rows = [(IMAGES[k], k % 10) for k in range(16)]
+        batches = [collate(rows) for _ in range(50)]
+        with ThreadPoolExecutor(4) as threads:
+            mixed = list(threads.map(lambda k: tuple(batches[k % 50]), range(200)))
+        for k in range(50):
+            assert all(mixed[k][0] is mixed[k + 50 * turn][0] for turn in range(4))
+        assert collate.stream.step == 50
+        shares = {targets.numpy().tobytes() for _, targets in mixed[:50]}
+        wanted = mc.MixupCollate(num_classes=10, seed=0)
+        assert shares == {wanted(rows).mix()[1].numpy().tobytes() for _ in range(50)}
+    finally:
+        sys.setswitchinterval(interval)
+
+
+def eager_epochs(collate, epochs, workers=2):
+    drawn = []
+    batches = loader(collate, num_workers=workers, persistent_workers=False)
+    for epoch in epochs:
+        collate.set_epoch(epoch)
+        drawn.append(all_of(batches))
+    return drawn
+
+
+def test_eager_streams_resume_at_the_beginning_of_an_epoch():
+    collate = mc.MixupCollate(num_classes=10, eager=True, seed=3)
+    whole = eager_epochs(collate, [0, 1])
+    state = pickle.loads(pickle.dumps(collate.state_dict()))
+    assert state == {"seed": 3, "step": 0, "epoch": 1}
+    whole += eager_epochs(collate, [2])
+    resumed = mc.MixupCollate(num_classes=10, eager=True, seed=3)
+    resumed.load_state_dict(state)
+    assert resumed.epoch == 1
+    (again,) = eager_epochs(resumed, [2])
+    assert all(torch.equal(a, b) for a, b in zip(whole[2], again, strict=True))
+    assert len({targets.numpy().tobytes() for _, targets in whole}) == 3
+
+
+def test_eager_streams_that_cannot_resume_say_so():
+    collate = mc.MixupCollate(num_classes=10, eager=True, seed=3)
+    assert collate.state_dict() == {"seed": 3, "step": 0, "epoch": 0}
+    list(loader(collate, num_workers=1))
+    with pytest.raises(RuntimeError, match=r"cannot be resumed unless they are told the epoch: call set_epoch"):
+        collate.state_dict()
+
+
+@pytest.mark.parametrize("state", [{}, {"seed": 3}, {"seed": 3, "step": -1}, {"seed": 3, "step": 2.5}, None])
+def test_a_state_that_is_none_is_refused(state):
+    with pytest.raises((TypeError, ValueError), match="state"):
+        mc.MixupCollate(num_classes=10, seed=3).load_state_dict(state)
+
+
+def rank_of_a_worker(rank, results):
+    os.environ.pop("RANK", None)
+    torch.distributed.init_process_group("gloo", init_method=f"file://{results}/rendezvous", rank=rank, world_size=2)
+    collate = mc.MixupCollate(num_classes=10, eager=True, seed=3)
+    collate.set_epoch(0)
+    batches = loader(collate, num_workers=1, multiprocessing_context="spawn")
+    torch.save(all_of(batches)[1], f"{results}/{rank}.pt")
+    torch.distributed.destroy_process_group()
+
+
+def test_spawned_workers_of_ranks_draw_different_plans(tmp_path):
+    torch.multiprocessing.spawn(rank_of_a_worker, (str(tmp_path),), nprocs=2)
+    first, second = (torch.load(tmp_path / f"{rank}.pt") for rank in range(2))
+    assert not torch.equal(first, second)

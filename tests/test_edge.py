@@ -506,6 +506,40 @@ def test_a_pairing_function_is_checked():
         mc.MixUp(pairing=other_half, labels_getter=None)(images)
 
 
+# Process-wide settings
+
+
+@pytest.mark.parametrize("setting", [torch.float64, torch.bfloat16, torch.device("meta")])
+@pytest.mark.parametrize("way", WAYS)
+def test_defaults_of_the_process_change_nothing(way, setting):
+    """A factory call without dtype or device would make float64 or meta tensors here."""
+    mask = LABELS[:, None, None].expand(B, H, W).contiguous()
+    rows = {"image": COLOURS, "label": LABELS, "mask": mask, "logits": torch.eye(B), "age": torch.arange(B) / 8}
+
+    def run():
+        options = {"mask_keys": "mask", "blend_keys": "logits", "keep_keys": "age", "mean": 0.5, "std": 0.25}
+        deit = mc.Compose([mc.RandomChoice([mc.MixUp(), mc.CutMix()]), mc.RandomErasing(p=0.5, fill="noise")])
+        mixed = []
+        for transform in (mc.Compose([mc.CutMix(), mc.RandomErasing(p=0.5)]), mc.RICAP(), deit):
+            mixed.append(through(way, rows, transform, num_classes=B, seed=2, mask_classes=B, **options))
+        mixed.append(through(way, rows, mc.MixUp(targets="sparse"), num_classes=B, seed=2, **options | {"mask_keys": (),
+            "keep_keys": ("age", "mask")}))  # fmt: skip
+        return [leaf for _, leaf in mc.roles.leaves(mixed) if isinstance(leaf, Tensor)]
+
+    wanted = run()
+    if isinstance(setting, torch.device):
+        with setting:
+            got = run()
+    else:
+        before = torch.get_default_dtype()
+        torch.set_default_dtype(setting)
+        try:
+            got = run()
+        finally:
+            torch.set_default_dtype(before)
+    assert all(torch.equal(a, b) and a.dtype == b.dtype for a, b in zip(got, wanted, strict=True))
+
+
 # All or nothing
 
 

@@ -327,7 +327,9 @@ def resize(image: Tensor, height: int, width: int, *, bilinear: bool, out: Tenso
 
 def _positions(length: int, shown: int, dtype: torch.dtype) -> Tensor:
     """Where the centres of ``shown`` pixels fall on an axis of ``length``."""
-    position = (torch.arange(shown).to(dtype) + 0.5) * (length / torch.tensor(shown).to(dtype)) - 0.5
+    position = (torch.arange(shown, device="cpu").to(dtype) + 0.5) * (
+        length / torch.tensor(shown, device="cpu").to(dtype)
+    ) - 0.5
     return position.clamp_(0, length - 1)
 
 
@@ -355,13 +357,13 @@ def erase_boxes(boxes: Array, fill: Array, key: Array | None, out: Tensor) -> No
     channels, height, width = out.shape[1:]
     area = (boxes[..., 2] - boxes[..., 0]) * (boxes[..., 3] - boxes[..., 1])
     fills = torch.from_numpy(fill).repeat(1, 1, channels // fill.shape[2])[..., None, None]
-    place = torch.arange(channels * height * width).view(channels, height, width)
+    place = torch.arange(channels * height * width, device="cpu").view(channels, height, width)
     for i, n in np.argwhere(area > 0).tolist():
         top, left, bottom, right = boxes[i, n].tolist()
         patch = out[i, :, top:bottom, left:right]
         if key is not None and key[i]:
             where = place[:, top:bottom, left:right]
-            patch.copy_(noise(where, torch.tensor(int(key[i])), integer=not out.dtype.is_floating_point))
+            patch.copy_(noise(where, torch.tensor(int(key[i]), device="cpu"), integer=not out.dtype.is_floating_point))
         else:
             patch.copy_(fills[i, n])
 
@@ -375,8 +377,10 @@ def erase_masks(plan: MixPlan, rows: Array, masked: Callable[[MixPlan, int], Arr
     for i in rows.tolist():
         chosen = fills[i]
         if plan.noise is not None and plan.noise[i]:
-            place = torch.arange(channels * height * width).view(1, channels, height, width)
-            random = noise(place, torch.tensor(int(plan.noise[i])), integer=not out.dtype.is_floating_point)
+            place = torch.arange(channels * height * width, device="cpu").view(1, channels, height, width)
+            random = noise(
+                place, torch.tensor(int(plan.noise[i]), device="cpu"), integer=not out.dtype.is_floating_point
+            )
             chosen = _words(random.to(out.dtype))[0]
         copy_where(masked(plan, i), chosen, here[i])
 

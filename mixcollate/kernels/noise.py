@@ -35,5 +35,5 @@ def _erfinv(x: Tensor) -> Tensor:
     t = torch.where(central, w - 2.5, w.sqrt() - 3)
     result = torch.zeros_like(x)
     for centre, tail in zip(ERFINV_CENTRE, ERFINV_TAIL, strict=True):
-        result = result * t + torch.where(central, centre, tail)
+        result = result * t + torch.where(central, x.new_tensor(centre), x.new_tensor(tail))
     return result * x
