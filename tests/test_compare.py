@@ -1,19 +1,26 @@
 """compare: equal settings come to the same, what was done stays done, wrong labels are as many as asked for."""
 
 import json
+import math
+import re
+import shlex
+import sys
 from dataclasses import asdict
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from mixcollate import CutMix, MixUp
 from mixcollate.commands import compare
 from mixcollate.commands.calibration import calibration_error, fit_temperature, reliability, tempered
-from mixcollate.commands.cli import main
+from mixcollate.commands.cli import main, parser
 from mixcollate.commands.data import Labelled, load, part
 from mixcollate.commands.networks import ARCHITECTURES, small, transfer
+from mixcollate.commands.plots import draw
 from mixcollate.commands.recipes import RECIPES, parse
+from mixcollate.commands.summary import cells, command, complete, difference, estimate, lines, markdown, varying
 from mixcollate.commands.training import Run, execute
 
 CPU = torch.device("cpu")
@@ -209,25 +216,119 @@ def test_anything_else_is_refused(text, told):
         parse(text)
 
 
-def test_compare_from_the_command_line(tmp_path):
+def row(method="plain", seed=0, accuracy=90.0, **settings):
+    """A row as a run would write it."""
+    bins = [[100, 0.5, 0.4], [3, 0.9, 1.0]]
+    outcome = {"accuracy": accuracy, "calibration_error": 5.0, "loss": 0.3, "temperature": 1.5, "curve": [[1, 50.0]]}
+    outcome |= {"tempered_calibration_error": 1.0, "reliability": bins, "tempered_reliability": bins}
+    return {"run": asdict(Run(method=method, seed=seed, **settings)), "outcome": outcome, "made": {"threads": 1}}
+
+
+def test_known_differences_are_recovered():
+    assert tuple(difference([90, 80, 70], [91, 82, 73])) == pytest.approx((2, 2 - 2.4841, 2 + 2.4841, 3), abs=1e-3)
+    assert difference([90, 80], [89.5, 79.5]) == (-0.5, -0.5, -0.5, 2) and difference([90, 80], [89.5, 79.5]).shown
+    alone = difference([90], [91])
+    assert alone.mean == 1 and str(alone) == "+1.00" and not alone.shown
+    assert str(estimate([1, 2, 3])) == "2.00 ± 0.58" and str(estimate([1])) == "1.00"
+
+
+@pytest.mark.parametrize("seeds", [3, 5])
+def test_intervals_hold_the_truth_as_often_as_they_say(seeds):
+    """Runs that share a seed share its luck, which the pairing takes out; 19 of 20 intervals hold the true gain."""
+    draw, held, count = np.random.default_rng(0), 0, 1500
+    for _ in range(count):
+        luck = draw.normal(90, 3, seeds)
+        found = difference(luck + draw.normal(0, 0.5, seeds), luck + 1.5 + draw.normal(0, 0.5, seeds))
+        held += found.low <= 1.5 <= found.high
+        assert found.high - found.low < 15  # the luck of the seeds would make it three times as wide
+    assert abs(held / count - 0.95) < 3 * math.sqrt(0.95 * 0.05 / count)
+
+
+def test_a_summary_pairs_what_shares_a_seed():
+    rows = [row("plain", seed, 80 + 5 * seed, label_noise=noise) for noise in (0.4, 0.0) for seed in (0, 1, 2)]
+    rows += [row("mixup", seed, 81 + 5 * seed + noise, label_noise=noise) for noise in (0.4, 0.0) for seed in (2, 1)]
+    assert varying(rows) == ["label_noise"]
+    first, mixed, *noisy = lines(rows)
+    assert [line.setting for line in (first, mixed, *noisy)] == [(0.0,), (0.0,), (0.4,), (0.4,)]
+    assert first.gain is None and first.of("accuracy").mean == 85
+    assert mixed.gain == (1, 1, 1, 2) and mixed.of("accuracy").mean == 88.5
+    assert noisy[1].gain.mean == pytest.approx(1.4)
+    assert {one["run"]["seed"] for one in complete(rows)} == {1, 2} and len(complete(rows)) == 8
+    head, *body = markdown(cells(rows)).splitlines()
+    assert "| label noise | method | accuracy | against plain |" in head and len(body) == 5
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"data": "cifar100", "architecture": "wrn-16-4", "pixels": 16, "batch_size": 32, "learning_rate": 0.2},
+        {"classes": "second-half", "warm_up": 2, "off_epoch": 4, "start_epochs": 3},
+        {"architecture": "resnet50", "data": "cifar10"},
+    ],
+)
+def test_the_command_that_is_told_makes_the_same_runs(settings):
+    varied = {"epochs": [5, 10], "start": ["random"], "share": [0.5], "label_noise": [0.0, 0.4]}
+    runs = compare.grid({**varied, "method": ["plain", "MixUp(alpha=8)"]}, settings, [3, 4])
+    told = command([{**row(), "run": asdict(run)} for run in runs])
+    program, *arguments = shlex.split(told)
+    assert program == "mixcollate"
+    assert compare.runs_of(parser().parse_args(arguments)) == runs
+
+
+def test_pictures_need_no_display(tmp_path, monkeypatch):
+    monkeypatch.delenv("DISPLAY", raising=False)
+    monkeypatch.setitem(sys.modules, "matplotlib.pyplot", None)  # it would choose a backend
+    rows = [
+        row(method, seed, 80 + seed, epochs=epochs, label_noise=noise)
+        for method in ("plain", "mixup")
+        for seed in (0, 1)
+        for epochs in (1, 2)
+        for noise in (0.0, 0.4)
+    ]
+    for one in rows:
+        one["outcome"]["curve"] = [[1, 50.0], [2, 60.0]]
+    written = draw(rows, tmp_path / "new" / "a", "svg")
+    assert [path.name for path in written] == [f"a-{n}.svg" for n in ("calibration", "accuracy", "schedules", "noise")]
+    before = [path.read_bytes() for path in written]
+    assert [path.read_bytes() for path in draw(rows, tmp_path / "new" / "a", "svg")] == before
+    assert b"40% wrong labels" in before[2] and b"plain" in before[0]
+
+
+def test_compare_from_the_command_line(tmp_path, capsys):
     file = tmp_path / "rows.jsonl"
     common = ["compare", "--out", str(file), "--pixels", "8", "--share", "0.1", "--threads", "1", "--device", "cpu"]
-    main(
-        [
-            *common,
-            "--methods",
-            "plain",
-            "MixUp(alpha=8)",
-            "--epochs",
-            "1",
-            "2",
-            "--label-noise",
-            "0",
-            "0.4",
-            "--seeds",
-            "0",
-        ]
-    )
+    varied = ["--methods", "plain", "MixUp(alpha=8)", "--epochs", "1", "2", "--label-noise", "0", "0.4"]
+    options = ["--batch-size", "16", "--warm-up", "1", "--off-epoch", "-1", "--learning-rate", "0.01", "--points", "2"]
+    main([*common, *varied, *options, "--seeds", "0"])
     rows = compare.read(file)
     assert len(rows) == 8
     assert {row["run"]["method"] for row in rows} == {"plain", "MixUp(alpha=8)"}
+    told = " ".join(capsys.readouterr().out.split())
+    for words in ("8 runs on cpu", "the same again: mixcollate compare --data digits", "rows-noise.png"):
+        assert words in told
+    assert (tmp_path / "rows-schedules.png").stat().st_size > 10_000
+    written = file.read_bytes()
+    main([*common, *varied, *options, "--seeds", "0"])
+    assert file.read_bytes() == written  # nothing was left to do
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["--methods", "smoothmix"], "a transform must be one of .*mixup.*, got 'smoothmix'"),
+        (["--methods", "MixUp(alpha=0)"], "alpha must be"),
+        (["--start", "rest"], "share must leave images over"),
+        (["--start", "first-half"], "classes must be second-half"),
+        (["--start", "pretrained"], "architecture must be resnet50"),
+        (["--label-noise", "1.5"], r"must be in \[0, 1\], got 1.5"),
+        (["--share", "0"], r"must be in \(0, 1\], got 0"),
+        (["--data", "mnist"], "invalid choice: 'mnist'"),
+    ],
+)
+def test_refused_comparisons(tmp_path, capsys, arguments, told):
+    with pytest.raises(SystemExit) as ended:
+        main(["compare", "--out", str(tmp_path / "rows"), *arguments])
+    assert ended.value.code == 2
+    assert re.search(told, capsys.readouterr().err)
+    assert not list(tmp_path.iterdir())

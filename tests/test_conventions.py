@@ -36,6 +36,8 @@ LAYERS = [  # a module imports only what stands above it
     ["__init__"],
     ["commands.calibration", "commands.data", "commands.networks", "commands.preview", "commands.recipes"],
     ["commands.training"],
+    ["commands.summary"],
+    ["commands.plots"],
     ["commands.compare", "commands.demo"],
     ["commands.cli"],
     ["__main__"],

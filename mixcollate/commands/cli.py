@@ -18,7 +18,7 @@ from torch import Tensor
 from torchvision.transforms.v2 import functional
 
 from mixcollate import methods
-from mixcollate.commands.compare import compare
+from mixcollate.commands.compare import compare, runs_of
 from mixcollate.commands.data import PIXELS
 from mixcollate.commands.networks import ARCHITECTURES
 from mixcollate.commands.preview import preview
@@ -58,7 +58,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     passed_on: list[str] = []
     if given[:1] == ["bench"] and given[1:] not in (["-h"], ["--help"]):
         given, passed_on = given[:1], given[1:]  # all of them are pytest's
-    options = parser().parse_args(given)
+    program = parser()
+    options = program.parse_args(given)
     try:
         if options.command == "demo":
             from mixcollate.commands.demo import demo
@@ -74,7 +75,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 device=options.device,
             )
         elif options.command == "compare":
-            compare(options)
+            try:
+                runs = runs_of(options)
+            except ValueError as error:
+                program.error(f"compare: {error}")
+            compare(runs, options)
         elif options.command == "preview":
             draw(options.images, method=options.method, out=options.out, seed=options.seed, size=options.size)
         elif options.command == "bench":
@@ -155,7 +160,7 @@ def _add_comparison(command: argparse.ArgumentParser) -> None:
     take("--seeds", nargs="+", type=_at_least(0), default=[0, 1, 2], metavar="SEED")
     take("--epochs", nargs="+", type=_at_least(1), default=[40], help="one or several lengths of training")
     take("--label-noise", nargs="+", type=_share, default=[0.0], metavar="SHARE", help="of the training labels")
-    take("--share", nargs="+", type=_share, default=[1.0], help="of the training images")
+    take("--share", nargs="+", type=_positive_share, default=[1.0], help="of the training images")
     take("--start", nargs="+", choices=STARTS, default=["random"], help="what training begins from")
     take("--start-epochs", type=_at_least(1), default=20, help="plain, on the first half of the classes")
     take("--classes", choices=("all", "second-half"), default="all")
@@ -169,6 +174,12 @@ def _add_comparison(command: argparse.ArgumentParser) -> None:
     take("--workers", type=_at_least(0), default=0, help="processes that load data")
     take("--threads", type=_at_least(0), default=0, help="of torch on the CPU; 0: all cores")
     take("--device", default="auto", help="auto: the GPU if there is one")
+
+
+def _positive_share(text: str) -> float:
+    if not 0 < float(text) <= 1:
+        raise argparse.ArgumentTypeError(f"must be in (0, 1], got {text}")
+    return float(text)
 
 
 def _share(text: str) -> float:

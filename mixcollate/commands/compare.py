@@ -15,10 +15,9 @@ from typing import Any
 
 import torch
 
+from mixcollate.commands.plots import draw
+from mixcollate.commands.summary import LEGEND, SEVERAL, Row, cells, command, varying
 from mixcollate.commands.training import Run, execute
-
-Row = dict[str, Any]
-"""A run, its outcome, and how it was made: what a line of the results holds."""
 
 
 def grid(varied: dict[str, Sequence[Any]], fixed: dict[str, Any], seeds: Sequence[int]) -> list[Run]:
@@ -92,18 +91,67 @@ def _commit() -> str:
     return told or importlib.metadata.version("mixcollate")
 
 
-def compare(options: Any) -> None:
-    """Run what the command line asks for, and say what came of it."""
+def runs_of(options: Any) -> list[Run]:
+    """What the command line asks for."""
+    varied = {name: getattr(options, name) for name in SEVERAL}
+    fixed = ("data", "pixels", "classes", "architecture", "start_epochs", "warm_up", "off_epoch")
+    return grid(
+        {**varied, "method": options.methods},
+        {name: getattr(options, name) for name in (*fixed, "batch_size", "learning_rate")},
+        options.seeds,
+    )
+
+
+def compare(runs: Sequence[Run], options: Any) -> None:
+    """Do the runs, add to the file what is new, and say what came of it."""
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
     if options.threads:
         torch.set_num_threads(options.threads)
     device = torch.device(
         ("cuda" if torch.cuda.is_available() else "cpu") if options.device == "auto" else options.device
     )
-    varied = {name: getattr(options, name) for name in ("epochs", "start", "share", "label_noise")}
-    fixed = ("data", "pixels", "classes", "architecture", "start_epochs", "warm_up", "off_epoch")
-    runs = grid(
-        {**varied, "method": options.methods},
-        {name: getattr(options, name) for name in (*fixed, "batch_size", "learning_rate")},
-        options.seeds,
-    )
-    carry_out(runs, options.out, options.root, device=device, workers=options.workers, points=options.points)
+    console = Console()
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, TimeRemainingColumn(), console=console) as progress:
+        bar = progress.add_task(f"{len(runs)} runs on {device}: epochs", total=sum(run.epochs for run in runs))
+        rows = carry_out(
+            runs,
+            options.out,
+            options.root,
+            device=device,
+            workers=options.workers,
+            points=options.points,
+            advance=lambda: progress.advance(bar),
+        )
+    console.print(table(rows))
+    console.print(f"The rows: [bold]{options.out}[/]; the same again: [bold]{command(rows)}[/]", soft_wrap=True)
+    try:
+        for path in draw(rows, options.out.with_suffix("")):
+            console.print(f"A picture: [bold]{path}[/]", soft_wrap=True)
+    except ModuleNotFoundError as error:
+        if error.name != "matplotlib":
+            raise
+        console.print('No pictures: matplotlib is missing: pip install "mixcollate[cli]"')
+
+
+def table(rows: Sequence[Row]) -> Any:
+    """The summary, for a terminal."""
+    from rich.table import Table
+
+    head, *body = cells(rows)
+    words = len(varying(rows)) + 1
+    result = Table(caption=LEGEND)
+    for place, name in enumerate(head):
+        result.add_column(name, justify="left" if place < words else "right")
+    for line in body:
+        result.add_row(*line)
+    return result

@@ -42,9 +42,11 @@ def parse(text: str) -> MixTransform:
         tree = ast.parse(written.strip(), mode="eval")
     except (SyntaxError, ValueError, MemoryError, RecursionError) as error:
         raise ValueError(f"a transform must be {_known()}, got {text!r} ({error})") from error
+    if isinstance(tree.body, ast.Name):
+        raise ValueError(f"a transform must be {_known()}, got {text!r}")
     try:
         transform = _value(tree.body)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, RecursionError) as error:
         raise ValueError(f"in the transform {text!r}: {error}") from error
     if not isinstance(transform, MixTransform):
         raise ValueError(f"a transform must be {_known()}, got {text!r}")

@@ -62,20 +62,27 @@ class Run:
     learning_rate: float = 0.0
 
     def __post_init__(self) -> None:
+        if self.method != "plain":
+            parse(self.method)
+        if self.start == "rest" and self.share >= 1:
+            raise ValueError(f"share must leave images over to start from the rest, got {self.share}; try 0.5")
+        if self.start == "first-half" and self.classes != "second-half":
+            raise ValueError(f"classes must be second-half to start from the first half, got {self.classes}")
+        if self.start == "pretrained" and self.architecture != "resnet50":
+            raise ValueError(f"architecture must be resnet50 to start pretrained, got {self.architecture}")
         rate = 0.003 if self.architecture == "small" else 0.01 if self.start == "pretrained" else 0.1
-        end = self.epochs if self.off_epoch is None else self.off_epoch
         settled = {
             "pixels": self.pixels or PIXELS[self.data],
             "batch_size": self.batch_size or BATCH_SIZES[self.data],
             "learning_rate": self.learning_rate or rate,
-            "off_epoch": end + self.epochs if end < 0 else end,
         }
         for name, value in settled.items():  # so that what is recorded says it
             object.__setattr__(self, name, value)
 
     def mixes_in(self, epoch: int) -> bool:
         """Whether images of this epoch are mixed."""
-        return self.method != "plain" and self.warm_up <= epoch < (self.off_epoch or 0)
+        end = self.epochs if self.off_epoch is None else self.off_epoch
+        return self.method != "plain" and self.warm_up <= epoch < (end + self.epochs if end < 0 else end)
 
 
 @dataclass(frozen=True, kw_only=True)

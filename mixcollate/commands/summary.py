@@ -1,0 +1,171 @@
+"""What rows of results say together: means, paired differences with their intervals, tables, and the command behind."""
+
+import math
+import shlex
+import statistics
+from collections.abc import Sequence
+from dataclasses import fields
+from typing import Any, NamedTuple
+
+from mixcollate.commands.training import Run
+
+Row = dict[str, Any]
+"""A run, its outcome, and how it was made: what a line of the results holds."""
+
+
+SEVERAL = ("epochs", "start", "share", "label_noise")
+"""The settings, beside method and seed, of which one comparison takes several values."""
+
+
+class Estimate(NamedTuple):
+    """A mean over seeds and its standard error, which is NaN for one seed."""
+
+    mean: float
+    error: float
+    seeds: int
+
+    def __str__(self) -> str:
+        return f"{self.mean:.2f}" + (f" ± {self.error:.2f}" if self.seeds > 1 else "")
+
+
+class Difference(NamedTuple):
+    """A mean paired difference and its interval; for one pair the interval is NaN."""
+
+    mean: float
+    low: float
+    high: float
+    seeds: int
+
+    @property
+    def shown(self) -> bool:
+        """Whether the interval leaves out 0: whether the sign of the difference is shown."""
+        return self.low > 0 or self.high < 0
+
+    def __str__(self) -> str:
+        return f"{self.mean:+.2f}" + (f" [{self.low:+.2f}, {self.high:+.2f}]" if self.seeds > 1 else "")
+
+
+def estimate(values: Sequence[float]) -> Estimate:
+    """The mean of some values and its standard error."""
+    error = statistics.stdev(values) / math.sqrt(len(values)) if len(values) > 1 else math.nan
+    return Estimate(statistics.fmean(values), error, len(values))
+
+
+def difference(before: Sequence[float], after: Sequence[float], level: float = 0.95) -> Difference:
+    """``after - before``, pair by pair, with Student's interval: it supposes that the differences are about normal."""
+    from scipy.stats import t  # type: ignore[attr-defined]
+
+    gains = [b - a for a, b in zip(before, after, strict=True)]
+    mean, error, seeds = estimate(gains)
+    reach = float(t.ppf((1 + level) / 2, seeds - 1)) * error if seeds > 1 else math.nan
+    return Difference(mean, mean - reach, mean + reach, seeds)
+
+
+class Line(NamedTuple):
+    """One method in one setting."""
+
+    setting: tuple[Any, ...]
+    method: str
+    rows: list[Row]
+    gain: Difference | None
+    """In accuracy over the first method, from the seeds that both have; None for the first itself."""
+
+    def of(self, name: str) -> Estimate:
+        """An outcome over the seeds: ``"accuracy"``, ``"calibration_error"``, ..."""
+        return estimate([row["outcome"][name] for row in self.rows])
+
+
+def varying(rows: Sequence[Row]) -> list[str]:
+    """The settings beside method and seed in which rows differ."""
+    names = [field.name for field in fields(Run) if field.name not in ("method", "seed")]
+    return [name for name in names if len({row["run"][name] for row in rows}) > 1]
+
+
+def lines(rows: Sequence[Row]) -> list[Line]:
+    """All that was compared, setting by setting in the order of their values, methods in the order of the rows."""
+    names = varying(rows)
+    methods = list(dict.fromkeys(row["run"]["method"] for row in rows))
+    found: dict[tuple[Any, ...], dict[str, dict[int, Row]]] = {}
+    for row in rows:
+        setting = tuple(row["run"][name] for name in names)
+        found.setdefault(setting, {}).setdefault(row["run"]["method"], {})[row["run"]["seed"]] = row
+    result = []
+    for setting in sorted(found):
+        first = found[setting].get(methods[0], {})
+        for method in methods:
+            seeds = found[setting].get(method, {})
+            both = sorted(seeds.keys() & first.keys())
+            plain, mixed = ([one[seed]["outcome"]["accuracy"] for seed in both] for one in (first, seeds))
+            gain = difference(plain, mixed) if both and method != methods[0] else None
+            if seeds:
+                result.append(Line(setting, method, [seeds[seed] for seed in sorted(seeds)], gain))
+    return result
+
+
+def complete(rows: Sequence[Row]) -> list[Row]:
+    """The rows of those seeds that every arm has: what is left of an interrupted comparison, all arms alike."""
+    arms: dict[Any, set[int]] = {}
+    for row in rows:
+        arm = tuple(sorted((name, str(value)) for name, value in row["run"].items() if name != "seed"))
+        arms.setdefault(arm, set()).add(row["run"]["seed"])
+    seeds = set.intersection(*arms.values()) if arms else set()
+    return [row for row in rows if row["run"]["seed"] in seeds]
+
+
+COLUMNS = {
+    "accuracy": "accuracy",
+    "calibration_error": "ECE",
+    "loss": "loss",
+    "temperature": "T",
+    "tempered_calibration_error": "ECE at T",
+}
+"""The outcomes that a table shows, and what it calls them."""
+LEGEND = (
+    "On the test set: means over seeds ± standard errors. Accuracy and expected calibration error (ECE) in per cent, "
+    "the difference in points with Student's 95 % interval of the pairs of equal seeds. T divides the logits; it is "
+    "fitted on other images."
+)
+
+
+def cells(rows: Sequence[Row]) -> list[list[str]]:
+    """A table: its head, and a row of texts for each line."""
+    names = varying(rows)
+    head = [*(name.replace("_", " ") for name in names), "method", *COLUMNS.values()]
+    head.insert(len(names) + 2, f"against {rows[0]['run']['method']}")
+    body = []
+    for line in lines(rows):
+        told = [*map(str, line.setting), line.method, *(str(line.of(name)) for name in COLUMNS)]
+        told.insert(len(names) + 2, "" if line.gain is None else str(line.gain))
+        body.append(told)
+    return [head, *body]
+
+
+def markdown(table: Sequence[Sequence[str]]) -> str:
+    """A table of texts, the first row being its head, in Markdown."""
+    head, *body = table
+    parts = [head, ["---"] * len(head), *body]
+    return "".join(f"| {' | '.join(part)} |\n" for part in parts)
+
+
+def command(rows: Sequence[Row]) -> str:
+    """The command line that makes these rows, but for ``--root`` and ``--out``."""
+    first = rows[0]["run"]
+    plain = Run(method="plain", seed=0, **{name: first[name] for name in ("data", "architecture", "epochs")})
+    words = ["mixcollate", "compare", "--data", first["data"]]
+    for name in (field.name for field in fields(Run)):
+        values = list(dict.fromkeys(row["run"][name] for row in rows))
+        if name in ("data", "method", "seed"):
+            continue
+        if len(values) > 1 and name not in SEVERAL:
+            raise ValueError(f"rows of one command must agree on {name}, got {values}")
+        if values != [getattr(plain, name)] or name in ("architecture", "epochs"):
+            words += [f"--{name.replace('_', '-')}", *map(_word, values)]
+    for name in ("method", "seed"):
+        words += [f"--{name}s", *map(str, dict.fromkeys(row["run"][name] for row in rows))]
+    points = max(len(row["outcome"]["curve"]) for row in rows)
+    words += ["--points", str(points)] if points > 1 else []
+    return shlex.join([*words, "--threads", str(rows[0]["made"]["threads"])])
+
+
+def _word(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
