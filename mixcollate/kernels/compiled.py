@@ -31,6 +31,18 @@ def blend_rows(out, source, rows, partners, weights, mutual):
 
 
 @numba.njit(cache=True, nogil=True)
+def blend_apart(images, out, partners, weights):
+    """``out`` from ``images [B, elements]``; a weight of 0 copies."""
+    for i in range(len(out)):
+        image, other, mixed, weight = images[i], images[partners[i]], out[i], weights[i]
+        if weight == 0:
+            mixed[:] = image
+        else:
+            for k in range(image.size):
+                mixed[k] = np.float32(image[k]) + _change(image[k], other[k], weight, mixed)
+
+
+@numba.njit(cache=True, nogil=True)
 def _change(image, other, weight, array):
     """In float32; for an ``array`` of bytes rounded half to even."""
     change = weight * (np.float32(other) - np.float32(image))

@@ -4,6 +4,7 @@ Blends of bytes and of float32 are compiled loops where Numba is installed.
 """
 
 import functools
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
@@ -17,7 +18,7 @@ from mixcollate.kernels.noise import noise
 from mixcollate.kernels.pixels import Affine
 from mixcollate.plan import Array, MixPlan
 
-CHUNK = 2**17  # elements whose float32 scratch stays in a core's second-level cache
+CHUNK = 2**16  # elements whose float32 scratch, several of them, stays in the second-level cache of a core
 LARGE = 2**13  # elements: an image of as many is worth a few calls of its own, smaller ones are gathered in chunks
 
 _SAME_BITS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
@@ -47,11 +48,19 @@ class Arriving:
         self.waiting.remove(number)
         return self.images[number]
 
+    def take_all(self) -> Tensor | None:
+        """The images, if they are one tensor and none of them is there yet, for someone who mixes them on the way."""
+        if not isinstance(self.images, Tensor) or len(self.waiting) < len(self.out):
+            return None
+        self.waiting.clear()
+        return self.images
+
     def bring_all(self) -> None:
         """Copy all that are not there yet."""
-        if isinstance(self.images, Tensor) and len(self.waiting) == len(self.out):
-            self.waiting.clear()
-            self.out.copy_(self.images)
+        if not self.waiting:
+            return
+        if (images := self.take_all()) is not None:
+            self.out.copy_(images)
         self.bring(*sorted(self.waiting))
 
 
@@ -123,36 +132,62 @@ def mix_arriving(
 
 def blend(source: Tensor, arriving: Arriving, plan: MixPlan, own: Array, out: Tensor, *, mutual: bool) -> None:
     """Blend ``out``, where images arrive, with partners from ``source``; a mutual pair with each other, in place."""
-    partner = plan.partners[:, 0]
-    whole, box = np.ones(len(plan), bool), np.zeros((len(plan), 4), np.int32)
-    pastes = own == 0
-    box[pastes, 2:] = out.shape[2:]
-    if plan.box is not None and plan.own_inside is not None:
-        top, left, bottom, right = plan.box.T
-        whole = (bottom <= top) | (right <= left) | (plan.own_inside == own)
-        pastes = np.where(whole, pastes, (own == 1) & (plan.own_inside == 0))
-        box = np.where(whole[:, None], box, plan.box)
-    resized = np.zeros(len(plan), bool) if plan.resized is None else plan.resized > 0
-    cut = np.zeros(len(plan), bool) if plan.bitmap is None else ~whole
-    copies, blends = pastes & ~cut & ~resized, whole & ~pastes & ~resized & (own != 1)
-    shrinks, selects = pastes & ~whole & ~cut & resized, pastes & cut & ~resized
-    rest = ~(copies | blends | shrinks | selects | (whole & (own == 1)))
-    index = np.arange(len(plan))
-    changed = resized | (partner != index)  # an image can be pasted into itself, resized
-    rows = np.flatnonzero(changed & (partner >= index) if mutual else changed)
-    if out[0].numel() < LARGE:
+    partner, index = plan.partners[:, 0], np.arange(len(plan))
+    changed = partner != index
+    if plan.resized is not None:  # an image can be pasted into itself, resized
+        changed |= plan.resized > 0
+    kinds, box = sort_by_rule(plan, own, out.shape[2:])
+    if math.prod(out.shape[1:]) < LARGE:
+        blends = kinds["blend"] & changed
+        if 2 * np.count_nonzero(blends) >= len(plan) and (images := arriving.take_all()) is not None:
+            blend_on_arrival(images, partner, np.where(blends, 1 - own, 0), out)
+            changed &= ~blends
         arriving.bring_all()
-    if (some := rows[blends[rows]]).size:
-        blend_whole(source, arriving, some, partner, own, out, mutual=mutual)
-    if (some := rows[copies[rows]]).size:
-        paste_boxes(source, arriving, some, plan, box, out, mutual=mutual)
+    (rows,) = (changed & (partner >= index) if mutual else changed).nonzero()
+    chosen = {name: some for name, rule in kinds.items() if (some := rows[rule[rows]]).size}
+    if "blend" in chosen:
+        blend_whole(source, arriving, chosen["blend"], partner, own, out, mutual=mutual)
+    if "paste" in chosen:
+        paste_boxes(source, arriving, chosen["paste"], plan, box, out, mutual=mutual)
     arriving.bring_all()
-    if (some := rows[selects[rows]]).size:
-        paste_bitmaps(source, some, plan, box, out)
-    if (some := rows[shrinks[rows]]).size:
-        paste_resized(source, some, plan, box, out, mutual=mutual)
-    if (some := rows[rest[rows]]).size:
-        blend_by_reference(source, plan, some, out, mutual=mutual)
+    if "select" in chosen:
+        paste_bitmaps(source, chosen["select"], plan, box, out)
+    if "resize" in chosen:
+        paste_resized(source, chosen["resize"], plan, box, out, mutual=mutual)
+    if "rest" in chosen:
+        blend_by_reference(source, plan, chosen["rest"], out, mutual=mutual)
+
+
+def sort_by_rule(plan: MixPlan, own: Array, size: Sequence[int]) -> tuple[dict[str, Array], Array]:
+    """Which images each rule is for (``[B]`` bool; unchanged ones are in none), and ``[B, 4]`` their boxes."""
+    pastes, keeps = own == 0, own == 1
+    if plan.box is None or plan.own_inside is None:
+        everywhere = np.broadcast_to(np.array([0, 0, *size], np.int32), (len(plan), 4))
+        kinds = {"blend": ~(pastes | keeps), "paste": pastes}
+        if plan.resized is None:
+            return kinds, everywhere
+        partly, box = np.zeros(len(plan), bool), everywhere
+    else:
+        top, left, bottom, right = plan.box.T
+        partly = (bottom > top) & (right > left) & (plan.own_inside != own)
+        box = plan.box
+        if not partly.all():
+            box = np.where(partly[:, None], box, (0, 0, *size))
+        kinds = {
+            "blend": ~(partly | pastes | keeps),
+            "paste": np.where(partly, keeps & (plan.own_inside == 0), pastes),
+            "rest": partly & ~(keeps & (plan.own_inside == 0)),
+        }
+    if plan.bitmap is not None:
+        kinds["select"] = kinds["paste"] & partly
+        kinds["paste"] = kinds["paste"] & ~partly
+    if plan.resized is not None:
+        resized = plan.resized > 0
+        kinds["resize"] = kinds["paste"] & partly & resized
+        done = kinds["resize"] | (keeps & ~partly)
+        kinds = {name: rule & ~resized if name != "resize" else rule for name, rule in kinds.items()}
+        kinds["rest"] = kinds.get("rest", False) | (resized & ~done)
+    return kinds, box
 
 
 def blend_by_reference(source: Tensor, plan: MixPlan, rows: Array, out: Tensor, *, mutual: bool) -> None:
@@ -200,6 +235,24 @@ def blend_compiled(
         image = arriving.take(i).numpy().transpose(back).reshape(-1)  # a view, if it lies in memory as out does
         other = arriving.take(j).numpy().transpose(back).reshape(-1) if mutual else there[j]
         loops().blend_pair(image, other, here[i], here[j], weight, mutual)
+
+
+def blend_on_arrival(images: Tensor, partner: Array, weights: Array, out: Tensor) -> None:
+    """Copy ``images`` to ``out``, and blend those on the way whose weight is not 0: fewer passes than in place."""
+    order = _order(out)
+    if order is not None and loops() is not None:
+        here, there = (one.numpy().transpose(0, *order).reshape(len(out), -1) for one in (out, images))
+        loops().blend_apart(there, here, partner, weights)
+        return
+    first, weight = torch.from_numpy(partner), torch.from_numpy(weights).view(-1, 1, 1, 1)
+    length = _images_in_chunk(out)
+    for chunk in [slice(start, start + length) for start in range(0, len(out), length)]:
+        image, other = images[chunk].to(out.dtype), images.index_select(0, first[chunk]).to(out.dtype)
+        torch.add(image, _step(image, other, weight[chunk], _scratch(image)), out=out[chunk])
+    (kept,) = (weights == 0).nonzero()
+    if kept.size:
+        copied = torch.from_numpy(kept)
+        out.index_copy_(0, copied, images.index_select(0, copied).to(out.dtype))  # every bit, NaN too
 
 
 def blend_small(source: Tensor, rows: Array, partner: Array, own: Array, out: Tensor, *, mutual: bool) -> None:
