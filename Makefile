@@ -1,15 +1,20 @@
 # `make demo` and `make test` do everything on a machine with Python >= 3.10.
 PYTHON ?= python3
 BIN := .venv/bin
+TOGETHER := -n auto --maxprocesses 8 --dist loadgroup  # a process for each core; what shares a fixture stays in one
 
-.PHONY: demo test test-floor lint gallery bench gpu clean
+.PHONY: demo test test-deep test-floor lint gallery bench gpu clean
 
 demo: .venv/ready  ## train on real images, plain and mixed (about a minute)
 	$(BIN)/mixcollate demo
 
 test: lint  ## lint, types and tests
 	@echo "== tests"
-	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest -q $(TOGETHER)
+
+test-deep: .venv/ready  ## what takes minutes: long runs, many cases, mutants; each by name, and why it is here
+	@echo "== deep tests"
+	$(BIN)/python -m pytest -v -rs $(TOGETHER) -m deep
 
 lint: .venv/ready
 	@echo "== lint and types"
@@ -19,7 +24,7 @@ lint: .venv/ready
 
 test-floor: .venv-floor/ready  ## the tests again, on the oldest versions that are promised
 	@echo "== tests on the floor"
-	.venv-floor/bin/python -m pytest -q
+	.venv-floor/bin/python -m pytest -q $(TOGETHER)
 
 gallery: .venv/ready  ## the README's pictures
 	$(BIN)/mixcollate preview --method all --seed 927 --out images/methods.jpg

@@ -1,6 +1,9 @@
 """Every test runs on one thread, and on each device that is there; without a GPU, kernels run in the interpreter."""
 
+import importlib.util
 import os
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -9,7 +12,42 @@ torch.set_num_threads(1)
 if not torch.cuda.is_available():
     os.environ["TRITON_INTERPRET"] = "1"  # before anything defines a kernel
 
+for name in [name for name in os.environ if name.startswith("PYTEST_XDIST_")]:
+    del os.environ[name]  # a pytest that a test starts is no worker of ours: pytest-benchmark would measure nothing
+
 
 @pytest.fixture(params=["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"])
 def device(request: pytest.FixtureRequest) -> torch.device:
     return torch.device(request.param)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Halve the interpreter's time: it patches Triton's language before each call of a device function, though the
+    launch has just done so.
+    """
+    if os.environ.get("TRITON_INTERPRET") != "1" or importlib.util.find_spec("triton") is None:
+        return
+    from triton.runtime import interpreter
+
+    if hasattr(interpreter, "_patch_lang"):
+        interpreter._patch_lang = _once_a_launch(interpreter._patch_lang, interpreter.tl)
+
+
+def _once_a_launch(patch: Callable[..., Any], language: Any) -> Callable[..., Any]:
+    """``patch``, but not again for functions that see the same of Triton's language, until a launch restores it."""
+    done = set()
+
+    def patch_once(function: Any) -> Any:
+        seen = tuple(
+            any(value is part for value in function.__globals__.values()) for part in (language, language.core)
+        )
+        if seen in done:
+            return None  # only a launch, for which nothing is done yet, looks at what is returned
+        done.add(seen)
+        scope = patch(function)
+        restore = getattr(scope, "restore", None)  # an older Triton never restores
+        if restore is not None:
+            scope.restore = lambda: (done.clear(), restore())
+        return scope
+
+    return patch_once

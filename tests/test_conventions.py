@@ -2,6 +2,7 @@
 
 import ast
 import inspect
+import json
 import pickle
 import subprocess
 import sys
@@ -143,39 +144,70 @@ def test_every_module_says_what_it_is_for_on_its_first_line():
         assert docstring and docstring.splitlines()[0].rstrip().endswith((".", ",", ";", ")", ":")), name
 
 
-def fresh(code):
-    return subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, check=False)
-
-
 WORKS = """
 import torch, mixcollate
 for method in (mixcollate.MixUp, mixcollate.CutMix):
     images, targets = method(num_classes=4)(torch.rand(4, 3, 8, 8), torch.arange(4))
     assert targets.shape == (4, 4)
 """
+IMPORTS = """
+import sys, torch, torchvision.transforms.v2
+before = set(sys.modules), torch.get_rng_state()
+import mixcollate
+assert not {"triton", "mixcollate.kernels.fused", "numba"} & (set(sys.modules) - before[0])
+assert torch.equal(before[1], torch.get_rng_state())
+"""
+UNCACHED = """
+import sys, types
+def njit(**options): raise RuntimeError("cannot cache function: no locator available")
+sys.modules["numba"] = types.SimpleNamespace(njit=njit)
+"""
+ALONE = {
+    "imports no compiler and draws nothing": IMPORTS,
+    "works without triton": "import sys; sys.modules['triton'] = None" + WORKS,
+    "works without numba": "import sys; sys.modules['numba'] = None" + WORKS,
+    "works where numba cannot keep what it compiles": UNCACHED + WORKS,
+    "needs triton": "import sys; sys.modules['triton'] = None\nimport mixcollate.kernels.fused",
+}
+FORKS = """
+import json, os, sys, traceback
+import torch  # seconds, and the same for all
+assert not {"triton", "numba", "torchvision", "mixcollate"} & set(sys.modules)
+raised = {}
+for name, code in json.load(sys.stdin).items():
+    reading, writing = os.pipe()
+    if os.fork() == 0:
+        try:
+            exec(code, {})
+        except BaseException:
+            os.write(writing, traceback.format_exc().encode()[-60_000:])
+        os._exit(0)
+    os.close(writing)
+    raised[name] = open(reading).read()
+print(json.dumps(raised))
+"""
 
 
-@pytest.mark.parametrize("compiler", ["triton", "numba"])
-def test_imports_and_works_without(compiler):
-    blocked = fresh(f"import sys; sys.modules['{compiler}'] = None\n" + WORKS)
-    assert blocked.returncode == 0, blocked.stderr
+@pytest.fixture(scope="module")
+def raised():
+    """What each of ``ALONE`` raises, in a process of its own in which torch is imported and nothing of ours."""
+    quiet = ["-W", "error", "-W", "ignore:.*use of fork:DeprecationWarning"]  # NumPy's threads; none of them runs
+    done = subprocess.run(
+        [sys.executable, *quiet, "-c", FORKS], input=json.dumps(ALONE), capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
 
 
-def test_works_where_numba_cannot_keep_what_it_compiles():
-    code = "import sys, types\ndef njit(**options): raise RuntimeError('cannot cache function: no locator available')\n"
-    blocked = fresh(code + "sys.modules['numba'] = types.SimpleNamespace(njit=njit)\n" + WORKS)
-    assert blocked.returncode == 0, blocked.stderr
+@pytest.mark.xdist_group("alone")
+@pytest.mark.parametrize("name", [name for name in ALONE if name != "needs triton"])
+def test_alone_it(raised, name):
+    assert raised[name] == ""
 
 
-def test_importing_it_imports_no_compiler_and_draws_nothing():
-    code = "import sys, torch, torchvision; before = set(sys.modules), torch.get_rng_state(); import mixcollate\n"
-    code += "assert not {'triton', 'mixcollate.kernels.fused', 'numba'} & (set(sys.modules) - before[0])\n"
-    result = fresh(code + "assert torch.equal(before[1], torch.get_rng_state())")
-    assert result.returncode == 0, result.stderr
-
-
-def test_the_isolation_test_can_fail():
-    assert fresh("import sys; sys.modules['triton'] = None\nimport mixcollate.kernels.fused").returncode != 0
+@pytest.mark.xdist_group("alone")
+def test_the_isolation_test_can_fail(raised):
+    assert "ModuleNotFoundError: import of triton halted" in raised["needs triton"]
 
 
 def test_no_module_reads_the_gpu_in_the_hot_path():
