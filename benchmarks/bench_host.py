@@ -12,8 +12,7 @@ import torch
 
 from benchmarks import peers
 from benchmarks.common import CLASSES, MEAN, STD, Rivals, Run, rotating, scaled
-from mixcollate import CutMix, MixUp, MixupCollate, RandomChoice, RandomErasing
-from mixcollate.transforms import Compose
+from mixcollate import Compose, CutMix, MixUp, MixupCollate, RandomChoice, RandomErasing
 
 BATCHES = scaled([32, 256, 1024], [4])
 WAITS = ("cudaStreamSynchronize", "cudaEventSynchronize", "cudaMemcpy")

@@ -123,6 +123,12 @@ def check_range(
     return pair[0], pair[1]
 
 
+def check_counts(name: str, value: object, least: int = 1, most: float = math.inf) -> tuple[int, int]:
+    """A pair of whole numbers, in order, from ``least`` to ``most``."""
+    low, high = check_range(name, value, least, most, whole=True)
+    return int(low), int(high)
+
+
 def check_scheduled(name: str, value: T, check: Callable[[str, Any], Any]) -> T:
     """A number that passes ``check``, or a function of the epoch, whose numbers are checked when they are used."""
     return value if callable(value) else check(name, value)

@@ -1,5 +1,6 @@
 """The transforms: configuration, a draw, and a call like that of a ``torchvision.transforms.v2`` transform."""
 
+import functools
 import inspect
 from collections.abc import Sequence
 from typing import Any, TypedDict, cast, get_args
@@ -53,6 +54,41 @@ class MixOptions(DrawOptions, LabelOptions, total=False):
     pairing: Pairing | PairingFunction
 
 
+def _named_arguments(transform: type) -> Any:
+    """``transform.__init__`` with all its arguments by name, for ``help`` and editors, and for who gives a wrong one.
+
+    What ``**options`` hands on to the base is spelt out in its signature. An argument that it lacks is refused in the
+    name of the class that was called; Python would name the base, of which a user need not know.
+    """
+    init = vars(transform)["__init__"]
+    parameters = list(inspect.signature(init).parameters.values())
+    kinds = [parameter.kind for parameter in parameters]
+    if inspect.Parameter.VAR_KEYWORD not in kinds or inspect.Parameter.VAR_POSITIONAL in kinds:
+        return init
+    options = get_args(parameters.pop().annotation)  # of Unpack[...]: which of the base's arguments are meant
+    base = inspect.signature(transform.__mro__[1]).parameters
+    taken = {parameter.name for parameter in parameters}
+    wanted = set(options[0].__annotations__ if options else base) - taken
+    parameters += [p.replace(kind=p.KEYWORD_ONLY) for name, p in base.items() if name in wanted]
+    names = [parameter.name for parameter in parameters[1:]]
+    by_place = [p.name for p in parameters[1:] if p.kind is p.POSITIONAL_OR_KEYWORD]
+
+    @functools.wraps(init)
+    def checked(self: Any, *arguments: Any, **options: Any) -> None:
+        for name, value in options.items():
+            if name not in names:
+                raise TypeError(
+                    f"{transform.__name__} has no argument {name} (got {value!r}); it has {', '.join(names)}"
+                )
+        if len(arguments) > len(by_place):
+            name, value = names[len(by_place)], arguments[len(by_place)]
+            raise TypeError(f"{transform.__name__} takes {name} by name, got {value!r} without: write {name}=...")
+        init(self, *arguments, **options)
+
+    checked.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    return checked
+
+
 class MixTransform(v2.Transform):
     """A method and its hyper-parameters: draws plans, and runs them on images, labels and masks.
 
@@ -81,6 +117,11 @@ class MixTransform(v2.Transform):
     """
 
     mixes = True
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        if "__init__" in vars(cls):
+            cls.__init__ = _named_arguments(cls)  # type: ignore[method-assign]
 
     def __init__(
         self,

@@ -6,8 +6,9 @@ from dataclasses import replace
 import numpy as np
 
 from mixcollate import methods
-from mixcollate.methods.resizemix import Interpolation
+from mixcollate.methods.fill import Fill
 from mixcollate.plan import Draw, MixPlan, Pairing, Per, chain, draw_from, numbers, select
+from mixcollate.transforms import MixTransform
 
 Shape = tuple[int, int, int, int]
 SHAPES: list[Shape] = [
@@ -21,26 +22,36 @@ SHAPES: list[Shape] = [
 ]
 
 MIXING: dict[str, Callable[[Draw, Per], MixPlan]] = {
-    "mixup": lambda draw, per: methods.mixup(draw, alpha=1.0, per=per),
-    "cutmix": lambda draw, per: methods.cutmix(
-        draw, alpha=1.0, per=per, minmax=None, placement="timm", correct_lam=True
-    ),
+    "mixup": lambda draw, per: drawn(methods.MixUp(), draw, per),
+    "cutmix": lambda draw, per: drawn(methods.CutMix(placement="timm"), draw, per),
     "cutmix-soft": lambda draw, per: _softened(MIXING["cutmix"](draw, per)),
-    "ricap": lambda draw, per: methods.ricap(draw, beta=0.8, per=per),
-    "resizemix": lambda draw, per: _resizemix(draw, per, "bilinear", False),
-    "resizemix-nearest": lambda draw, per: _resizemix(draw, per, "nearest", False),
-    "resizemix-clipped": lambda draw, per: _resizemix(draw, per, "bilinear", True),
-    "fmix": lambda draw, per: methods.fmix(draw, alpha=1.0, decay=1.5, per=per),
-    "mosaic": lambda draw, per: methods.mosaic(draw, centre=(0.2, 0.8), per=per),
+    "ricap": lambda draw, per: drawn(methods.RICAP(beta=0.8), draw, per),
+    "resizemix": lambda draw, per: drawn(methods.ResizeMix(scale=(0.3, 0.9)), draw, per),
+    "resizemix-nearest": lambda draw, per: drawn(
+        methods.ResizeMix(scale=(0.3, 0.9), interpolation="nearest"), draw, per
+    ),
+    "resizemix-clipped": lambda draw, per: drawn(methods.ResizeMix(scale=(0.3, 0.9), clipped=True), draw, per),
+    "fmix": lambda draw, per: drawn(methods.FMix(decay=1.5), draw, per),
+    "mosaic": lambda draw, per: drawn(methods.Mosaic(), draw, per),
 }
 ERASING: dict[str, Callable[[Draw, Per], MixPlan]] = {
-    "cutout": lambda draw, per: methods.cutout(draw, length=4, holes=2, inside=False, per=per, fill=(7.0,)),
-    "cutout-noise": lambda draw, per: methods.cutout(draw, length=3, holes=1, inside=True, per=per, fill="noise"),
-    "random_erasing": lambda draw, per: _random_erasing(draw, per),
-    "gridmask": lambda draw, per: _gridmask(draw, per, 360, False),
-    "gridmask-straight": lambda draw, per: _gridmask(draw, per, 1, True),
-    "hide_and_seek": lambda draw, per: methods.hide_and_seek(draw, sizes=(0, 2, 3), hide=0.5, per=per, fill=5.0),
-    "hide_and_seek-noise": lambda draw, per: methods.hide_and_seek(draw, sizes=(2, 4), hide=0.5, per=per, fill="noise"),
+    "cutout": lambda draw, per: drawn(methods.Cutout(length=_side(draw, 4), holes=2, fill=(7.0,)), draw, per),
+    "cutout-noise": lambda draw, per: drawn(
+        methods.Cutout(length=_side(draw, 3), inside=True, fill="noise"), draw, per
+    ),
+    "random_erasing": lambda draw, per: drawn(
+        methods.RandomErasing(
+            scale=(0.1, 0.6), ratio=(0.3, 3.3), count=(1, 3), fill=tuple(9.0 * k for k in range(draw.shape[1]))
+        ),
+        draw,
+        per,
+    ),
+    "gridmask": lambda draw, per: drawn(methods.GridMask(tile=(2, 6), ratio=0.4, fill=3.0), draw, per),
+    "gridmask-straight": lambda draw, per: drawn(
+        methods.GridMask(tile=(2, 6), ratio=0.4, rotate=1, invert=True, fill=3.0), draw, per
+    ),
+    "hide_and_seek": lambda draw, per: _hidden(draw, per, (0, 2, 3), 5.0),
+    "hide_and_seek-noise": lambda draw, per: _hidden(draw, per, (2, 4), "noise"),
 }
 METHODS = MIXING | ERASING
 
@@ -57,22 +68,24 @@ def plan(name: str, shape: Shape, *, per: Per = "pair", pairing: Pairing = "matc
     return chain(mixing, ERASING["cutout"](draw, per))
 
 
+def drawn(transform: MixTransform, draw: Draw, per: Per) -> MixPlan:
+    """What a method draws where every image is changed; erasing ones, too, for pairs, as containers do."""
+    transform.per = per
+    return transform.plan_batch(draw)
+
+
+def _side(draw: Draw, length: int) -> int:
+    """As long a side as these images let a square have."""
+    return max(min(length, 2 * min(draw.size)), 1)
+
+
+def _hidden(draw: Draw, per: Per, sizes: tuple[int, ...], fill: Fill) -> MixPlan:
+    transform = methods.HideAndSeek(fill=fill)
+    transform.per = per
+    return transform.hide_cells(draw, sizes)
+
+
 def _softened(drawn: MixPlan) -> MixPlan:
     """Weights strictly between 0 and 1 on both sides of the box."""
     outside = np.full(len(drawn), 0.8125, np.float32)
     return replace(drawn, own_outside=outside, own_inside=outside / 3)
-
-
-def _resizemix(draw: Draw, per: Per, interpolation: Interpolation, clipped: bool) -> MixPlan:
-    return methods.resizemix(draw, scale=(0.3, 0.9), interpolation=interpolation, clipped=clipped, per=per)
-
-
-def _random_erasing(draw: Draw, per: Per) -> MixPlan:
-    fill = tuple(float(9 * k) for k in range(draw.shape[1]))
-    return methods.random_erasing(
-        draw, scale=(0.1, 0.6), ratio=(0.3, 3.3), log_ratio=True, count=(1, 3), attempts=10, per=per, fill=fill
-    )
-
-
-def _gridmask(draw: Draw, per: Per, rotate: int, invert: bool) -> MixPlan:
-    return methods.gridmask(draw, tile=(2, 6), ratio=0.4, rotate=rotate, invert=invert, per=per, fill=3.0)

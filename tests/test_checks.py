@@ -85,7 +85,7 @@ def test_choices_and_flags():
 def test_ranges():
     for value in ((0.1, 0.8), [0.1, 0.8], np.array([0.1, 0.8]), (0, 0), (1, 1)):
         assert checks.check_range("scale", value, 0, 1) == tuple(value)
-    assert checks.check_range("count", (1, 3), 1, whole=True) == (1, 3)
+    assert checks.check_counts("count", (np.int8(1), 3)) == (1, 3)
     rule = r"^scale must be \(low, high\) with low <= high, both numbers in \[0, 1\], got "
     for value in (0.5, None, "01", (0.1,), (0.1, 0.2, 0.3), {0.1, 0.2}, ("a", "b"), (0, None), torch.eye(2)):
         with pytest.raises(TypeError, match=rule):
@@ -102,7 +102,7 @@ def test_ranges():
     with pytest.raises(
         TypeError, match=r"^count must be \(low, high\) with low <= high, both whole numbers of at least 1"
     ):
-        checks.check_range("count", (1, 2.0), 1, whole=True)
+        checks.check_counts("count", (1, 2.0))
 
 
 def test_schedules_are_checked_when_they_are_used():

@@ -142,7 +142,7 @@ def test_every_kind_of_weight():
 def test_an_image_can_be_its_own_partner():
     """An odd batch leaves one over: what is pasted into it is itself, resized."""
     draw = draw_from(numbers(0, 0, 0), (1, 1, 9, 9), "matching")
-    plan = methods.resizemix(draw, scale=(0.5, 0.5), interpolation="nearest", clipped=False, per="pair")
+    plan = cases.drawn(methods.ResizeMix(scale=(0.5, 0.5), interpolation="nearest"), draw, "pair")
     images = torch.arange(81, dtype=torch.uint8).view(1, 1, 9, 9)
     result = mix(images, plan, impl="host")
     assert (result != images).any()

@@ -4,16 +4,30 @@ Every test draws from a fixed seed, so it passes always or never. Means lie with
 is off by far more, and a right one fails once in 16,000 seeds.
 """
 
+import ast
+import inspect
 import math
+import re
+from pathlib import Path
 
 import numpy as np
 import pytest
 import scipy.stats
 import torch
 
-from mixcollate import methods
+import mixcollate
+from mixcollate import Compose, RandomChoice, methods
 from mixcollate.kernels import mix
+from mixcollate.methods import fmix
 from mixcollate.plan import Array, Draw, MixPlan, beta, draw_from, numbers
+from mixcollate.transforms import (
+    DrawOptions,
+    ErasingOptions,
+    ErasingTransform,
+    LabelOptions,
+    MixOptions,
+    MixTransform,
+)
 from tests import cases
 
 SMALL, LARGE = (32, 32), (224, 224)
@@ -49,6 +63,88 @@ def box_areas(boxes: Array, size: tuple[int, int]) -> Array:
 
 
 # What holds for every method.
+
+
+def test_a_new_method_is_listed_exported_and_told_of():
+    """A method is its file, its two exports and a README row; and the tests of kernels draw it."""
+    folder = Path(methods.__file__).parent
+    written = {
+        node.name
+        for path in folder.glob("*.py")
+        for node in ast.parse(path.read_text()).body
+        if isinstance(node, ast.ClassDef)
+        and {ast.unparse(base) for base in node.bases} & {"MixTransform", "ErasingTransform"}
+    }
+    assert set(methods.ALL) == written, "export it from mixcollate/methods/__init__.py"
+    assert {name for name in written if getattr(mixcollate, name, None) is methods.ALL[name]} == written
+    readme = (folder.parents[1] / "README.md").read_text()
+    assert {name for name in written if f"\n| `{name}` | " in readme} == written
+    drawn = {name.partition("-")[0].replace("_", "") for name in cases.METHODS}
+    assert drawn == {name.lower() for name in written}, "draw it in tests/cases.py, with settings for tiny images"
+
+
+@pytest.mark.parametrize(("base", "options"), [(MixTransform, MixOptions), (ErasingTransform, ErasingOptions)])
+def test_what_type_checkers_read_is_what_the_base_takes(base, options):
+    assert set(options.__annotations__) == set(inspect.signature(base).parameters)
+    for options in (DrawOptions, LabelOptions):
+        assert set(options.__annotations__) <= set(inspect.signature(MixTransform).parameters)
+
+
+@pytest.mark.parametrize("method", [*methods.ALL.values(), RandomChoice, Compose], ids=lambda method: method.__name__)
+def test_signatures_spell_out_every_argument(method):
+    """What ``help`` and editors show: the base's arguments too, with their defaults; and each can be given."""
+    shown = inspect.signature(method).parameters
+    code = method.__init__.__wrapped__.__code__
+    own = list(code.co_varnames[1 : code.co_argcount + code.co_kwonlyargcount])
+    base = inspect.signature(method.__mro__[1]).parameters
+    for name, parameter in shown.items():
+        if name not in own:
+            assert parameter.default == base[name].default
+            assert parameter.annotation == base[name].annotation
+    if method in methods.ALL.values():
+        assert set(shown) == {*own, *base}
+    else:  # what belongs to members is not given to containers
+        assert set(shown) == {*own, *LabelOptions.__annotations__}
+    members = {"transforms": [mixcollate.MixUp()]} if "transforms" in shown else {}
+    for name, parameter in shown.items():
+        method(**{**members, **({} if name in members else {name: parameter.default})})
+    documented = re.findall(r"^    (\w+):", inspect.getdoc(method).partition("Args:\n")[2], re.MULTILINE)
+    told_with_options = set() if method in methods.ALL.values() else {"inplace", "seed"}
+    assert set(documented) == {*own, "options"} - told_with_options
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: methods.Cutout(pairing="roll"), "^Cutout has no argument pairing .got 'roll'.; it has length, holes"),
+        (lambda: methods.MixUp(alhpa=1), "^MixUp has no argument alhpa .got 1.; it has alpha, num_classes, labels"),
+        (lambda: methods.MixUp(0.2), "^MixUp takes alpha by name, got 0.2 without: write alpha=...$"),
+        (lambda: methods.RandomErasing(0.2, (0, 1)), "^RandomErasing takes scale by name, got .0, 1. without"),
+        (lambda: RandomChoice([methods.MixUp()], [0.5]), r"^RandomChoice takes p by name, got \[0.5\] without"),
+    ],
+)
+def test_arguments_that_there_are_not(call, message):
+    with pytest.raises(TypeError, match=message):
+        call()
+
+
+def test_methods_of_one_s_own_take_what_they_say():
+    class Several(methods.MixUp):
+        def __init__(self, *several, **options):
+            super().__init__(**options)
+
+    class Renamed(methods.MixUp):
+        def __init__(self, strength=0.5, **options):
+            super().__init__(alpha=strength, **options)
+
+    class Heir(Renamed):
+        pass
+
+    assert Several(1, 2, p=0.5).p == 0.5
+    for method in (Renamed, Heir):
+        assert method(0.3, p=0.5).alpha == 0.3
+        assert next(iter(inspect.signature(method).parameters)) == "strength"
+        assert inspect.signature(method).parameters["per"].default == "pair"
 
 
 @pytest.mark.parametrize("shape", [(b, 3, *size) for b in (0, 1, 2, 3) for size in ((1, 1), (1, 7), (5, 1), (6, 9))])
@@ -134,7 +230,7 @@ def test_own_shares_are_beta(alpha):
 
 @pytest.mark.parametrize("alpha", [0.2, 1, 2])
 def test_mixup_takes_them(alpha):
-    plan = methods.mixup(draw_for(SMALL, 16), alpha=alpha, per="sample")
+    plan = cases.drawn(methods.MixUp(alpha=alpha), draw_for(SMALL, 16), "sample")
     draw = draw_for(SMALL, 16)
     assert np.array_equal(plan.own_outside, beta(draw.numbers, alpha, 16).astype(np.float32))
     assert np.array_equal(plan.own_outside, plan.own_share)
@@ -144,8 +240,7 @@ def test_mixup_takes_them(alpha):
 
 
 def draw_cutmix(size, placement, alpha=1.0, **options) -> MixPlan:
-    options = {"minmax": None, "correct_lam": True} | options
-    return methods.cutmix(draw_for(size), alpha=alpha, per="sample", placement=placement, **options)
+    return cases.drawn(methods.CutMix(alpha=alpha, placement=placement, **options), draw_for(size), "sample")
 
 
 @pytest.mark.parametrize(
@@ -212,7 +307,8 @@ def test_cutmix_uncorrected_label():
 
 
 def draw_cutout(size, length, *, inside=False, holes=1, batch=MANY, fill=1.0) -> MixPlan:
-    return methods.cutout(draw_for(size, batch), length=length, holes=holes, inside=inside, per="sample", fill=fill)
+    transform = methods.Cutout(length=length, holes=holes, inside=inside, fill=fill)
+    return cases.drawn(transform, draw_for(size, batch), "sample")
 
 
 @pytest.mark.parametrize(("size", "length", "mean"), [(SMALL, 16, 0.1914), (SMALL, 8, 0.0549), (LARGE, 112, 0.1914)])
@@ -258,16 +354,10 @@ def test_cutout_holes_are_independent():
 
 
 def draw_random_erasing(size, scale, ratio, *, log_ratio=True, count=(1, 1), attempts=10, batch=MANY) -> MixPlan:
-    return methods.random_erasing(
-        draw_for(size, batch),
-        scale=scale,
-        ratio=ratio,
-        log_ratio=log_ratio,
-        count=count,
-        attempts=attempts,
-        per="sample",
-        fill=1.0,
+    transform = methods.RandomErasing(
+        scale=scale, ratio=ratio, log_ratio=log_ratio, count=count, attempts=attempts, fill=1.0
     )
+    return cases.drawn(transform, draw_for(size, batch), "sample")
 
 
 @pytest.mark.parametrize(
@@ -325,8 +415,8 @@ def test_random_erasing_counts():
 
 
 def draw_gridmask(size, *, tile=(96, 224), ratio=0.6, rotate=360, invert=False, batch=400) -> MixPlan:
-    draw = draw_for(size, batch)
-    return methods.gridmask(draw, tile=tile, ratio=ratio, rotate=rotate, invert=invert, per="sample", fill=1.0)
+    transform = methods.GridMask(tile=tile, ratio=ratio, rotate=rotate, invert=invert, fill=1.0)
+    return cases.drawn(transform, draw_for(size, batch), "sample")
 
 
 def test_gridmask_numbers():
@@ -372,7 +462,7 @@ def test_gridmask_positions_are_never_negative(size, rotate):
 
 
 def draw_hide_and_seek(size, sizes=(0, 16, 32, 44, 56), hide=0.5, batch=4000) -> MixPlan:
-    return methods.hide_and_seek(draw_for(size, batch), sizes=sizes, hide=hide, per="sample", fill=1.0)
+    return methods.HideAndSeek(hide=hide, fill=1.0).hide_cells(draw_for(size, batch), sizes)
 
 
 @pytest.mark.parametrize(
@@ -409,7 +499,7 @@ def test_hide_and_seek_cells_are_independent():
 
 
 def draw_ricap(size, beta=0.3, batch=MANY) -> MixPlan:
-    return methods.ricap(draw_for(size, batch), beta=beta, per="sample")
+    return cases.drawn(methods.RICAP(beta=beta), draw_for(size, batch), "sample")
 
 
 @pytest.mark.parametrize(("size", "at_an_edge", "single"), [(SMALL, 0.318, 0.103), (LARGE, 0.177, 0.032)])
@@ -468,7 +558,7 @@ def test_ricap_is_the_paper_s():
 
 def test_mosaic():
     """Quadrants stay where they are, and meet between 0.2 and 0.8 of each side."""
-    plan = methods.mosaic(draw_for((50, 40)), centre=(0.2, 0.8), per="sample")
+    plan = cases.drawn(methods.Mosaic(), draw_for((50, 40)), "sample")
     assert_uniform(plan.corner[:, 0], 10, 40)
     assert_uniform(plan.corner[:, 1], 8, 32)
     assert (plan.shift == 0).all()
@@ -482,8 +572,8 @@ def test_mosaic():
 
 
 def draw_resizemix(size, *, clipped=False, scale=(0.1, 0.8), interpolation="bilinear", batch=MANY) -> MixPlan:
-    draw = draw_for(size, batch)
-    return methods.resizemix(draw, scale=scale, interpolation=interpolation, clipped=clipped, per="sample")
+    transform = methods.ResizeMix(scale=scale, interpolation=interpolation, clipped=clipped)
+    return cases.drawn(transform, draw_for(size, batch), "sample")
 
 
 def test_resizemix_scales():
@@ -529,11 +619,8 @@ def test_resizemix_shows_at_least_a_pixel():
 # FMix.
 
 
-FMIX = methods.fmix.__globals__  # the module, which the function hides
-
-
 def draw_fmix(size, alpha=1.0, decay=3.0, batch=500) -> MixPlan:
-    return methods.fmix(draw_for(size, batch), alpha=alpha, decay=decay, per="sample")
+    return cases.drawn(methods.FMix(alpha=alpha, decay=decay), draw_for(size, batch), "sample")
 
 
 def fmix_masks(plan: MixPlan) -> Array:
@@ -560,7 +647,7 @@ def test_fmix_shares(size, alpha):
 
 def test_fmix_uses_all_frequencies_on_both_axes():
     """The official code mixes up two axes, so that its noise has no more than two frequencies along the width."""
-    grey = FMIX["grey_noise"](numbers(0, 0, 0), 500, (64, 64), 3.0)
+    grey = fmix.grey_noise(numbers(0, 0, 0), 500, (64, 64), 3.0)
     power = (np.abs(np.fft.fft2(grey)) ** 2).mean(0)
     for line in (power[1:31, 0], power[0, 1:31]):  # amplitude falls with the cube of the frequency
         slope = np.polyfit(np.log(np.arange(1, 31)), np.log(line), 1)[0]
@@ -572,7 +659,7 @@ def test_fmix_uses_all_frequencies_on_both_axes():
 @pytest.mark.parametrize("size", [(16, 16), (9, 13)])
 def test_fmix_spectrum_is_complex_normal(size):
     """Real and imaginary parts are independent normal numbers, whose size is the amplitude; mirrored ones are real."""
-    grey = FMIX["grey_noise"](numbers(0, 0, 0), 2000, size, 1.5)
+    grey = fmix.grey_noise(numbers(0, 0, 0), 2000, size, 1.5)
     assert grey.dtype == np.float32
     height, width = size
     frequency = np.hypot(np.fft.fftfreq(height)[:, None], np.fft.rfftfreq(width))
@@ -595,7 +682,7 @@ def test_fmix_draws_in_blocks_what_it_draws_at_once(monkeypatch):
     """How many masks fit in the cache is no matter of chance."""
     plans = []
     for block in (1, 3 * 17 * 40, 10**9):
-        monkeypatch.setitem(FMIX, "BLOCK", block)
+        monkeypatch.setattr(fmix, "BLOCK", block)
         plans.append(draw_fmix((17, 40), batch=20))
     for plan in plans[1:]:
         np.testing.assert_array_equal(plan.bitmap, plans[0].bitmap)
@@ -605,7 +692,7 @@ def test_fmix_draws_in_blocks_what_it_draws_at_once(monkeypatch):
 def test_fmix_counts_the_pixels_that_ties_add(monkeypatch):
     """Pixels as grey as the last one that an image keeps are kept too, and the label says so."""
     steps = np.repeat(np.arange(4, dtype=np.float32), 10).reshape(5, 8)
-    monkeypatch.setitem(FMIX, "grey_noise", lambda numbers, count, size, decay: np.stack([steps] * count))
+    monkeypatch.setattr(fmix, "grey_noise", lambda numbers, count, size, decay: np.stack([steps] * count))
     plan = draw_fmix((5, 8))
     shown = fmix_masks(plan).sum((1, 2))
     assert set(shown) == {0, 10, 20, 30, 40}
@@ -619,7 +706,7 @@ def test_greatest_by_sorting(size):
     count = np.arange(pixels + 1)
     values = np.random.default_rng(0).standard_normal((pixels + 1, *size), np.float32)
     order = np.argsort(np.argsort(-values.reshape(pixels + 1, pixels), 1), 1).reshape(values.shape)
-    np.testing.assert_array_equal(FMIX["greatest"](values, count), order < count[:, None, None])
+    np.testing.assert_array_equal(fmix.greatest(values, count), order < count[:, None, None])
 
 
 @pytest.mark.parametrize("decay", [-20.0, 0.0, 20.0])
@@ -687,7 +774,9 @@ def test_channel_noise_fill():
     assert np.abs(np.corrcoef(plan.fill.reshape(2000, 6).T) - np.eye(6)).max() < 4.5 / math.sqrt(2000)
 
 
-@pytest.mark.parametrize("fill", [(1.0, 2.0), (1.0, 2.0, 3.0, 4.0), ()])
+@pytest.mark.parametrize("fill", [(1.0, 2.0), (1.0, 2.0, 3.0, 4.0)])
 def test_fills_must_suit_the_channels(fill):
     with pytest.raises(ValueError, match=r"fill must have 1 or 3 values, one a channel, got \("):
         fills(fill)
+    with pytest.raises(ValueError, match=r"fill must have a number for each channel, got \(\)"):
+        methods.Cutout(fill=())

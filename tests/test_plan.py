@@ -315,7 +315,7 @@ def test_erasing_after_mixing_is_one_pass():
 def test_chain_keeps_what_the_mean_fill_needs():
     shape = (2, 3, 8, 8)
     draw = draw_from(numbers(0, 0, 0), shape, "matching")
-    mean = methods.cutout(draw, length=4, holes=1, inside=True, per="sample", fill="mean")
+    mean = cases.drawn(methods.Cutout(length=4, inside=True, fill="mean"), draw, "sample")
     assert chain(cases.plan("mixup", shape), mean).fill_mean
     with pytest.raises(ValueError, match="fill='mean' needs mean="):
         mix(torch.rand(shape), chain(cases.plan("cutout", shape), mean))

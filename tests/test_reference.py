@@ -195,7 +195,7 @@ def test_resizing_is_torch_s(mode):
     """A second opinion: ``interpolate`` with its centres aligned."""
     images = draw_images((4, 3, 23, 17), torch.float64)
     draw = draw_from(numbers(3, 0, 0), tuple(images.shape), "shuffle")
-    plan = methods.resizemix(draw, scale=(0.1, 0.9), interpolation=mode, clipped=False, per="sample")
+    plan = cases.drawn(methods.ResizeMix(scale=(0.1, 0.9), interpolation=mode), draw, "sample")
     mixed = mix(images, plan, impl="reference")
     for b, (top, left, bottom, right) in enumerate(plan.box.tolist()):
         theirs = torch.nn.functional.interpolate(
@@ -263,7 +263,7 @@ def test_noise_is_normal_or_uniform():
 
 def test_noise_differs_between_images_and_repeats_with_the_plan():
     draw = draw_from(numbers(0, 0, 0), (2, 3, 16, 16), "matching")
-    plan = methods.cutout(draw, length=16, holes=1, inside=True, per="sample", fill="noise")
+    plan = cases.drawn(methods.Cutout(length=16, inside=True, fill="noise"), draw, "sample")
     first = mix(torch.zeros(2, 3, 16, 16), plan, impl="reference")
     assert torch.equal(first, mix(torch.zeros(2, 3, 16, 16), plan, impl="reference"))
     assert not (first[0] == first[1]).any()

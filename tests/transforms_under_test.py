@@ -2,20 +2,8 @@
 
 import mixcollate as mc
 
-MIXING = {
-    "MixUp": mc.MixUp,
-    "CutMix": mc.CutMix,
-    "RICAP": mc.RICAP,
-    "ResizeMix": mc.ResizeMix,
-    "FMix": mc.FMix,
-    "Mosaic": mc.Mosaic,
-}
-ERASING = {
-    "Cutout": mc.Cutout,
-    "RandomErasing": mc.RandomErasing,
-    "GridMask": mc.GridMask,
-    "HideAndSeek": mc.HideAndSeek,
-}
+MIXING = {name: method for name, method in mc.methods.ALL.items() if method.mixes}
+ERASING = {name: method for name, method in mc.methods.ALL.items() if not method.mixes}
 
 
 def mixing(**options):

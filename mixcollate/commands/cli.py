@@ -28,19 +28,8 @@ from mixcollate.kernels.support import c_compiler, python_header
 EXTRA = ("rich", "sklearn", "skimage", "pytest", "pytest_benchmark")
 """What only the commands need: imported by the command that does."""
 
-METHODS = {
-    # each image is changed, so that it can be seen: p=1 where the default is less
-    "mixup": ("MixUp", methods.MixUp()),
-    "cutmix": ("CutMix", methods.CutMix()),
-    "ricap": ("RICAP", methods.RICAP()),
-    "resizemix": ("ResizeMix", methods.ResizeMix()),
-    "fmix": ("FMix", methods.FMix()),
-    "mosaic": ("Mosaic", methods.Mosaic()),
-    "cutout": ("Cutout", methods.Cutout()),
-    "randomerasing": ("RandomErasing", methods.RandomErasing(p=1)),
-    "gridmask": ("GridMask", methods.GridMask(p=1)),
-    "hideandseek": ("HideAndSeek", methods.HideAndSeek()),
-}
+# Each image is changed, so that it can be seen, where the default of p is less.
+METHODS = {name.lower(): (name, method(p=1)) for name, method in methods.ALL.items()}
 PICTURES = {
     "cat": "chelsea",
     "coffee": "coffee",

@@ -17,17 +17,13 @@ RECIPES = {
 """What has a name beside the methods, as one would write it."""
 
 _CALLS: dict[str, Any] = {
-    **{name: value for name, value in vars(methods).items() if isinstance(value, type)},
+    **methods.ALL,
     "RandomChoice": RandomChoice,
     "Compose": Compose,
     "until": schedules.until,
     "ramp": schedules.ramp,
 }
-METHODS = {
-    name.lower(): name
-    for name, value in _CALLS.items()
-    if isinstance(value, type) and value not in (RandomChoice, Compose)
-}
+METHODS = {name.lower(): name for name in methods.ALL}
 """The methods' classes by what the command line calls them."""
 
 

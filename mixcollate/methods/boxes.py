@@ -1,8 +1,8 @@
-"""Where boxes lie: the placements that several methods share."""
+"""Where boxes lie, and the plan that shows the partner in them: what several methods share."""
 
 import numpy as np
 
-from mixcollate.plan import Array
+from mixcollate.plan import Array, Draw, MixPlan, two_shares
 
 
 def edges(
@@ -24,9 +24,29 @@ def edges(
 
 def below(numbers: np.random.Generator, bound: int | Array, shape: tuple[int, ...]) -> Array:
     """Whole numbers, uniform from 0 to below ``bound``; 0 where that is 0."""
+    # A product, not Generator.integers: that draws again and again for each of the bounds of an array.
     return (numbers.random(shape) * bound).astype(np.int64)
 
 
 def as_boxes(start: Array, end: Array) -> Array:
     """``[N, 4]`` int32 ``(top, left, bottom, right)`` from the edges ``[2, N]`` on both axes, height first."""
     return np.concatenate([start, end]).T.astype(np.int32)
+
+
+def counted_share(start: Array, end: Array, size: tuple[int, int]) -> Array:
+    """The share of the image's pixels that boxes cover, float64, from their edges ``[2, N]`` on both axes."""
+    height, width = end - start
+    return np.asarray(height * width / max(size[0] * size[1], 1))
+
+
+def pasted(draw: Draw, box: Array, own_share: Array) -> MixPlan:
+    """The plan that shows the partner inside ``box [B, 4]`` and the image outside; ``own_share [B]`` float32."""
+    ones = np.ones(len(box), np.float32)
+    return MixPlan(
+        size=draw.size,
+        partners=draw.partner,
+        shares=two_shares(own_share),
+        own_outside=ones,
+        own_inside=np.zeros_like(ones),
+        box=box,
+    )

@@ -1,21 +1,32 @@
 """What erased pixels become: the parts of a plan that every erasing method shares."""
 
-from typing import Any, Literal, get_args
+from collections.abc import Sequence
+from typing import Any, Literal, TypeVar, get_args
 
 import numpy as np
+from torch import Tensor
 
-from mixcollate.checks import check_choice
+from mixcollate.checks import check_choice, check_number, shown
 from mixcollate.plan import Array, Draw, Per
 
-Fill = float | tuple[float, ...] | Literal["mean", "noise", "channel_noise"]
-"""A number, one a channel, the data set's mean, normal noise for each pixel, or one for each channel of a box."""
+Kind = Literal["mean", "noise", "channel_noise"]
+Fill = float | tuple[float, ...] | Kind
+"""A number, one a channel, the data set's mean, normal noise for each pixel, or one colour for each box."""
+
+KINDS: tuple[str, ...] = get_args(Kind)
+F = TypeVar("F")
 
 
-def check_fill(fill: Fill) -> Fill:
-    """The fill, if it is a number, numbers or one of the names."""
+def check_fill(name: str, fill: F, kinds: Sequence[str] = KINDS) -> F:
+    """A finite number, as many as there are channels, or one of the words."""
     if isinstance(fill, str):
-        check_choice("fill", fill, get_args(get_args(Fill)[2]))
-    return fill
+        return check_choice(name, fill, kinds)
+    if isinstance(fill, (Sequence, np.ndarray, Tensor)) and getattr(fill, "ndim", 1) == 1:
+        if not len(fill):
+            raise ValueError(f"{name} must have a number for each channel, got {shown(fill)}")
+        return tuple(check_number(f"{name}[{channel}]", value) for channel, value in enumerate(fill))  # type: ignore[return-value]
+    words = ", ".join(map(repr, kinds))
+    return check_number(name, fill, advice=f"or give one number a channel, or one of {words}")  # type: ignore[return-value]
 
 
 def filled(draw: Draw, boxes: int, fill: Fill, per: Per) -> dict[str, Any]:

@@ -6,32 +6,52 @@ from functools import lru_cache
 import numpy as np
 from typing_extensions import Unpack
 
-from mixcollate.checks import check_not_negative, check_positive, check_scheduled
-from mixcollate.methods.cutmix import pasted
-from mixcollate.plan import Array, Draw, MixPlan, Per, beta
+from mixcollate.checks import check_not_negative, check_number, check_positive, check_scheduled
+from mixcollate.methods.boxes import pasted
+from mixcollate.plan import Array, Draw, MixPlan, beta
 from mixcollate.schedules import Scheduled, at
 from mixcollate.transforms import MixOptions, MixTransform
 
 BLOCK = 2**16
 """How many pixels of masks are drawn at a time: what a core's cache holds."""
 
+STEEPEST = 50
+"""The greatest decay: float64 holds the amplitudes of any image's frequencies up to here."""
 
-def fmix(draw: Draw, *, alpha: float, decay: float, per: Per) -> MixPlan:
-    """The image keeps a share Beta(alpha, alpha) of its pixels: those where the noise is greatest."""
-    count, unit = draw.units(per)
-    height, width = draw.size
-    own_share = beta(draw.numbers, alpha, count)
-    exact, up = own_share * (height * width), draw.numbers.random(count) < 0.5
-    own_pixels = np.where(up, np.ceil(exact), np.floor(exact)).astype(np.int64)
-    bitmap = np.empty((count, height, -(-width // 8)), np.uint8)
-    several = max(BLOCK // (height * width), 1)
-    for masks in (slice(first, first + several) for first in range(0, count, several)):
-        own = own_pixels[masks]
-        shown = ~greatest(grey_noise(draw.numbers, len(own), draw.size, decay), own)  # [several, H, W]
-        bitmap[masks] = np.packbits(shown, axis=2, bitorder="little")
-    counted = 1 - np.bitwise_count(bitmap).sum((1, 2)) / (height * width)
-    box = np.tile(np.array([0, 0, height, width], np.int32), (draw.shape[0], 1))
-    return replace(pasted(draw, box, counted.astype(np.float32)[unit]), bitmap=bitmap[unit])
+
+class FMix(MixTransform):
+    """Mix along the contours of low-frequency noise (https://arxiv.org/abs/2002.12047).
+
+    An image keeps a share Beta(alpha, alpha) of its pixels, those where the noise is greatest. Drawing the masks takes
+    a Fourier transform each, on the host; ``per="batch"`` draws one.
+
+    Args:
+        alpha: own shares come from Beta(alpha, alpha); a number or a function of the epoch.
+        decay: how fast the noise's spectrum falls with frequency, in [-50, 50]; the greater, the larger the blobs.
+        options: see :class:`MixTransform`.
+    """
+
+    def __init__(self, *, alpha: Scheduled = 1.0, decay: float = 3.0, **options: Unpack[MixOptions]) -> None:
+        super().__init__(**options)
+        self.alpha = check_scheduled("alpha", alpha, check_positive)
+        self.decay = check_number("decay", decay, -STEEPEST, STEEPEST)
+
+    def plan_batch(self, draw: Draw) -> MixPlan:
+        count, unit = draw.units(self.per)
+        height, width = draw.size
+        pixels = max(height * width, 1)
+        own_share = beta(draw.numbers, at("alpha", self.alpha, draw.epoch, check_not_negative), count)
+        exact, up = own_share * (height * width), draw.numbers.random(count) < 0.5
+        own_pixels = np.where(up, np.ceil(exact), np.floor(exact)).astype(np.int64)
+        bitmap = np.empty((count, height, -(-width // 8)), np.uint8)
+        several = max(BLOCK // pixels, 1)
+        for masks in (slice(first, first + several) for first in range(0, count if bitmap.size else 0, several)):
+            own = own_pixels[masks]
+            shown = ~greatest(grey_noise(draw.numbers, len(own), draw.size, self.decay), own)  # [several, H, W]
+            bitmap[masks] = np.packbits(shown, axis=2, bitorder="little")
+        counted = 1 - np.bitwise_count(bitmap).sum((1, 2)) / pixels
+        box = np.tile(np.array([0, 0, height, width], np.int32), (draw.shape[0], 1))
+        return replace(pasted(draw, box, counted.astype(np.float32)[unit]), bitmap=bitmap[unit])
 
 
 def grey_noise(numbers: np.random.Generator, count: int, size: tuple[int, int], decay: float) -> Array:
@@ -71,23 +91,3 @@ def greatest(values: Array, count: Array) -> Array:
         place = flat.shape[1] - count[row]
         least[row] = np.partition(flat[row], place)[place]
     return (flat >= least).reshape(values.shape)
-
-
-class FMix(MixTransform):
-    """Mix along the contours of low-frequency noise (https://arxiv.org/abs/2002.12047).
-
-    Drawing the masks takes a Fourier transform each, on the host; ``per="batch"`` draws one.
-
-    Args:
-        alpha: own shares come from Beta(alpha, alpha); a number or a function of the epoch.
-        decay: how fast the noise's spectrum falls with frequency.
-        options: see :class:`MixTransform`.
-    """
-
-    def __init__(self, *, alpha: Scheduled = 1.0, decay: float = 3.0, **options: Unpack[MixOptions]) -> None:
-        super().__init__(**options)
-        self.alpha, self.decay = check_scheduled("alpha", alpha, check_positive), decay
-
-    def plan_batch(self, draw: Draw) -> MixPlan:
-        alpha = at("alpha", self.alpha, draw.epoch, check_not_negative)
-        return fmix(draw, alpha=alpha, decay=self.decay, per=self.per)

@@ -6,30 +6,14 @@ from dataclasses import replace
 import numpy as np
 from typing_extensions import Unpack
 
+from mixcollate.checks import check_count, check_counts, check_flag, check_number
 from mixcollate.methods.fill import Fill, check_fill, filled
-from mixcollate.plan import Draw, MixPlan, Per, identity
+from mixcollate.plan import Draw, MixPlan, identity
 from mixcollate.schedules import Scheduled
 from mixcollate.transforms import DrawOptions, ErasingTransform
 
-
-def gridmask(
-    draw: Draw, *, tile: tuple[int, int], ratio: float, rotate: int, invert: bool, per: Per, fill: Fill
-) -> MixPlan:
-    """Erase a square in each tile, with sides drawn from ``tile[0]`` to ``tile[1] - 1``; or all but, to ``invert``.
-
-    ``ratio`` of a tile's side is kept. The grid is turned by whole degrees less than ``rotate``, counter-clockwise.
-    """
-    count, unit = draw.units(per)
-    side = draw.numbers.integers(*tile, size=count)
-    hole = side - np.ceil(side * ratio).astype(np.int64)
-    reach = math.ceil(math.hypot(*draw.size) / 2) + 1  # how far a pixel can lie before the centre
-    rows, cols = draw.numbers.integers(side) + reach, draw.numbers.integers(side) + reach
-    grid = np.stack([side, hole, rows, cols, np.full(count, invert)], 1).astype(np.int32)
-    # Not turned is turned by 0, so that a plan may hold both kinds.
-    angle = -np.deg2rad(draw.numbers.integers(max(rotate, 1), size=count))
-    turn = np.stack([np.cos(angle), np.sin(angle)], 1).astype(np.float32)
-    plan = identity(draw.shape[0], draw.size)
-    return replace(plan, grid=grid[unit], turn=turn[unit], **filled(draw, 1, fill, per))
+MOST = 2**20
+"""The longest period of a grid: far more than images have pixels, and far less than an int32 holds."""
 
 
 class GridMask(ErasingTransform):
@@ -39,10 +23,13 @@ class GridMask(ErasingTransform):
         tile: range of the grid's period in pixels, the upper end excluded. Default: the authors' (96, 224) at 224
             pixels, scaled to the shorter side.
         ratio: share of the period that is kept on each axis, so that (1 - ratio)² of the pixels go.
-        rotate: the grid is turned by a whole number of degrees below this.
+        rotate: the grid is turned counter-clockwise by a whole number of degrees below this; 0: it stays upright.
         invert: erase the bands between the squares instead (the code's ``mode=0``).
-        p: the authors' 0.8; they reach it slowly: ``p=ramp(0.8, 240)``.
-        fill: see :class:`Cutout`.
+        p: probability that an image is changed; a number or a function of the epoch. The authors reach their 0.8
+            slowly: ``p=ramp(0.8, 240)``.
+        fill: a number or one a channel, in the units of the result (0 is the mean after normalising); ``"mean"``;
+            ``"noise"`` for each pixel, normal (for uint8 results uniform); or ``"channel_noise"``, one normal colour
+            for each image.
         options: see :class:`ErasingTransform`.
     """
 
@@ -58,17 +45,26 @@ class GridMask(ErasingTransform):
         **options: Unpack[DrawOptions],
     ) -> None:
         super().__init__(p=p, **options)
-        if tile is not None and not 1 <= tile[0] < tile[1]:
-            raise ValueError(f"tile must be (low, high) pixels with 1 <= low < high, got {tile}")
-        if not 0 < ratio < 1:
-            raise ValueError(f"ratio must be in (0, 1), got {ratio}")
-        self.tile, self.ratio, self.rotate, self.invert = tile, ratio, rotate, invert
-        self.fill = check_fill(fill)
+        self.tile = None if tile is None else check_counts("tile", tile, most=MOST)
+        if self.tile and self.tile[0] == self.tile[1]:
+            raise ValueError(f"tile must be (low, high) pixels with low < high, which is not drawn, got {tile}")
+        self.ratio = check_number("ratio", ratio, 0, 1, above=True, below=True)
+        self.rotate = check_count("rotate", rotate, least=0)
+        self.invert = check_flag("invert", invert)
+        self.fill = check_fill("fill", fill)
 
     def plan_batch(self, draw: Draw) -> MixPlan:
         shorter = min(draw.size)
         low = max(round(shorter * 96 / 224), 1)
         tile = self.tile or (low, max(shorter, low + 1))
-        return gridmask(
-            draw, tile=tile, ratio=self.ratio, rotate=self.rotate, invert=self.invert, per=self.per, fill=self.fill
-        )
+        count, unit = draw.units(self.per)
+        side = draw.numbers.integers(*tile, size=count)
+        hole = side - np.ceil(side * self.ratio).astype(np.int64)
+        reach = math.ceil(math.hypot(*draw.size) / 2) + 1  # how far a pixel can lie before the centre
+        rows, cols = draw.numbers.integers(side) + reach, draw.numbers.integers(side) + reach
+        grid = np.stack([side, hole, rows, cols, np.full(count, self.invert)], 1).astype(np.int32)
+        # Not turned is turned by 0, so that a plan may hold both kinds.
+        angle = -np.deg2rad(draw.numbers.integers(max(self.rotate, 1), size=count))
+        turn = np.stack([np.cos(angle), np.sin(angle)], 1).astype(np.float32)
+        plan = identity(draw.shape[0], draw.size)
+        return replace(plan, grid=grid[unit], turn=turn[unit], **filled(draw, 1, self.fill, self.per))

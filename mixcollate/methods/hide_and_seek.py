@@ -6,26 +6,10 @@ from dataclasses import replace
 import numpy as np
 from typing_extensions import Unpack
 
-from mixcollate.checks import check_probability
+from mixcollate.checks import check_count, check_probability, shown
 from mixcollate.methods.fill import Fill, check_fill, filled
-from mixcollate.plan import Draw, MixPlan, Per, identity
+from mixcollate.plan import Draw, MixPlan, identity
 from mixcollate.transforms import ErasingOptions, ErasingTransform
-
-
-def hide_and_seek(draw: Draw, *, sizes: tuple[int, ...], hide: float, per: Per, fill: Fill) -> MixPlan:
-    """Hide each square cell with probability ``hide``; its side is one of ``sizes``, 0 for an untouched image."""
-    count, unit = draw.units(per)
-    whole = max(*draw.size, 1)
-    finest = min((size for size in sizes if size > 0), default=whole)
-    cell = np.asarray(sizes)[draw.numbers.integers(len(sizes), size=count)]
-    cells = [-(-axis // finest) for axis in draw.size]  # coarser grids use the first of them
-    hidden = (draw.numbers.random((count, *cells)) < hide) & (cell > 0)[:, None, None]
-    return replace(
-        identity(draw.shape[0], draw.size),
-        cell=np.where(cell > 0, cell, whole).astype(np.int32)[unit],
-        hidden=np.packbits(hidden, axis=2, bitorder="little")[unit],
-        **filled(draw, 1, fill, per),
-    )
 
 
 class HideAndSeek(ErasingTransform):
@@ -36,7 +20,9 @@ class HideAndSeek(ErasingTransform):
             authors' (0, 16, 32, 44, 56) at 224 pixels, scaled to the shorter side. A size over half of that is
             refused: at 32 pixels the authors' list would hide 31.5 % of all images entirely.
         hide: probability that a cell is hidden.
-        fill: see :class:`Cutout`.
+        fill: a number or one a channel, in the units of the result (0 is the mean after normalising); ``"mean"``;
+            ``"noise"`` for each pixel, normal (for uint8 results uniform); or ``"channel_noise"``, one normal colour
+            for each image.
         options: see :class:`ErasingTransform`.
     """
 
@@ -49,19 +35,38 @@ class HideAndSeek(ErasingTransform):
         **options: Unpack[ErasingOptions],
     ) -> None:
         super().__init__(**options)
-        if sizes is not None and (len(sizes) == 0 or min(sizes) < 0):
-            raise ValueError(f"sizes must be whole numbers of pixels, 0 or more, got {sizes}")
-        self.sizes, self.hide = sizes, check_probability("hide", hide)
-        self.fill = check_fill(fill)
+        self.sizes = None if sizes is None else _check_sizes(sizes)
+        self.hide = check_probability("hide", hide)
+        self.fill = check_fill("fill", fill)
 
     def plan_batch(self, draw: Draw) -> MixPlan:
         shorter = min(draw.size)
-        sizes = self.sizes
-        if sizes is None:
-            sizes = [round(size * shorter / 224) for size in (0, 16, 32, 44, 56)]
-        elif max(sizes) > shorter / 2:
+        if self.sizes is None:
+            return self.hide_cells(draw, [round(size * shorter / 224) for size in (0, 16, 32, 44, 56)])
+        if max(self.sizes) > shorter / 2:
             raise ValueError(
-                f"sizes must be at most half the shorter side ({shorter} pixels), got {max(sizes)}, which can hide a "
-                "whole image; leave sizes out to scale the paper's"
+                f"sizes must be at most half the shorter side ({shorter} pixels), got {max(self.sizes)}, which can "
+                "hide a whole image; leave sizes out to scale the paper's"
             )
-        return hide_and_seek(draw, sizes=tuple(sizes), hide=self.hide, per=self.per, fill=self.fill)
+        return self.hide_cells(draw, self.sizes)
+
+    def hide_cells(self, draw: Draw, sizes: Sequence[int]) -> MixPlan:
+        """The plan with cells of these sizes, however small the images are."""
+        count, unit = draw.units(self.per)
+        whole = max(*draw.size, 1)
+        finest = min((size for size in sizes if size > 0), default=whole)
+        cell = np.asarray(sizes)[draw.numbers.integers(len(sizes), size=count)]
+        cells = [-(-axis // finest) for axis in draw.size]  # coarser grids use the first of them
+        hidden = (draw.numbers.random((count, *cells)) < self.hide) & (cell > 0)[:, None, None]
+        return replace(
+            identity(draw.shape[0], draw.size),
+            cell=np.where(cell > 0, cell, whole).astype(np.int32)[unit],
+            hidden=np.packbits(hidden, axis=2, bitorder="little")[unit],
+            **filled(draw, 1, self.fill, self.per),
+        )
+
+
+def _check_sizes(sizes: Sequence[int]) -> tuple[int, ...]:
+    if isinstance(sizes, str) or not isinstance(sizes, (Sequence, np.ndarray)) or not len(sizes):
+        raise TypeError(f"sizes must be a list of whole numbers of pixels, got {shown(sizes)}")
+    return tuple(check_count(f"sizes[{k}]", size, least=0) for k, size in enumerate(sizes))

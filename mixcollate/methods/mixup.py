@@ -4,16 +4,9 @@ import numpy as np
 from typing_extensions import Unpack
 
 from mixcollate.checks import check_not_negative, check_positive, check_scheduled
-from mixcollate.plan import Draw, MixPlan, Per, beta, two_shares
+from mixcollate.plan import Draw, MixPlan, beta, two_shares
 from mixcollate.schedules import Scheduled, at
 from mixcollate.transforms import MixOptions, MixTransform
-
-
-def mixup(draw: Draw, *, alpha: float, per: Per) -> MixPlan:
-    """Own shares from Beta(alpha, alpha), one a pair, a sample or a batch."""
-    count, unit = draw.units(per)
-    own_share = beta(draw.numbers, alpha, count).astype(np.float32)[unit]
-    return MixPlan(size=draw.size, partners=draw.partner, shares=two_shares(own_share), own_outside=own_share)
 
 
 class MixUp(MixTransform):
@@ -29,4 +22,7 @@ class MixUp(MixTransform):
         self.alpha = check_scheduled("alpha", alpha, check_positive)
 
     def plan_batch(self, draw: Draw) -> MixPlan:
-        return mixup(draw, alpha=at("alpha", self.alpha, draw.epoch, check_not_negative), per=self.per)
+        count, unit = draw.units(self.per)
+        alpha = at("alpha", self.alpha, draw.epoch, check_not_negative)
+        own_share = beta(draw.numbers, alpha, count).astype(np.float32)[unit]
+        return MixPlan(size=draw.size, partners=draw.partner, shares=two_shares(own_share), own_outside=own_share)

@@ -5,20 +5,8 @@ from typing_extensions import Unpack
 
 from mixcollate.checks import check_range
 from mixcollate.methods.ricap import joined
-from mixcollate.plan import Array, Draw, MixPlan, Per
+from mixcollate.plan import Draw, MixPlan
 from mixcollate.transforms import MixOptions, MixTransform
-
-
-def mosaic(draw: Draw, *, centre: tuple[float, float], per: Per) -> MixPlan:
-    """Four quadrants, each at its own place in its image, meet at a point between ``centre`` of each axis."""
-    count, unit = draw.units(per)
-    corner = np.stack([_cut(draw, axis, centre, count) for axis in draw.size], 1)[unit]
-    return joined(draw, corner, np.zeros((len(corner), 4, 2), np.int64))
-
-
-def _cut(draw: Draw, length: int, centre: tuple[float, float], count: int) -> Array:
-    low, high = int(centre[0] * length), int(centre[1] * length)
-    return draw.numbers.integers(low, max(high, low + 1), size=count)
 
 
 class Mosaic(MixTransform):
@@ -31,8 +19,13 @@ class Mosaic(MixTransform):
 
     def __init__(self, *, centre: tuple[float, float] = (0.2, 0.8), **options: Unpack[MixOptions]) -> None:
         super().__init__(**options)
-        check_range("centre", centre, 0, 1)
-        self.centre = centre
+        self.centre = check_range("centre", centre, 0, 1)
 
     def plan_batch(self, draw: Draw) -> MixPlan:
-        return mosaic(draw, centre=self.centre, per=self.per)
+        count, unit = draw.units(self.per)
+        corner = []
+        for length in draw.size:
+            low, high = (int(share * length) for share in self.centre)
+            corner.append(draw.numbers.integers(low, max(high, low + 1), size=count))
+        corners = np.stack(corner, 1)[unit]  # [B, 2]
+        return joined(draw, corners, np.zeros((len(corners), 4, 2), np.int64))

@@ -7,67 +7,12 @@ from typing import Literal
 import numpy as np
 from typing_extensions import Unpack
 
-from mixcollate.checks import check_range
+from mixcollate.checks import check_count, check_counts, check_flag, check_range
 from mixcollate.methods.boxes import as_boxes, edges
-from mixcollate.methods.fill import Fill, check_fill, filled
-from mixcollate.plan import Array, Draw, MixPlan, Per, identity
+from mixcollate.methods.fill import KINDS, Fill, check_fill, filled
+from mixcollate.plan import Array, Draw, MixPlan, identity
 from mixcollate.schedules import Scheduled
 from mixcollate.transforms import DrawOptions, ErasingTransform
-
-
-def random_erasing(
-    draw: Draw,
-    *,
-    scale: tuple[float, float],
-    ratio: tuple[float, float],
-    log_ratio: bool,
-    count: tuple[int, int],
-    attempts: int,
-    per: Per,
-    fill: Fill,
-) -> MixPlan:
-    """Between ``count[0]`` and ``count[1]`` boxes an image, which share an area drawn from ``scale``.
-
-    The height over the width is drawn from ``ratio``, on a logarithmic scale (torchvision, timm) or not (the paper's
-    code). A box as high or as wide as the image is drawn again; after ``attempts`` it is left out.
-    """
-    units, unit = draw.units(per)
-    boxes = draw.numbers.integers(count[0], count[1] + 1, size=(units, 1))
-    pixels = np.repeat(draw.size[0] * draw.size[1] / boxes, count[1])  # [units * N] that a box has a share of
-    lengths = np.array(draw.size)[:, None]  # [2, 1]: both axes at once, height first
-    side = _sides(draw.numbers, lengths, pixels, attempts, scale, ratio, log_ratio)  # [2, units * N]
-    side *= (np.arange(count[1]) < boxes).ravel()
-    start, end = edges(draw.numbers, lengths, side, inside=True)
-    box = as_boxes(start, end).reshape(units, count[1], 4)[unit]
-    return replace(identity(draw.shape[0], draw.size), erase_box=box, **filled(draw, count[1], fill, per))
-
-
-def _sides(
-    numbers: np.random.Generator,
-    lengths: Array,
-    pixels: Array,
-    attempts: int,
-    scale: tuple[float, float],
-    ratio: tuple[float, float],
-    log_ratio: bool,
-) -> Array:
-    """Heights and widths of the first boxes that fit; 0 where none of ``attempts`` does."""
-
-    def drawn(pixels: Array) -> Array:
-        area, aspect = numbers.random((2, pixels.size))
-        area = (scale[0] + (scale[1] - scale[0]) * area) * pixels
-        low, high = map(math.log, ratio) if log_ratio else ratio
-        aspect = low + (high - low) * aspect
-        aspect = np.exp(aspect) if log_ratio else aspect
-        return np.rint(np.sqrt([area * aspect, area / aspect])).astype(np.int64)
-
-    side = drawn(pixels)
-    for _ in range(attempts - 1):  # nearly all fit at once, so a round draws again only for the few that do not
-        again = np.flatnonzero((side >= lengths).any(0))
-        if again.size == 0:
-            return side
-        side[:, again] = drawn(pixels[again])
-    return side * (side < lengths).all(0)
 
 
 class RandomErasing(ErasingTransform):
@@ -81,11 +26,13 @@ class RandomErasing(ErasingTransform):
         p: probability that an image is changed; a number or a function of the epoch.
         scale: range of the erased share of the area.
         ratio: range of the aspect ratio, height over width.
-        value: a number, one a channel, or ``"random"``: noise for each pixel.
-        fill: the same as ``value`` in this library's words; see :class:`Cutout`. Give one of them.
+        value: a number, one a channel, or ``"random"``: noise for each pixel. In the units of the result, so 0 is the
+            mean after normalising.
+        fill: the same as ``value`` in this library's words, which are also ``"mean"``, ``"noise"`` (``"random"``) and
+            ``"channel_noise"``, one normal colour for each box. Give one of them.
         log_ratio: draw the ratio's logarithm uniformly (torchvision, timm), instead of the ratio (the paper).
         count: least and most boxes an image, which share its area.
-        attempts: how many boxes are drawn before one that does not fit is given up.
+        attempts: how many boxes are drawn before one that is as high or as wide as the image is left out.
         options: see :class:`ErasingTransform`.
     """
 
@@ -103,24 +50,45 @@ class RandomErasing(ErasingTransform):
         **options: Unpack[DrawOptions],
     ) -> None:
         super().__init__(p=p, **options)
-        check_range("scale", scale, 0, 1)
-        check_range("ratio", ratio, 0, above=True)
-        check_range("count", count, 1, whole=True)
+        self.scale = check_range("scale", scale, 0, 1)
+        self.ratio = check_range("ratio", ratio, 0, above=True)
+        self.log_ratio = check_flag("log_ratio", log_ratio)
+        self.count, self.attempts = check_counts("count", count), check_count("attempts", attempts)
+        value = check_fill("value", value, ("random", *KINDS))
         if fill is not None and value != 0.0:
             raise ValueError(f"give value or fill, not both; got value={value!r}, fill={fill!r}")
-        if attempts < 1:
-            raise ValueError(f"attempts must be positive, got {attempts}")
-        self.scale, self.ratio, self.log_ratio, self.count, self.attempts = scale, ratio, log_ratio, count, attempts
-        self.fill = check_fill("noise" if value == "random" else value if fill is None else fill)
+        self.fill: Fill = check_fill("fill", fill) if fill is not None else "noise" if value == "random" else value
 
     def plan_batch(self, draw: Draw) -> MixPlan:
-        return random_erasing(
-            draw,
-            scale=self.scale,
-            ratio=self.ratio,
-            log_ratio=self.log_ratio,
-            count=self.count,
-            attempts=self.attempts,
-            per=self.per,
-            fill=self.fill,
-        )
+        units, unit = draw.units(self.per)
+        least, most = self.count
+        boxes = draw.numbers.integers(least, most + 1, size=(units, 1))
+        pixels = np.repeat(draw.size[0] * draw.size[1] / boxes, most)  # [units * N] that a box has a share of
+        lengths = np.array(draw.size)[:, None]  # [2, 1]: both axes at once, height first
+        side = self._fitting_sides(draw.numbers, lengths, pixels)  # [2, units * N]
+        side *= (np.arange(most) < boxes).ravel()
+        start, end = edges(draw.numbers, lengths, side, inside=True)
+        box = as_boxes(start, end).reshape(units, most, 4)[unit]
+        plan = identity(draw.shape[0], draw.size)
+        return replace(plan, erase_box=box, **filled(draw, most, self.fill, self.per))
+
+    def _fitting_sides(self, numbers: np.random.Generator, lengths: Array, pixels: Array) -> Array:
+        """``[2, N]``: heights and widths of the first boxes that fit; 0 where none of ``attempts`` does."""
+        side = self._drawn_sides(numbers, pixels)
+        for _ in range(
+            self.attempts - 1
+        ):  # nearly all fit at once, so a round draws again only for the few that do not
+            again = np.flatnonzero((side >= lengths).any(0))
+            if again.size == 0:
+                return side
+            side[:, again] = self._drawn_sides(numbers, pixels[again])
+        return side * (side < lengths).all(0)
+
+    def _drawn_sides(self, numbers: np.random.Generator, pixels: Array) -> Array:
+        """``[2, N]``: heights and widths of boxes with a share of ``pixels [N]``, whether they fit or not."""
+        area, aspect = numbers.random((2, pixels.size))
+        area = (self.scale[0] + (self.scale[1] - self.scale[0]) * area) * pixels
+        low, high = map(math.log, self.ratio) if self.log_ratio else self.ratio
+        aspect = low + (high - low) * aspect
+        aspect = np.exp(aspect) if self.log_ratio else aspect
+        return np.rint(np.sqrt([area * aspect, area / aspect])).astype(np.int64)

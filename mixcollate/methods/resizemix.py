@@ -1,38 +1,17 @@
 """ResizeMix: paste the whole partner, made smaller, into every image (https://arxiv.org/abs/2012.11101)."""
 
 from dataclasses import replace
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 from typing_extensions import Unpack
 
-from mixcollate.checks import check_choice, check_range
-from mixcollate.methods.boxes import as_boxes, edges
-from mixcollate.methods.cutmix import counted_share, pasted
-from mixcollate.plan import Draw, MixPlan, Per
+from mixcollate.checks import check_choice, check_flag, check_range
+from mixcollate.methods.boxes import as_boxes, counted_share, edges, pasted
+from mixcollate.plan import Draw, MixPlan
 from mixcollate.transforms import MixOptions, MixTransform
 
-Interpolation = Literal["nearest", "bilinear"]
-
-
-def resizemix(
-    draw: Draw,
-    *,
-    scale: tuple[float, float],
-    interpolation: Interpolation,
-    clipped: bool,
-    per: Per,
-) -> MixPlan:
-    """The partner at a uniform scale, fully inside; or squeezed into a box that may be clipped (openmixup)."""
-    count, unit = draw.units(per)
-    drawn = draw.numbers.uniform(*scale, count)
-    lengths = np.array(draw.size)[:, None]  # [2, 1]: both axes at once, height first
-    side = np.maximum((drawn * lengths).astype(np.int64), 0 if clipped else 1)  # [2, count]
-    start, end = edges(draw.numbers, lengths, side, inside=not clipped)
-    own_share = 1 - counted_share(start, end, draw.size)
-    plan = pasted(draw, as_boxes(start, end)[unit], own_share.astype(np.float32)[unit])
-    kind = 1 if interpolation == "nearest" else 2
-    return replace(plan, resized=np.full(len(plan), kind, np.int8))
+Interpolation = Literal["bilinear", "nearest"]
 
 
 class ResizeMix(MixTransform):
@@ -49,14 +28,22 @@ class ResizeMix(MixTransform):
         self,
         *,
         scale: tuple[float, float] = (0.1, 0.8),
-        interpolation: Literal["bilinear", "nearest"] = "bilinear",
+        interpolation: Interpolation = "bilinear",
         clipped: bool = False,
         **options: Unpack[MixOptions],
     ) -> None:
         super().__init__(**options)
-        check_range("scale", scale, 0, 1)
-        check_choice("interpolation", interpolation, ("bilinear", "nearest"))
-        self.scale, self.interpolation, self.clipped = scale, interpolation, clipped
+        self.scale = check_range("scale", scale, 0, 1)
+        self.interpolation = check_choice("interpolation", interpolation, get_args(Interpolation))
+        self.clipped = check_flag("clipped", clipped)
 
     def plan_batch(self, draw: Draw) -> MixPlan:
-        return resizemix(draw, scale=self.scale, interpolation=self.interpolation, clipped=self.clipped, per=self.per)
+        count, unit = draw.units(self.per)
+        drawn = draw.numbers.uniform(*self.scale, count)
+        lengths = np.array(draw.size)[:, None]  # [2, 1]: both axes at once, height first
+        side = np.maximum((drawn * lengths).astype(np.int64), 0 if self.clipped else 1)  # [2, count]
+        start, end = edges(draw.numbers, lengths, side, inside=not self.clipped)
+        own_share = 1 - counted_share(start, end, draw.size)
+        plan = pasted(draw, as_boxes(start, end)[unit], own_share.astype(np.float32)[unit])
+        kind = 1 if self.interpolation == "nearest" else 2
+        return replace(plan, resized=np.full(len(plan), kind, np.int8))

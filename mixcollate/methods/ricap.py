@@ -4,26 +4,36 @@ import numpy as np
 from typing_extensions import Unpack
 
 from mixcollate.checks import check_not_negative, check_positive, check_scheduled
-from mixcollate.plan import Array, Draw, MixPlan, Per, beta
+from mixcollate.plan import Array, Draw, MixPlan
+from mixcollate.plan import beta as beta_shares
 from mixcollate.schedules import Scheduled, at
 from mixcollate.transforms import MixOptions, MixTransform
 
 
-def ricap(draw: Draw, *, beta: float, per: Per) -> MixPlan:
-    """Four crops meet at a corner from Beta(beta, beta) on each axis; every crop is read at a random place.
+class RICAP(MixTransform):
+    """Put four images' crops together around a random point (https://arxiv.org/abs/1811.09030).
 
-    The image's own crop is top left: in a shuffled batch that is the paper's four permutations, renumbered.
+    The image's own crop is top left; in a shuffled batch this is the paper's method, which draws four permutations,
+    with the images renamed.
+
+    Args:
+        beta: the point's coordinates come from Beta(beta, beta); a number or a function of the epoch.
+        options: see :class:`MixTransform`.
     """
-    count, unit = draw.units(per)
-    corner = np.stack([_boundary(draw, axis, beta, count) for axis in draw.size], 1)  # [count, 2]
-    start, side = pieces(corner, draw.size)
-    offset = draw.numbers.integers(np.array(draw.size) - side + 1)  # [count, 4, 2]
-    return joined(draw, corner[unit], (offset - start)[unit])
 
+    def __init__(self, *, beta: Scheduled = 0.3, **options: Unpack[MixOptions]) -> None:
+        super().__init__(**options)
+        self.beta = check_scheduled("beta", beta, check_positive)
 
-def _boundary(draw: Draw, length: int, alpha: float, count: int) -> Array:
-    """``[count]`` int64: where the pieces meet on one axis, rounded half to even as in the official code."""
-    return np.asarray(np.rint(length * beta(draw.numbers, alpha, count)), np.int64)
+    def plan_batch(self, draw: Draw) -> MixPlan:
+        count, unit = draw.units(self.per)
+        beta = at("beta", self.beta, draw.epoch, check_not_negative)
+        # Whole pixels, a half to the even one, as in the official code.
+        corner = [np.rint(length * beta_shares(draw.numbers, beta, count)) for length in draw.size]
+        corners = np.stack(corner, 1).astype(np.int64)  # [count, 2]
+        start, side = pieces(corners, draw.size)
+        offset = draw.numbers.integers(np.array(draw.size) - side + 1)  # [count, 4, 2]
+        return joined(draw, corners[unit], (offset - start)[unit])
 
 
 def pieces(corner: Array, size: tuple[int, int]) -> tuple[Array, Array]:
@@ -45,21 +55,3 @@ def joined(draw: Draw, corner: Array, shift: Array) -> MixPlan:
         corner=corner.astype(np.int32),
         shift=shift.astype(np.int32),
     )
-
-
-class RICAP(MixTransform):
-    """Put four images' crops together around a random point (https://arxiv.org/abs/1811.09030).
-
-    The image's own crop is top left; in a shuffled batch this is the paper's method with the images renamed.
-
-    Args:
-        beta: the point's coordinates come from Beta(beta, beta); a number or a function of the epoch.
-        options: see :class:`MixTransform`.
-    """
-
-    def __init__(self, *, beta: Scheduled = 0.3, **options: Unpack[MixOptions]) -> None:
-        super().__init__(**options)
-        self.beta = check_scheduled("beta", beta, check_positive)
-
-    def plan_batch(self, draw: Draw) -> MixPlan:
-        return ricap(draw, beta=at("beta", self.beta, draw.epoch, check_not_negative), per=self.per)
