@@ -3,6 +3,7 @@
 import copy
 import pickle
 import uuid
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from multiprocessing.context import get_spawning_popen
@@ -19,6 +20,7 @@ from mixcollate.batch import MixBatch, register
 from mixcollate.checks import check_count, check_flag
 from mixcollate.execution import execute, pixels
 from mixcollate.kernels import Statistic
+from mixcollate.kernels.pixels import check_affine
 from mixcollate.methods import MixUp
 from mixcollate.plan import MixPlan, Stream, identity, only
 from mixcollate.roles import Key, Keys, Path, Roles, find, is_batch, kinds_of, leaf_at, leaves, refuse_boxes, several
@@ -112,6 +114,7 @@ class MixupCollate:
         self.rules = _rules(transform, num_classes, self.keys.label)
         self._mixes, self._inplace = transform.mixes, transform.inplace  # a worker may lack the transform
         self.output: dict[str, Any] = {"mean": mean, "std": std, "dtype": dtype, "memory_format": memory_format}
+        check_affine(mean, std, dtype)
         self.masks: dict[str, Any] = {
             "mask_classes": None if mask_classes is None else check_count("mask_classes", mask_classes),
             "mask_ignore_index": check_count("mask_ignore_index", mask_ignore_index, least=-(2**31)),
@@ -216,6 +219,7 @@ class MixupCollate:
         ours = stacks and not made  # stacking always copies, so the memory is nobody else's
         seen = replaced(batch, {path: leaf.like for path, leaf in leaves(batch) if isinstance(leaf, Unstacked)})
         roles = self._find(seen, kinds if stacks else None)
+        self._check_units(leaf_at(seen, roles.images[0]))
         if not self.eager:
             return MixBatch(batch, roles, self, may_overwrite=ours or self._inplace)
         joined = {
@@ -281,6 +285,21 @@ class MixupCollate:
         if any(rule.targets == "sparse" for rule in self.rules):
             return only(np.zeros(len(plan), bool), plan)
         return identity(len(plan), plan.size)
+
+    def _check_units(self, images: Tensor) -> None:
+        """Refuse mean and std of other units than the images', and warn of images that look normalised already."""
+        mean, std = self.output["mean"], self.output["std"]
+        if mean is None and std is None:
+            return
+        check_affine(mean, std, images=images.dtype)
+        if images.dtype.is_floating_point and images.device.type == "cpu" and images[:1].numel() > 0:
+            low, high = torch.aminmax(images[:1])
+            if low < -0.01 or high > 2:
+                warnings.warn(
+                    f"mean and std are for images in [0, 1], but these reach from {low:.2f} to {high:.2f}: are they "
+                    "normalised in the data set already, or still in 0 … 255?",
+                    stacklevel=2,
+                )
 
     def _find(self, batch: Any, kinds: dict[Path, type] | None) -> Roles:
         """Refuses here, in the worker, what could not be mixed later."""

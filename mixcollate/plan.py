@@ -10,6 +10,7 @@ import os
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields, replace
+from fractions import Fraction
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -136,6 +137,37 @@ class MixPlan:
         changed: dict[str, Any] = dict.fromkeys(ERASING)
         changed["resized"] = None if self.resized is None else np.minimum(self.resized, 1)
         return replace(self, fill_mean=False, then=None if self.then is None else self.then.for_masks(), **changed)
+
+    def at_size(self, size: tuple[int, int]) -> "MixPlan":
+        """The same plan, erasing nothing, for masks or heat maps of another ``(height, width)`` than the images.
+
+        Raises:
+            ValueError: if what the plan cuts does not fall on whole pixels there.
+        """
+        if size == self.size:
+            return self
+        factors = np.array([Fraction(new, max(old, 1)) for new, old in zip(size, self.size, strict=True)])
+        parts: dict[str, Any] = dict.fromkeys(ERASING)
+        for name, array in (("box", self.box), ("corner", self.corner), ("shift", self.shift)):
+            if array is not None:
+                scaled = array * np.tile(factors, array.shape[-1] // 2)
+                there = array >= FAR  # where no piece is cut
+                if any(value.denominator != 1 for value in scaled[~there].ravel()):
+                    raise ValueError(
+                        f"masks must have the (height, width) {self.size} of their images, or one at which all edges "
+                        f"of this plan fall on whole pixels, got {size}: its {name} does not; resize the masks"
+                    )
+                parts[name] = np.where(there, FAR, scaled).astype(np.int32)
+        if self.bitmap is not None:
+            repeats = [int(factor) if factor.denominator == 1 else 0 for factor in factors]
+            if 0 in repeats:
+                raise ValueError(
+                    f"masks must have the (height, width) {self.size} of their images, or a multiple of it, got "
+                    f"{size}: contours have no whole pixels there; resize the masks"
+                )
+            bits = np.unpackbits(self.bitmap, axis=2, count=self.size[1], bitorder="little")
+            parts["bitmap"] = np.packbits(bits.repeat(repeats[0], 1).repeat(repeats[1], 2), axis=2, bitorder="little")
+        return replace(self, size=size, then=None if self.then is None else self.then.at_size(size), **parts)
 
     @property
     def blends(self) -> bool:

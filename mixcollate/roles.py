@@ -15,6 +15,8 @@ import PIL.Image
 from torch import Tensor
 from torchvision import tv_tensors
 
+from mixcollate.kernels.pixels import check_pixels
+
 Key = int | str
 Path = tuple[Key, ...]
 LabelsGetter = Callable[[Any], Any] | Literal["default"] | None
@@ -175,6 +177,7 @@ class _Search:
         for path in images:
             self._refuse_no_tensor("image_key", path)
             self._refuse_one_sample(path, mixes=mixes)
+            check_pixels(self.leaves[path])
             if not issubclass(self.kinds[path], tv_tensors.TVTensor):
                 _refuse_layout(self.leaves[path], path)
         first = self.leaves[images[0]]

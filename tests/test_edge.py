@@ -4,6 +4,7 @@ import copy
 import pickle
 import warnings
 from collections import OrderedDict, UserDict
+from dataclasses import replace
 from typing import NamedTuple
 
 import hypothesis.strategies as st
@@ -17,6 +18,7 @@ from torch.utils.data import DataLoader, Dataset, default_collate
 from torchvision import tv_tensors
 
 import mixcollate as mc
+from mixcollate.kernels import mix, mix_masks
 
 B, H, W = 4, 8, 12
 COLOURS = torch.eye(B)[:, :, None, None].expand(B, B, H, W).contiguous()
@@ -242,6 +244,60 @@ def test_masks_are_known_by_their_type_before_they_are_stacked():
         mixed = batch.mix()
         assert torch.equal(mixed["seg"], mixed["rgb"].argmax(1))
         torch.testing.assert_close(mixed["y"], mixed["rgb"].mean((2, 3)))
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_masks_and_heat_maps_of_another_size(way):
+    quarter = torch.rand(B, 5, H // 4, W // 4)
+    batch = (COLOURS, LABELS, quarter)
+    mixed = through(way, batch, mc.MixUp(), num_classes=B, mask_keys=2)  # a blend speaks of no places
+    torch.testing.assert_close(mixed[2], torch.einsum("ij,jchw->ichw", mixed[1], quarter))
+    numbers = LABELS[:, None, None].expand(B, 2 * H, 3 * W).contiguous()
+    for transform in (mc.CutMix(), mc.RICAP(), mc.FMix(), mc.Mosaic(), mc.ResizeMix()):
+        mixed = through(way, (COLOURS, LABELS, numbers), transform, num_classes=B, mask_keys=2)
+        wanted = mixed[0].argmax(1).repeat_interleave(2, 1).repeat_interleave(3, 2)
+        assert torch.equal(mixed[2], wanted) or isinstance(transform, mc.ResizeMix)
+    odd = mc.MixUp(per="batch", alpha=1.0)
+    assert through(way, (COLOURS, LABELS, torch.rand(B, 1, 5, 7)), odd, num_classes=B, mask_keys=2)[2].shape[-1] == 7
+    refused(way, (COLOURS, LABELS, torch.rand(B, 1, H + 1, W)), ValueError, r"masks must have the \(height, width\)",
+            mc.CutMix(placement="inside", minmax=(0.4, 0.6)), num_classes=B, mask_keys=2)  # fmt: skip
+    refused(way, (COLOURS, LABELS, torch.rand(B, 1, H, W // 2)), ValueError, "contours have no whole pixels",
+            mc.FMix(), num_classes=B, mask_keys=2)  # fmt: skip
+
+
+def test_edges_that_fall_on_whole_pixels_of_smaller_masks():
+    plan = replace(mc.CutMix().make_plan(COLOURS), box=np.array([[0, 4, 4, 8]] * B, np.int32))
+    small = mix_masks(COLOURS[..., ::4, ::4].contiguous(), plan)
+    assert torch.equal(small, mix(COLOURS, plan)[..., ::4, ::4])
+
+
+# Units
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_numbers_in_other_units_are_refused_with_those_that_are_right(way):
+    images = (COLOURS * 255).to(torch.uint8)
+    for mean, std in (((123.7, 116.3, 103.5, 0), (58.4, 57.1, 57.4, 1)), (127.5, 127.5), (0.5, 64.0)):
+        refused(way, (images, LABELS), ValueError, r"mean and std must be those of images in \[0, 1\]", num_classes=B,
+                mean=mean, std=std)  # fmt: skip
+    for mean, std in ((float("nan"), 1), (0.5, 0), (0.5, (1, -1, 1, 1)), (None, float("inf")), ("0.5", None)):
+        with pytest.raises((ValueError, TypeError), match="mean must|std must"):
+            mc.MixupCollate(num_classes=B, mean=mean, std=std)
+    with pytest.raises(TypeError, match="dtype must be floating point to normalise, got torch.int32"):
+        mc.MixupCollate(num_classes=B, mean=0.5, dtype=torch.int32)
+    for normalised in ((COLOURS - 0.5) / 0.1, COLOURS * 255):
+        with pytest.warns(UserWarning, match="normalised in the data set already"):
+            mc.MixupCollate(num_classes=B, mean=0.5, std=0.25)(samples_of((normalised, LABELS)))
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("dtype", [torch.int16, torch.int32, torch.int64, torch.bool, torch.complex64])
+def test_integers_that_are_no_pixels_are_refused_in_the_worker(way, dtype):
+    for transform in (mc.MixUp(), mc.CutMix(), mc.Cutout()):
+        refused(way, (COLOURS.to(dtype), LABELS), TypeError, r"images must be uint8.*\.to\(torch\.float32\)",
+                transform, num_classes=B)  # fmt: skip
+    with pytest.raises(TypeError, match="images must be uint8"):
+        mc.MixupCollate(num_classes=B)(samples_of((COLOURS.to(dtype), LABELS)))  # not only at the first mix
 
 
 # Layout, and what is no batch

@@ -84,17 +84,18 @@ def prepare_masks(masks: Tensor, plan: MixPlan | PackedPlan) -> Call:
         raise ValueError(f"masks must be [B, H, W] or [B, C, H, W], got {tuple(masks.shape)}")
     if isinstance(plan, PackedPlan):
         plan = plan.unpack()
+    plan = plan.for_masks().at_size((masks.shape[-2], masks.shape[-1]))
     if masks.dtype.is_floating_point:
         result = torch.empty_like(masks)
         pixels, out = ((one if one.ndim == 4 else one[:, None]) for one in (masks, result))
-        call = prepare(pixels, plan.for_masks(), out=out)
+        call = prepare(pixels, plan, out=out)
         return Call(call.images, call.plan, call.out, None, call.implementation, result)
     if masks.dtype.is_complex:
         raise TypeError(f"masks must be class numbers or floats, got {masks.dtype}")
     if plan.blends:
         raise ValueError(f"masks must be one-hot floats for a plan that blends, got {masks.dtype} class numbers")
     result = torch.empty_like(masks, memory_format=torch.contiguous_format)
-    call = prepare(_as_bytes(masks), plan.for_masks(), out=_as_bytes(result))
+    call = prepare(_as_bytes(masks), plan, out=_as_bytes(result))
     return Call(call.images, call.plan, call.out, None, call.implementation, result)
 
 
