@@ -4,8 +4,10 @@ import ast
 import inspect
 import json
 import pickle
+import re
 import subprocess
 import sys
+from fnmatch import fnmatch
 from pathlib import Path
 
 import pytest
@@ -14,6 +16,7 @@ import torch
 import mixcollate
 
 PACKAGE = Path(mixcollate.__file__).parent
+ROOT = Path(__file__).parent.parent
 LAYERS = [  # a module imports only what stands above it
     ["checks", "kernels.launch"],
     ["plan", "schedules"],
@@ -79,6 +82,35 @@ def test_imports_point_down():
                 assert layer(below) < layer(name) or (sibling and layer(below) == layer(name)), (
                     f"{name} imports {below}"
                 )
+
+
+def mapped():
+    """The lines of the tree in CONTRIBUTING.md: which names each folder has, as patterns."""
+    tree = re.search(r"## The map\n\n```\n(.*?)```", (ROOT / "CONTRIBUTING.md").read_text(), re.DOTALL)[1]
+    folders, path = {Path(): []}, []
+    for line in tree.splitlines():
+        depth = (len(line) - len(line.lstrip())) // 2
+        for name in re.match(r"\s*(\S+(?: \S+\.py\b)*)", line)[1].split(" "):
+            folders[Path(*path[:depth])].append(name)
+            if name.endswith("/"):
+                path[depth:] = [name]
+                folders[Path(*path)] = []
+    return folders
+
+
+def test_the_map_shows_every_folder_and_file():
+    """Where the map says nothing of a folder's files, its own line speaks for them."""
+    ignored = (ROOT / ".gitignore").read_text().split()
+    for folder, patterns in mapped().items():
+        there = [path for path in (ROOT / folder).iterdir() if not path.name.startswith((".", "__pycache__"))]
+        code = [path for path in there if path.is_dir() and next(path.rglob("*.py"), next(path.rglob("*.md"), None))]
+        names = {f"{path.name}/" for path in code} - {*ignored, "results/"}
+        if any(pattern.endswith(".py") for pattern in patterns):
+            names |= {path.name for path in there if path.suffix in (".py", ".typed")}
+        for name in names if patterns else ():
+            assert any(fnmatch(name, pattern) for pattern in patterns), f"no line in CONTRIBUTING.md: {folder / name}"
+        for pattern in patterns:
+            assert any(fnmatch(name, pattern) for name in names), f"CONTRIBUTING.md shows {folder / pattern}"
 
 
 @pytest.mark.parametrize(
