@@ -5,7 +5,7 @@ TOGETHER := -n auto --maxprocesses 8 --dist loadgroup  # a process for each core
 
 .PHONY: demo test test-deep test-floor lint gallery bench gpu clean
 
-demo: .venv/ready  ## train on real images, plain and mixed (about a minute)
+demo: .venv/ready  ## train on real images, plain and mixed, with right and with wrong labels (two minutes)
 	$(BIN)/mixcollate demo
 
 test: lint  ## lint, types and tests

@@ -3,9 +3,11 @@
 import gzip
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +20,7 @@ from mixcollate.commands import cli, demo
 from mixcollate.commands.calibration import calibration_error
 from mixcollate.commands.cli import main
 from mixcollate.commands.data import load
-from mixcollate.commands.demo import Outcome
+from mixcollate.commands.training import Run, data_of
 
 QUICK = ["--epochs", "1", "--runs", "1", "--workers", "0", "--device", "cpu"]
 
@@ -28,7 +30,7 @@ def one_thread(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """The demo takes all cores; here it must not, nor leave it so."""
     before = torch.get_num_threads()
     monkeypatch.setattr("os.cpu_count", lambda: 1)
-    monkeypatch.setattr(demo.images_per_second, "__defaults__", (0.1,))
+    monkeypatch.setattr(demo.images_per_second, "__defaults__", (1, 0.01))
     yield
     torch.set_num_threads(before)
 
@@ -47,30 +49,39 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 def test_demo_as_a_user_runs_it(tmp_path):
     out = tmp_path / "new" / "folder"
     command = [sys.executable, "-m", "mixcollate", "demo", "--epochs", "2", "--runs", "2", "--out", str(out)]
-    told = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120)
+    told = subprocess.run(command, capture_output=True, text=True, check=True, timeout=240)
     assert told.stderr == ""
-    for words in ("898 images to train, 899 to test", "2 workers", "plain", "mixed", "accuracy", "±", "images/s"):
-        assert words in told.stdout
-    with Image.open(out / "mixed.png") as picture:
-        assert picture.width > 1000
+    for words in ("898 images to train, 899 to test", "2 workers", "plain", "accuracy", "±", "With 40% wrong labels"):
+        assert words in " ".join(told.stdout.split())
+    for name in ("mixed", "accuracy", "calibration"):
+        with Image.open(out / f"{name}.png") as picture:
+            assert picture.width > 1000
 
 
-def test_demo_learns_and_mixes(tmp_path, capsys, monkeypatch):
-    seen = []
-    learn = demo.train
-    monkeypatch.setattr(demo, "train", lambda *given: (seen.append(peek(given[1])), learn(*given)))
-    main(["demo", *QUICK[2:], "--epochs", "6", "--out", str(tmp_path)])
-    plain, mixed = seen
-    assert plain == 64  # every target is one class
-    assert mixed < 32
-    accuracies = [line.split()[3] for line in capsys.readouterr().out.splitlines() if line.startswith(("│ pl", "│ mi"))]
-    assert all(float(accuracy) > 60 for accuracy in accuracies)
-
-
-def peek(loader: demo.DeviceLoader) -> int:
-    """How many targets of a batch are one class alone."""
-    _, targets = next(iter(loader))
-    return int((targets.amax(1) == 1).sum())
+def test_demo_learns_with_equal_seeds_and_schedules(tmp_path, capsys, monkeypatch):
+    rows = []
+    monkeypatch.setattr(demo, "verdict", lambda given: rows.extend(given) or [])
+    main(
+        [
+            "demo",
+            *QUICK[4:],
+            "--epochs",
+            "6",
+            "--runs",
+            "2",
+            "--seed",
+            "7",
+            "--label-noise",
+            "0",
+            "--out",
+            str(tmp_path),
+        ]
+    )
+    assert [(row["run"]["seed"], row["run"]["method"]) for row in rows] == [
+        (seed, method) for seed in (7, 8) for method in ("plain", "mixup-or-cutmix")
+    ]
+    assert all(row["outcome"]["accuracy"] > 60 and len(row["outcome"]["curve"]) == 6 for row in rows)
+    assert rows[1]["outcome"]["confidence"] < rows[0]["outcome"]["confidence"] - 5  # soft labels
 
 
 def test_demo_on_fashion_mnist_files(tmp_path, capsys):
@@ -123,20 +134,32 @@ def test_calibration_error_by_hand():
     assert calibration_error(probabilities, labels) == pytest.approx(expected, abs=1e-12)
 
 
+def outcome(accuracy: float, confidence: float) -> dict[str, float]:
+    errors = {"calibration_error": abs(accuracy - confidence), "tempered_calibration_error": 1.25}
+    return {"accuracy": accuracy, "confidence": confidence, **errors}
+
+
 @pytest.mark.parametrize(
     ("gains", "told"),
     [
-        ([0.5], "by +0.50 points; one run shows little"),
-        ([0.5, -0.1], "by +0.50, -0.10 points: the runs do not agree on the sign, so no difference is shown"),
-        ([-0.5, -0.1], "by -0.50, -0.10 points, always in the same direction"),
+        ([0.5], r"right labels.* by \+0.5 points; one run shows little \(--runs 3"),
+        ([0.5, -0.1, 0.3], r"by \+0.2 \[-0.5, \+1.0\] points: the interval holds 0, so no difference is shown"),
+        ([-0.5, -0.6, -0.4], r"by -0.5 \[-0.7, -0.3\] points: it hurt"),
+        ([12, 10, 11], r"by \+11.0 \[\+8.5, \+13.5\] points: it helped"),
     ],
 )
-def test_verdict_is_honest(gains, told):
-    mixed = [Outcome(90 + gain, 80, 10) for gain in gains]
-    verdict = demo.verdict([Outcome(90, 90, 1)] * len(gains), mixed)
-    assert told in verdict
-    assert "less sure than it could be" in verdict
-    assert "short schedule" in verdict
+def test_verdict_says_what_was_measured(gains, told):
+    rows = []
+    for seed, gain in enumerate(gains):
+        for method, accuracy, confidence in (("plain", 80, 85), ("mixup", 80 + gain, 60)):
+            run = asdict(Run(method=method, seed=seed))
+            rows.append({"run": run, "outcome": outcome(accuracy, confidence)})
+    first, last = demo.verdict(rows)
+    assert re.search(told, first)
+    assert "less sure than it could be" in last and re.search(r"from \d+\.\d.* to 1\.2", last)
+    for row in rows:
+        row["outcome"]["confidence"] = 99
+    assert len(demo.verdict(rows)) == 1
 
 
 def test_preview_of_own_pictures(tmp_path, capsys, pictures):
@@ -271,6 +294,7 @@ def test_env(capsys):
     ],
 )
 def test_missing_extra(monkeypatch, module, arguments):
+    data_of.cache_clear()
     monkeypatch.setitem(sys.modules, module, None)
     missing = module.partition(".")[0]
     with pytest.raises(SystemExit, match=rf'needs {missing}, which is missing: pip install "mixcollate\[cli\]"'):

@@ -42,7 +42,8 @@ LAYERS = [  # a module imports only what stands above it
     ["commands.training"],
     ["commands.summary"],
     ["commands.plots"],
-    ["commands.compare", "commands.demo"],
+    ["commands.compare"],
+    ["commands.demo"],
     ["commands.cli"],
     ["__main__"],
 ]

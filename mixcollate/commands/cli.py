@@ -53,16 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if options.command == "demo":
             from mixcollate.commands.demo import demo
 
-            demo(
-                options.data,
-                root=options.root,
-                out=options.out,
-                epochs=options.epochs,
-                runs=options.runs,
-                workers=options.workers,
-                seed=options.seed,
-                device=options.device,
-            )
+            demo(options)
         elif options.command == "compare":
             try:
                 runs = runs_of(options)
@@ -98,8 +89,11 @@ def parser() -> argparse.ArgumentParser:
         "--data", choices=("digits", "fashion-mnist", "cifar10", "cifar100", "imagefolder"), default="digits"
     )
     command.add_argument("--root", type=Path, default=Path("data"), help="where the data lie; digits need none")
-    command.add_argument("--epochs", type=_at_least(1), help="of each run (default: 40 for digits, else 5)")
+    command.add_argument("--epochs", type=_at_least(1), help="of each run (default: 30 for digits, else 5)")
     command.add_argument("--runs", type=_at_least(1), help="with different seeds (default: 3 for digits, else 1)")
+    command.add_argument(
+        "--label-noise", nargs="+", type=_share, default=[0.0, 0.4], metavar="SHARE", help="one or several"
+    )
     command.add_argument("--workers", type=_at_least(0), default=2, help="processes that load data")
     command.add_argument("--seed", type=_at_least(0), default=0, help="of the first run")
     command.add_argument("--device", default="auto", help="auto: the GPU if there is one")

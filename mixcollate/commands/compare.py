@@ -135,7 +135,7 @@ def compare(runs: Sequence[Run], options: Any) -> None:
     console.print(table(rows))
     console.print(f"The rows: [bold]{options.out}[/]; the same again: [bold]{command(rows)}[/]", soft_wrap=True)
     try:
-        for path in draw(rows, options.out.with_suffix("")):
+        for path in draw(rows, options.out.parent, f"{options.out.stem}-"):
             console.print(f"A picture: [bold]{path}[/]", soft_wrap=True)
     except ModuleNotFoundError as error:
         if error.name != "matplotlib":
@@ -147,7 +147,7 @@ def table(rows: Sequence[Row]) -> Any:
     """The summary, for a terminal."""
     from rich.table import Table
 
-    head, *body = cells(rows)
+    head, *body = cells(rows, ("accuracy", "calibration_error", "tempered_calibration_error"))
     words = len(varying(rows)) + 1
     result = Table(caption=LEGEND)
     for place, name in enumerate(head):

@@ -12,8 +12,8 @@ STYLES = ("-", "--", ":")
 NAMES = {"epochs": "epochs", "label_noise": "wrong labels", "share": "share of the images", "start": "start"}
 
 
-def draw(rows: Sequence[Row], stem: Path, kind: str = "png") -> list[Path]:
-    """Write what these rows have to show as ``<stem>-<picture>.<kind>``; nothing needs a display."""
+def draw(rows: Sequence[Row], folder: Path, prefix: str = "", kind: str = "png") -> list[Path]:
+    """Write what these rows have to show as ``<prefix><picture>.<kind>``; nothing needs a display."""
     import matplotlib
 
     several = varying(rows)
@@ -22,12 +22,12 @@ def draw(rows: Sequence[Row], stem: Path, kind: str = "png") -> list[Path]:
         pictures["accuracy"] = along(rows)
     if "epochs" in several:
         pictures["schedules"] = against(rows, "epochs")
-    if "label_noise" in several:
+    if len({row["run"]["label_noise"] for row in rows}) > 2:
         pictures["noise"] = against(rows, "label_noise")
     written = []
-    stem.parent.mkdir(parents=True, exist_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
     for name, figure in pictures.items():
-        path = stem.with_name(f"{stem.name}-{name}.{kind}")
+        path = folder / f"{prefix}{name}.{kind}"
         undated: dict[str, Any] = {"Date": None} if kind == "svg" else {}  # the same rows make the same file
         with matplotlib.rc_context({"svg.hashsalt": "mixcollate", "svg.fonttype": "none"}):
             figure.savefig(path, dpi=150, metadata=undated)

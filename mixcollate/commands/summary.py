@@ -24,8 +24,9 @@ class Estimate(NamedTuple):
     error: float
     seeds: int
 
-    def __str__(self) -> str:
-        return f"{self.mean:.2f}" + (f" ± {self.error:.2f}" if self.seeds > 1 else "")
+    def told(self, digits: int = 1) -> str:
+        """``"95.1 ± 0.2"``."""
+        return f"{self.mean:.{digits}f}" + (f" ± {self.error:.{digits}f}" if self.seeds > 1 else "")
 
 
 class Difference(NamedTuple):
@@ -42,7 +43,7 @@ class Difference(NamedTuple):
         return self.low > 0 or self.high < 0
 
     def __str__(self) -> str:
-        return f"{self.mean:+.2f}" + (f" [{self.low:+.2f}, {self.high:+.2f}]" if self.seeds > 1 else "")
+        return f"{self.mean:+.1f}" + (f" [{self.low:+.1f}, {self.high:+.1f}]" if self.seeds > 1 else "")
 
 
 def estimate(values: Sequence[float]) -> Estimate:
@@ -113,30 +114,30 @@ def complete(rows: Sequence[Row]) -> list[Row]:
 
 
 COLUMNS = {
-    "accuracy": "accuracy",
-    "calibration_error": "ECE",
-    "loss": "loss",
-    "temperature": "T",
-    "tempered_calibration_error": "ECE at T",
+    "accuracy": ("accuracy", 1),
+    "calibration_error": ("ECE", 1),
+    "tempered_calibration_error": ("ECE at T", 1),
+    "temperature": ("T", 2),
+    "loss": ("loss", 2),
 }
-"""The outcomes that a table shows, and what it calls them."""
+"""The outcomes that a table shows, what it calls them, and with how many decimals."""
 LEGEND = (
     "On the test set: means over seeds ± standard errors. Accuracy and expected calibration error (ECE) in per cent, "
-    "the difference in points with Student's 95 % interval of the pairs of equal seeds. T divides the logits; it is "
-    "fitted on other images."
+    "the difference in points with Student's 95 % interval of the pairs of equal seeds. T is the temperature by which "
+    "logits are divided, fitted on other images."
 )
 
 
-def cells(rows: Sequence[Row]) -> list[list[str]]:
+def cells(rows: Sequence[Row], columns: Sequence[str] = tuple(COLUMNS)) -> list[list[str]]:
     """A table: its head, and a row of texts for each line."""
-    names = varying(rows)
-    head = [*(name.replace("_", " ") for name in names), "method", *COLUMNS.values()]
-    head.insert(len(names) + 2, f"against {rows[0]['run']['method']}")
+    first, *others = columns
+    head = [*(name.replace("_", " ") for name in varying(rows)), "method", COLUMNS[first][0]]
+    head += [f"against {rows[0]['run']['method']}", *(COLUMNS[name][0] for name in others)]
     body = []
     for line in lines(rows):
-        told = [*map(str, line.setting), line.method, *(str(line.of(name)) for name in COLUMNS)]
-        told.insert(len(names) + 2, "" if line.gain is None else str(line.gain))
-        body.append(told)
+        told = [line.of(name).told(COLUMNS[name][1]) for name in columns]
+        gain = "" if line.gain is None else str(line.gain)
+        body.append([*map(str, line.setting), line.method, told[0], gain, *told[1:]])
     return [head, *body]
 
 
