@@ -34,9 +34,9 @@ class Recycler:
         memory_format: torch.memory_format = torch.preserve_format,
     ) -> Tensor:
         """``torch.empty_like`` on the CPU, wherever ``tensor`` is."""
+        if tensor.numel() * (dtype or tensor.dtype).itemsize < WORTH_KEEPING:
+            return torch.empty_like(tensor, dtype=dtype, memory_format=memory_format, device="cpu")
         like = torch.empty_like(tensor, dtype=dtype, memory_format=memory_format, device="meta")  # dense
-        if like.nbytes < WORTH_KEEPING:
-            return torch.empty_strided(like.shape, like.stride(), dtype=like.dtype, device="cpu")
         buffer = self._take(like.nbytes)
         if buffer is None:
             buffer = torch.empty(like.nbytes, dtype=torch.uint8, device="cpu").numpy()  # aligned

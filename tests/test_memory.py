@@ -12,6 +12,7 @@ import torch
 from torch.utils.data import DataLoader, TensorDataset
 
 import mixcollate as mc
+from mixcollate.kernels import mix
 from mixcollate.memory import KEPT, Recycler
 
 
@@ -152,3 +153,60 @@ def test_a_forked_process_has_memory_of_its_own():
         os._exit(0 if (held == 1).all() and (again == 3).all() else 1)
     assert os.waitpid(child, 0)[1] == 0
     assert (held == 1).all() and (recycler.empty((2**20,), torch.uint8) == 2).all()
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.float32], ids=str)
+def test_a_transform_in_a_loop_uses_the_same_memory(dtype):
+    images, transform = torch.zeros(4, 3, 300, 300, dtype=dtype), mc.CutMix()
+    addresses = set()
+    for _ in range(10):
+        mixed = transform.replay(images, None, transform.make_plan(images), mean=0.5, std=0.2)
+        addresses.add(mixed.data_ptr())
+    assert len(addresses) == 2  # one is held while the next is made
+
+
+def test_results_that_are_kept_stay_as_they_are():
+    """In lists, in views of any kind, and in graphs that are differentiated later."""
+    images, labels = torch.rand(8, 3, 224, 224), torch.arange(8)
+    transform, twin = (mc.Compose([mc.MixUp(num_classes=8), mc.RandomErasing(p=0.5)], seed=1) for _ in range(2))
+    layer = torch.nn.Linear(224, 1)
+    kept, wanted = [], []
+    for _ in range(6):
+        mixed, _ = transform(images, labels)
+        kept.append((mixed.numpy()[1:, :, ::7], mixed[:, 1], (layer(mixed) ** 2).sum()))
+        del mixed
+    for _ in range(6):
+        mixed = twin(images, labels)[0].clone()
+        wanted.append((mixed.numpy()[1:, :, ::7], mixed[:, 1], (layer(mixed) ** 2).sum()))
+    for (array, view, loss), (wanted_array, wanted_view, wanted_loss) in zip(kept, wanted, strict=True):
+        assert (array == wanted_array).all() and torch.equal(view, wanted_view)
+        gradients = (torch.autograd.grad(one, layer.weight)[0] for one in (loss, wanted_loss))
+        assert torch.equal(*gradients)
+
+
+def test_threads_that_mix_do_not_write_into_each_others_results():
+    images, done, wrong = torch.rand(4, 3, 300, 300), queue.Queue(), []
+    plans = [mc.MixUp().make_plan(images) for _ in range(4)]
+    wanted = [mix(images, plan, impl="reference") for plan in plans]
+
+    def work(number):
+        for _ in range(20):
+            done.put((number, mix(images, plans[number])))
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    for _ in range(80):
+        number, mixed = done.get(timeout=60)
+        if not torch.equal(mixed, wanted[number]):
+            wrong.append(number)
+    assert not wrong
+
+
+def test_inference_mode():
+    """Results in inference mode are inference tensors, and others are not, whatever memory they get."""
+    images, plan = torch.rand(4, 3, 300, 300), mc.MixUp().make_plan(torch.empty(4, 3, 300, 300))
+    for _ in range(3):
+        with torch.inference_mode():
+            assert mix(images, plan).is_inference()
+        assert not mix(images, plan).requires_grad_().is_inference()

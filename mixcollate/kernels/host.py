@@ -25,11 +25,13 @@ _SAME_BITS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
 class Arriving:
-    """Images on their way into ``out``: each is copied just before it is mixed, which then finds it in the cache."""
+    """Images on their way into ``out``: each is copied just before it is mixed, and normalised just after, so that
+    both find it in the cache.
+    """
 
-    def __init__(self, images: Tensor | Sequence[Tensor], out: Tensor) -> None:
-        self.images, self.out = images, out
-        self.waiting = set(range(len(images)))
+    def __init__(self, images: Tensor | Sequence[Tensor], out: Tensor, affine: Affine | None) -> None:
+        self.images, self.out, self.affine = images, out, affine
+        self.waiting, self.mixed = set(range(len(images))), set[int]()
 
     @functools.cached_property
     def rows(self) -> tuple[Tensor, ...]:
@@ -63,6 +65,26 @@ class Arriving:
             self.out.copy_(images)
         self.bring(*sorted(self.waiting))
 
+    def finish(self, *numbers: int) -> None:
+        """Normalise these images, which nobody reads or mixes any more."""
+        if self.affine is not None:
+            self.mixed.update(numbers)
+            for number in numbers:
+                _normalise(self.rows[number], self.affine)
+
+    def finish_all(self) -> None:
+        """Copy and normalise all that are not."""
+        self.bring_all()
+        if self.affine is not None and not self.mixed:
+            for chunk in torch.split(self.out, _images_in_chunk(self.out)):
+                _normalise(chunk, self.affine)
+        elif self.affine is not None:
+            self.finish(*(set(range(len(self.out))) - self.mixed))
+
+
+def _normalise(images: Tensor, affine: Affine) -> None:
+    images.mul_(affine.scale[:, None, None]).add_(affine.bias[:, None, None])
+
 
 def mix(images: Tensor, plan: MixPlan, out: Tensor, *, affine: Affine | None) -> None:
     """One pass over ``images [B, C, H, W]`` into ``out``, which may be ``images``; both on the CPU."""
@@ -74,15 +96,14 @@ def mix(images: Tensor, plan: MixPlan, out: Tensor, *, affine: Affine | None) ->
     if in_place and plan.mixes and not mutual:
         images = images.clone()  # some image is read after it is written
     there = in_place or plan.corner is not None  # pieces are copied to every pixel
-    arriving = Arriving([] if there else images, out)
-    mix_arriving(out if mutual else images, arriving, plan, out, mutual=mutual, affine=affine)
+    mix_arriving(out if mutual else images, Arriving([] if there else images, out, affine), plan, out, mutual=mutual)
 
 
 def mix_samples(samples: Sequence[Tensor], plan: MixPlan, out: Tensor, *, affine: Affine | None) -> None:
     """The same for images ``[C, H, W]`` that are yet to be stacked: that is done on the way."""
     mutual = plan.mutual
     if _is_fast(samples[0], out, affine) and (mutual or not plan.mixes):
-        mix_arriving(out, Arriving(samples, out), plan, out, mutual=mutual, affine=affine)
+        mix_arriving(out, Arriving(samples, out, affine), plan, out, mutual=mutual)
     else:
         mix(torch.stack(list(samples)), plan, out, affine=affine)
 
@@ -104,24 +125,13 @@ def mix_slowly(images: Tensor, plan: MixPlan, out: Tensor, *, affine: Affine | N
         out.copy_(wide)
 
 
-def mix_arriving(
-    source: Tensor,
-    arriving: Arriving,
-    plan: MixPlan,
-    out: Tensor,
-    *,
-    mutual: bool,
-    affine: Affine | None,
-) -> None:
+def mix_arriving(source: Tensor, arriving: Arriving, plan: MixPlan, out: Tensor, *, mutual: bool) -> None:
     """Every rule of the plan, in order; partners are read from ``source``: if they are mutual, from ``out``."""
     if plan.corner is not None and plan.shift is not None:
         join_pieces(source, plan, plan.corner, plan.shift, out)
     if plan.own_outside is not None:
         blend(source, arriving, plan, plan.own_outside, out, mutual=mutual)
-    arriving.bring_all()
-    if affine is not None:
-        for chunk in torch.split(out, _images_in_chunk(out)):
-            chunk.mul_(affine.scale[:, None, None]).add_(affine.bias[:, None, None])
+    arriving.finish_all()
     if plan.erase_box is not None and plan.fill is not None:
         erase_boxes(plan.erase_box, plan.fill, plan.noise, out)
     if plan.grid is not None:
@@ -235,6 +245,7 @@ def blend_compiled(
         image = arriving.take(i).numpy().transpose(back).reshape(-1)  # a view, if it lies in memory as out does
         other = arriving.take(j).numpy().transpose(back).reshape(-1) if mutual else there[j]
         loops().blend_pair(image, other, here[i], here[j], weight, mutual)
+        arriving.finish(*((i, j) if mutual else (i,)))
 
 
 def blend_on_arrival(images: Tensor, partner: Array, weights: Array, out: Tensor) -> None:
@@ -276,12 +287,14 @@ def blend_large(
     partners = images if mutual else source.unbind()
     here: Any = out.numpy() if out.dtype == torch.uint8 else list(images)
     for i, j, weight in zip(rows.tolist(), partner[rows].tolist(), (1 - own[rows]).tolist(), strict=True):
-        arriving.bring(*((i, j) if mutual else (i,)))
+        pair = (i, j) if mutual else (i,)
+        arriving.bring(*pair)
         step = _step(images[i], partners[j], weight, scratch)
         change = step.numpy() if step.dtype == torch.uint8 else step  # on bytes NumPy is the faster of the two
         here[i] += change
         if mutual:
             here[j] -= change
+        arriving.finish(*pair)
 
 
 @functools.cache
@@ -329,7 +342,8 @@ def paste_boxes(
     """Copy each partner's box into ``rows`` of ``out``; a mutual pair swaps boxes."""
     there, here = _arrays(source, out)
     for i, j, (top, left, bottom, right) in _pastes(rows, plan, box):
-        arriving.bring(*((i, j) if mutual else (i,)))
+        pair = (i, j) if mutual else (i,)
+        arriving.bring(*pair)
         mine, theirs = here[i, :, top:bottom, left:right], there[j, :, top:bottom, left:right]
         if mutual:
             kept = mine.copy()
@@ -337,6 +351,7 @@ def paste_boxes(
             theirs[...] = kept
         else:
             mine[...] = theirs
+        arriving.finish(*pair)
 
 
 def paste_bitmaps(source: Tensor, rows: Array, plan: MixPlan, box: Array, out: Tensor) -> None:

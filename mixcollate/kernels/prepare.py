@@ -13,6 +13,7 @@ from mixcollate.kernels.pixels import Affine, Statistic, affine
 from mixcollate.kernels.pixels import check_pixels as check_pixels
 from mixcollate.kernels.pixels import result_dtype as result_dtype
 from mixcollate.kernels.support import Impl, choose
+from mixcollate.memory import Recycler
 from mixcollate.plan import PLACES, MixPlan
 
 
@@ -70,7 +71,7 @@ def prepare(
     scaled = affine(images, mean, std, dtype, channels=channels, repeats=frames)
     implementation = choose(images, impl)
     if out is None:
-        out = _empty(images, dtype, memory_format)
+        out = _empty(images, dtype, memory_format, recycled=implementation == "host")
     else:
         _check_out(images, out, dtype, memory_format)
     if implementation == "fused" and isinstance(plan, MixPlan):
@@ -186,12 +187,17 @@ def _some(array: Any) -> Any:
     return array.ravel()[:3]
 
 
-def _empty(images: Tensor, dtype: torch.dtype, memory_format: torch.memory_format | None) -> Tensor:
-    """Memory for the result, laid out as the images are or as told."""
+_RESULTS = Recycler()
+
+
+def _empty(images: Tensor, dtype: torch.dtype, memory_format: torch.memory_format | None, *, recycled: bool) -> Tensor:
+    """Memory for the result, laid out as the images are or as told; of results that nobody holds any more."""
     if memory_format is None:
         memory_format = torch.preserve_format
     elif images.ndim != 4:
         raise ValueError(f"memory_format needs images [B, C, H, W], got {tuple(images.shape)}")
+    if recycled and not is_fake(images):
+        return _RESULTS.empty_like(images, dtype=dtype, memory_format=memory_format)
     return torch.empty_like(images, dtype=dtype, memory_format=memory_format)
 
 
