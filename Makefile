@@ -1,7 +1,7 @@
 # `make demo` and `make test` do everything on a machine with Python >= 3.10.
 PYTHON ?= python3
 BIN := .venv/bin
-TOGETHER := -n auto --maxprocesses 8 --dist loadgroup  # a process for each core; what shares a fixture stays in one
+TOGETHER := -n auto --maxprocesses 8 --dist loadfile  # a process for each core; a file stays in one, with what its tests share
 
 .PHONY: demo test test-deep test-floor lint gallery bench gpu clean
 

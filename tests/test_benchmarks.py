@@ -18,7 +18,6 @@ from benchmarks import checks, common, gpu, plots, report, tables
 from benchmarks.goals import GOALS
 from benchmarks.results import cases, condense, goal_rows, latest, questions, write
 
-pytestmark = pytest.mark.xdist_group("benchmarks")
 ROOT = Path(__file__).parent.parent
 FILES = sorted((ROOT / "benchmarks").glob("bench_*.py"))
 OPTIONAL = {"torch.compile of it"}  # rivals that tiny batches are not worth
@@ -128,7 +127,6 @@ def test_checks_find_what_is_wrong():
         checks.same(images * 1.01, images, "off")
 
 
-@pytest.mark.xdist_group("dry run")  # a group of its own: it shares nothing
 def test_dry_run_of_the_gpu_script(monkeypatch, tmp_path, capsys):
     """A step that fails is told, and the rest still runs."""
     monkeypatch.setattr(gpu, "CHECKS", ("memory", "no such check"))

@@ -231,13 +231,11 @@ def raised():
     return json.loads(done.stdout)
 
 
-@pytest.mark.xdist_group("alone")
 @pytest.mark.parametrize("name", [name for name in ALONE if name != "needs triton"])
 def test_alone_it(raised, name):
     assert raised[name] == ""
 
 
-@pytest.mark.xdist_group("alone")
 def test_the_isolation_test_can_fail(raised):
     assert "ModuleNotFoundError: import of triton halted" in raised["needs triton"]
 

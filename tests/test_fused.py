@@ -29,7 +29,6 @@ INTERPRETED = fused.triton.knobs.runtime.interpret
 if DEVICE == "cpu" and not INTERPRETED:
     pytest.skip("the kernels were defined without TRITON_INTERPRET=1", allow_module_level=True)
 
-pytestmark = pytest.mark.xdist_group("fused")  # what ran here is compiled here
 U8, F16, BF16, F32, F64 = torch.uint8, torch.float16, torch.bfloat16, torch.float32, torch.float64
 SIZES = [(1, 3, 1, 1), (2, 3, 4, 16), (3, 1, 7, 5), (7, 3, 3, 5), (2, 4, 1, 33)]
 
