@@ -217,17 +217,14 @@ class MixupCollate:
         if isinstance(batch, list):
             batch = tuple(batch)  # torch's default makes lists of tuples
         ours = stacks and not made  # stacking always copies, so the memory is nobody else's
-        seen = replaced(batch, {path: leaf.like for path, leaf in leaves(batch) if isinstance(leaf, Unstacked)})
+        waiting = {path: leaf for path, leaf in leaves(batch) if isinstance(leaf, Unstacked)} if self.eager else {}
+        seen = replaced(batch, {path: leaf.like for path, leaf in waiting.items()})
         roles = self._find(seen, kinds if stacks else None)
         self._check_units(leaf_at(seen, roles.images[0]))
         if not self.eager:
             return MixBatch(batch, roles, self, may_overwrite=ours or self._inplace)
-        joined = {
-            path: self._stacking.join(leaf.samples)
-            for path, leaf in leaves(batch)
-            if isinstance(leaf, Unstacked) and path not in roles.images
-        }
-        batch = replaced(batch, joined)
+        others = {path: leaf for path, leaf in waiting.items() if path not in roles.images}
+        batch = replaced(batch, {path: self._stacking.join(leaf.samples) for path, leaf in others.items()})
         labels = _first_labels(batch, roles)
         return self.mix_stacked(batch, roles, labels=labels, may_overwrite=ours or self._inplace)
 

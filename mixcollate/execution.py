@@ -113,6 +113,8 @@ def _one_each(rules: Sequence[TargetRule], labels: Sequence[Path]) -> Sequence[T
 
 def _as_batch(images: Tensor) -> Tensor:
     """Plain ``[B, ...]``; one image or one video that an erasing transform is given is a batch of one."""
+    if type(images) is Tensor:
+        return images
     return plain(images)[None] if is_one_sample(images, type(images)) else plain(images)
 
 

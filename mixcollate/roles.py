@@ -90,9 +90,10 @@ def find(
         labelled: whether there must be labels.
         kinds: types that the tensors had before they were stacked, by their paths.
     """
-    if keys is UNTOLD and type(batch) is tuple and [type(item) for item in batch] == [Tensor, Tensor]:
+    if type(batch) is tuple and [type(item) for item in batch] == [Tensor, Tensor] and keys == UNTOLD and not kinds:
         images, labels = batch
-        if labels.ndim < max(images.ndim, 3):  # the usual call is spared the search
+        if 0 < images.ndim > labels.ndim < 3:  # the usual call is spared the search
+            check_pixels(images)
             _refuse_layout(images, (0,))
             return USUAL
     search = _Search(batch, keys, kinds or {})

@@ -59,7 +59,7 @@ def transform(
             **common,
         )
         mixing[cutmix] = switch_prob
-    chosen: MixTransform = next(iter(mixing))
+    chosen, *_ = mixing
     if len(mixing) > 1:
         chosen = RandomChoice(list(mixing), p=list(mixing.values()), per=per)
     if reprob == 0:

@@ -491,3 +491,34 @@ def test_random_erasing_has_torchvisions_arguments_and_areas():
         common = inspect.signature(mc.transforms.MixTransform).parameters
         taken = common | inspect.signature(getattr(mc, name)).parameters
         assert {k: p.default for k, p in given.items()} == {k: taken[k].default for k in given}
+
+
+def test_what_probabilities_lack_to_one_leaves_images_as_they_are():
+    images = torch.rand(4000, 1, 4, 4)
+    choice = mc.RandomChoice([mc.MixUp(), mc.CutMix(minmax=(0.5, 0.9))], p=[0.25, 0.25], per="sample", seed=0)
+    plan = choice.make_plan(images)
+    mixed = mix(images, plan)
+    unchanged = (mixed == images).flatten(1).all(1).double().mean()
+    assert abs(unchanged - 0.5) < 4 * (0.25 / 4000) ** 0.5
+    whole = [mc.RandomChoice([mc.MixUp(), mc.CutMix()], p=p, seed=0).make_plan(images) for p in ([0.5, 0.5], None)]
+    assert (whole[0].own_share == whole[1].own_share).all()
+    thirds = mc.RandomChoice([mc.MixUp(), mc.CutMix(), mc.RICAP()], p=[1 / 3] * 3)
+    assert len(thirds._upper) == 2  # rounding leaves no image out
+
+
+@pytest.mark.parametrize(
+    ("p", "message"),
+    [
+        ([1, 1], r"p must sum to at most 1 \(the rest stays as it is\), and to more than 0, got \[1"),
+        ([0, 0], "p must sum to at most 1 .* and to more than 0"),
+        ([0.5, float("nan")], r"p\[1\] must be a probability in \[0, 1\], got nan"),
+        ([0.5, -0.1], r"p\[1\] must be a probability"),
+        ([0.5], "p must be one probability for each of 2 transforms"),
+        (0.5, "p must be one probability for each of 2 transforms"),
+        ("ab", "p must be one probability for each of 2 transforms"),
+        ([0.5, None], r"p\[1\] must be a probability"),
+    ],
+)
+def test_probabilities_of_a_choice_are_checked(p, message):
+    with pytest.raises((ValueError, TypeError), match=message):
+        mc.RandomChoice([mc.MixUp(), mc.CutMix()], p=p)
