@@ -40,17 +40,19 @@ class Part(NamedTuple):
         dtype: float32 for numbers, uint8 for bits (lowest first), int64 for 32 unsigned bits; else whole numbers.
         erases: whether it belongs to erasing, which leaves labels and masks alone.
         places: whether it speaks of rows and columns, so that images must have the plan's size.
+        apart: whether images that have it are mixed one by one, not with their partner at once.
     """
 
     neutral: float
     dtype: type[np.generic] = np.int32
     erases: bool = False
     places: bool = False
+    apart: bool = False
 
 
-def part(neutral: float, dtype: type[np.generic] = np.int32, *, erases: bool = False, places: bool = False) -> Any:
-    """An optional field of a plan."""
-    return field(default=None, metadata={"part": Part(neutral, dtype, erases, places)})
+def part(neutral: float, dtype: type[np.generic] = np.int32, **marks: bool) -> Any:
+    """An optional field of a plan; ``marks`` are those of :class:`Part`."""
+    return field(default=None, metadata={"part": Part(neutral, dtype, **marks)})
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -91,10 +93,10 @@ class MixPlan:
     own_outside: Array | None = part(1, np.float32)
     own_inside: Array | None = part(1, np.float32)
     box: Array | None = part(0, places=True)
-    bitmap: Array | None = part(255, np.uint8, places=True)
+    bitmap: Array | None = part(255, np.uint8, places=True, apart=True)
     resized: Array | None = part(0, np.int8)
-    corner: Array | None = part(FAR, places=True)
-    shift: Array | None = part(0, places=True)
+    corner: Array | None = part(FAR, places=True, apart=True)
+    shift: Array | None = part(0, places=True, apart=True)
     erase_box: Array | None = part(0, erases=True, places=True)
     grid: Array | None = part(0, erases=True, places=True)
     turn: Array | None = part(0, np.float32, erases=True)
@@ -192,11 +194,11 @@ class MixPlan:
     @functools.cached_property
     def mutual(self) -> bool:
         """Whether pairs moreover mix in the same way: what one image gains is what the other loses."""
-        if self.corner is not None or self.bitmap is not None or self.pairs is None:
+        mixing = {name: array for name in MIXING if (array := getattr(self, name)) is not None}
+        if self.pairs is None or any([PARTS[name].apart for name in mixing]):
             return False
         first, second = self.pairs.T
-        shared = (self.own_outside, self.own_inside, self.box, self.resized)
-        return all([part is None or bool((part[first] == part[second]).all()) for part in shared])
+        return all([bool((array[first] == array[second]).all()) for array in mixing.values()])
 
     @property
     def mixes(self) -> bool:
@@ -213,6 +215,7 @@ PARTS: dict[str, Part] = {f.name: f.metadata["part"] for f in fields(MixPlan) if
 """The optional fields of a plan, and what each is."""
 
 ERASING = tuple(name for name, one in PARTS.items() if one.erases)
+MIXING = tuple(name for name, one in PARTS.items() if not one.erases)
 PLACES = frozenset(name for name, one in PARTS.items() if one.places)
 
 

@@ -21,6 +21,7 @@ LAYERS = [  # a module imports only what stands above it
     ["checks", "kernels.launch"],
     ["plan", "schedules"],
     ["memory", "kernels.noise", "kernels.compiled", "kernels.support", "kernels.pixels"],
+    ["kernels.bounds"],
     ["kernels.packed", "kernels.fused_targets"],
     ["kernels.reference", "kernels.fused", "targets"],
     ["losses"],

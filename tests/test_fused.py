@@ -547,6 +547,24 @@ def test_launches_happen_on_the_device_of_the_tensors(monkeypatch):
     assert entered == [images.device, "mix", labels.device, "soft_targets", logits.device, "soft_cross_entropy"]
 
 
+@pytest.mark.filterwarnings("ignore:invalid value encountered:RuntimeWarning")  # NumPy's, from the interpreter
+@pytest.mark.parametrize("rule", ["mixup", "mixup, each", "cutmix, each", "mixup, roll", "resized"])
+def test_an_image_that_is_its_own_partner_keeps_its_infinite_pixels(rule):
+    """Also in place; of two infinite pixels the difference would be no number."""
+    numbers = np.random.default_rng(3)
+    plan = draw_plan(rule, (3, 2, 6, 8), numbers)
+    plan = replace(plan, partners=np.array([[2], [1], [0]]), own_outside=np.full(3, 0.25, np.float32))
+    if plan.resized is not None:
+        plan = replace(plan, resized=np.zeros(3, np.int8))
+    images = draw_images((3, 2, 6, 8), F32, numbers)
+    images[1, :, ::2] = float("inf")
+    wanted = expected(images, plan, F32, UNCHANGED)
+    assert torch.equal(wanted[1], images[1])
+    check(images, plan, F32, UNCHANGED)
+    mix_fused(images, plan, images, **UNCHANGED)
+    assert torch.equal(images, wanted)
+
+
 def test_no_images():
     images, labels = torch.empty(0, 3, 4, 4, device=DEVICE), torch.empty(0, dtype=torch.int64, device=DEVICE)
     plan = pack(identity(0, (4, 4)), DEVICE)

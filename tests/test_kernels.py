@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch._subclasses import FakeTensorMode
 
-from mixcollate.kernels import mix, mix_samples, pixels, support
+from mixcollate.kernels import check_affine, mix, mix_masks, mix_samples, pixels, support
 from mixcollate.kernels.packed import pack
 from tests import cases
 
@@ -221,3 +221,231 @@ def test_operators_check_what_they_write_into():
     with mode:
         torch.ops.mixcollate.mix_(written, given, *tail, None, None, "auto")
     assert not out.any()
+
+
+def test_memory_that_is_shared_in_part_is_refused():
+    """Whatever is written before it is read; what only lies beside it in the same storage is not."""
+    plan, store = cases.plan("mixup", SHAPE), images(8, 3, 8, 8)
+    inputs = store[:4]
+    wrong = {
+        "images itself or share no memory": [store[1:5], store[:4].transpose(2, 3), store[:4].flip(0)[0:0], store[2:6]],
+        "memory of its own for every element": [store[:1].expand(SHAPE), store.as_strided(SHAPE, (96, 32, 8, 1))],
+    }
+    before = store.clone()
+    for message, outs in wrong.items():
+        for out in outs:
+            for impl in ("host", "reference"):
+                if out.numel():
+                    with pytest.raises(ValueError, match=message):
+                        mix(inputs, plan, out=out, impl=impl)
+    floats = torch.zeros(4 * 192 + 192, dtype=torch.float32)
+    overlaid = floats[:192].view(torch.uint8).view(SHAPE)  # of another dtype
+    with pytest.raises(ValueError, match="images itself or share no memory"):
+        mix(overlaid, plan, dtype=torch.float32, out=floats[: 4 * 192].view(SHAPE))
+    assert torch.equal(store, before) and not floats.any()
+    wanted, beside = mix(inputs.clone(), plan), images(4, 6, 8, 8)
+    beside[:, ::2] = inputs
+    for source, out in ((store[:4], store[4:]), (beside[:, ::2], beside[:, 1::2])):
+        assert torch.equal(mix(source, plan, out=out), wanted)
+
+
+def test_an_output_that_requires_a_gradient_is_refused():
+    out = torch.zeros(SHAPE, requires_grad=True)
+    with pytest.raises(ValueError, match="out must not require a gradient"):
+        mix(images().float(), cases.plan("mixup", SHAPE), out=out)
+
+
+@pytest.mark.parametrize("impl", ["host", "reference"])
+@pytest.mark.parametrize("name", ["mixup", "cutmix", "cutmix-soft", "fmix"])
+@pytest.mark.parametrize("size", [8, 96])
+def test_an_image_that_is_its_own_partner_keeps_its_infinite_pixels(name, size, impl):
+    """Also where it would be mixed with itself by halves."""
+    shape = (3, 3, size, size)
+    plan = cases.plan(name, shape)  # an odd batch leaves one image to itself
+    (alone,) = (plan.partners[:, 0] == np.arange(3)).nonzero()[0]
+    given = images(*shape).float()
+    given[alone, :, ::2, 1::3] = float("inf")
+    given[alone, :, 1::2, ::3] = float("-inf")
+    mixed = mix(given, plan, impl=impl)
+    assert torch.equal(mixed[alone], given[alone])
+    assert torch.equal(mix(given.clone(), plan, impl=impl)[alone], given[alone])
+
+
+@pytest.mark.parametrize("impl", ["auto", "host", "reference"])
+def test_empty_batches_are_mixed_into_what_is_given(impl):
+    plan, empty = cases.plan("cutmix", (0, 3, 8, 8)), torch.empty(0, 3, 8, 8)
+    out = torch.empty(0, 8, 3, 8).transpose(1, 2)
+    assert mix(empty, plan, out=out, impl=impl) is out
+    assert mix(empty, plan, out=empty, impl=impl) is empty
+    assert mix(empty, pack(plan, "cpu"), impl=impl).shape == empty.shape
+
+
+BIG = 2**53 + 1
+
+
+@pytest.mark.parametrize("dtype", [torch.bool, torch.int8, torch.uint8, torch.int32, torch.int64, torch.uint16])
+@pytest.mark.parametrize("shape", [(4, 8, 8), (4, 2, 8, 8), (4, 2, 3, 8, 8)], ids=len)
+def test_class_numbers_of_any_integer_dtype_are_copied_exactly(dtype, shape):
+    plan = cases.plan("resizemix-nearest", SHAPE)
+    numbers = torch.arange(int(np.prod(shape))).view(shape)
+    masks = (numbers % 2 if dtype is torch.bool else numbers % 120).to(dtype)
+    if dtype is torch.int64:
+        masks = masks + BIG
+    small = (numbers % (2 if dtype is torch.bool else 120)).reshape(4, -1, 8, 8)
+    wanted = mix(small.double(), plan.for_masks(), impl="reference")
+    mixed = mix_masks(masks, plan)
+    assert mixed.dtype is dtype and mixed.shape == masks.shape and mixed is not masks
+    exact = mixed - BIG if dtype is torch.int64 else mixed
+    assert torch.equal(exact.reshape(wanted.shape).double(), wanted)
+    strided = masks.transpose(-1, -2).clone().transpose(-1, -2)
+    assert torch.equal(mix_masks(strided, plan), mixed)
+
+
+def test_masks_that_are_no_masks_are_refused():
+    plan = cases.plan("cutmix", SHAPE)
+    for wrong, message in (
+        (torch.zeros(4, 8, 8, dtype=torch.complex64), "masks must be class numbers or floats, got torch.complex64"),
+        (np.zeros((4, 8, 8)), "masks must be a tensor, got ndarray"),
+        (torch.zeros(4, 8), r"masks must be \[B, H, W\], .* got \(4, 8\)"),
+        (torch.zeros(4, 8, 9), r"masks must have the \(height, width\) \(8, 8\) of their images"),
+        (torch.zeros(4, 8, 9, dtype=torch.int64), r"masks must have the \(height, width\) \(8, 8\)"),
+    ):
+        with pytest.raises((ValueError, TypeError), match=message):
+            mix_masks(wrong, plan)
+    with pytest.raises(ValueError, match="masks must be one-hot floats for a plan that blends, got torch.int64"):
+        mix_masks(torch.zeros(4, 8, 8, dtype=torch.int64), cases.plan("mixup", SHAPE))
+
+
+@pytest.mark.parametrize("impl", ["host", "reference"])
+@pytest.mark.parametrize("name", ["mixup", "cutmix", "random_erasing", "all"])
+@pytest.mark.parametrize("channels, depth", [(3, 3), (1, 5), (2, 1)])
+def test_volumes_have_channels_before_slices(name, channels, depth, impl):
+    """Mean, deviation and fill belong to channels, also where there are as many slices; boxes reach through all."""
+    plan = cases.plan(name, (4, channels, 8, 8))
+    volumes = images(4, channels, depth, 8, 8)
+    statistics = {"mean": [0.1, 0.3, 0.5][:channels], "std": [0.2, 0.4, 0.6][:channels]}
+    slices = [mix(volumes[:, :, k], plan, **statistics, impl=impl) for k in range(depth)]
+    mixed = mix(volumes, plan, **statistics, layout="BCDHW", impl=impl)
+    assert mixed.shape == volumes.shape and mixed.is_contiguous()
+    assert torch.equal(mixed, torch.stack(slices, 2))
+    out = torch.empty_like(mixed)
+    assert mix(volumes, plan, **statistics, layout="BCDHW", impl=impl, out=out) is out
+    assert torch.equal(out, mixed)
+    plain = mix(volumes.float(), plan, layout="BCDHW", impl=impl)
+    assert torch.equal(plain, torch.stack([mix(volumes[:, :, k].float(), plan, impl=impl) for k in range(depth)], 2))
+
+
+@pytest.mark.parametrize("impl", ["host", "reference"])
+@pytest.mark.parametrize("name", ["mixup", "cutmix", "all"])
+def test_signals_are_images_one_pixel_high(name, impl):
+    plan = cases.plan(name, (4, 3, 1, 16))
+    signals = images(4, 3, 16)
+    wanted = mix(signals[:, :, None], plan, mean=MEAN, std=STD, impl=impl)[:, :, 0]
+    mixed = mix(signals, plan, mean=MEAN, std=STD, layout="BCT", impl=impl)
+    assert mixed.shape == signals.shape and torch.equal(mixed, wanted)
+
+
+def test_layouts_are_refused_for_other_batches():
+    plan = cases.plan("cutmix", SHAPE)
+    for layout, message in (
+        ("BCDHW", r"images must have the 5 axes of layout='BCDHW', got \(4, 3, 8, 8\)"),
+        ("BCT", r"images must have the 3 axes of layout='BCT', got \(4, 3, 8, 8\)"),
+        ("NHWC", r"layout must be one of BCHW, BTCHW, BCDHW, BCT, got 'NHWC'"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            mix(images(), plan, layout=layout)
+    with pytest.raises(ValueError, match=r"images must have the \(height, width\) \(8, 8\) .* got \(1, 8\)"):
+        mix(images(4, 3, 8), plan, layout="BCT")
+    assert torch.equal(mix(images(), plan, layout="BCHW"), mix(images(), plan))
+
+
+@pytest.mark.parametrize("layout, shape, height", [("BCDHW", (4, 3, 2, 8, 8), 8), ("BCT", (4, 3, 16), 1)])
+def test_layouts_compile_in_one_graph(layout, shape, height):
+    packed = pack(cases.plan("cutmix", (4, 3, height, shape[-1])), "cpu")
+
+    def step(given):
+        return mix(given, packed, mean=MEAN, std=STD, layout=layout)
+
+    compiled = torch.compile(step, fullgraph=True, backend="eager")
+    assert torch.equal(compiled(images(*shape)), step(images(*shape)))
+
+
+UNITS = {
+    r"mean and std must be those of images in \[0, 1\], got mean=\(123.7, 116.3, 103.5\).* give mean=\(0.4851, 0.4561, "
+    r"0.4059\)": {"mean": (123.7, 116.3, 103.5)},
+    r"got mean=None, std=58.0 .* give mean=\(0.0,\), std=\(0.2275,\)": {"std": 58.0},
+    "mean must be finite numbers, one or one a channel, got nan": {"mean": float("nan")},
+    "std must be finite numbers": {"std": [0.5, float("inf"), 0.5]},
+    "mean must be a number, or a sequence with one for each channel, got 'red'": {"mean": "red"},
+    "std must be a number, or a sequence": {"std": [0.5, None, 0.5]},
+    "std must be positive, got 0": {"std": 0},
+}
+
+
+@pytest.mark.parametrize("message", UNITS)
+def test_statistics_that_can_be_right_for_no_bytes_are_refused(message):
+    with pytest.raises((ValueError, TypeError), match=message):
+        mix(images(), cases.plan("mixup", SHAPE), **UNITS[message])
+    with pytest.raises((ValueError, TypeError), match=message):
+        check_affine(UNITS[message].get("mean"), UNITS[message].get("std"), images=torch.uint8)
+
+
+def test_statistics_of_other_units_are_those_of_floats():
+    mixed = mix(images().float(), cases.plan("mixup", SHAPE), mean=123.7, std=58.0)
+    torch.testing.assert_close(mixed, (mix(images().float(), cases.plan("mixup", SHAPE)) - 123.7) / 58)
+    with pytest.raises(TypeError, match="dtype must be floating point to normalise, got torch.int32"):
+        check_affine(0.5, None, torch.int32)
+    check_affine(123.7, 58.0, torch.float16)
+
+
+@pytest.mark.parametrize("dtype", [torch.int16, torch.uint16, torch.int32, torch.int64, torch.bool, torch.complex64])
+def test_no_dtype_is_advised_that_wraps(dtype):
+    """300 would become 44."""
+    with pytest.raises(TypeError, match=r"convert with .to\(torch.float32\)") as refused:
+        mix(torch.zeros(SHAPE, dtype=dtype), cases.plan("mixup", SHAPE))
+    assert ".to(torch.uint8)" not in str(refused.value)
+    if dtype is torch.uint16:
+        assert "largest value (65535 for this dtype)" in str(refused.value)
+
+
+@pytest.mark.parametrize("setting", ["float64", "bfloat16", "meta"])
+def test_process_wide_defaults_change_nothing(setting):
+    """Neither the dtype nor the device that torch makes tensors with by default."""
+    runs = [
+        (name, dtype, impl)
+        for name in (
+            "mixup",
+            "cutmix",
+            "fmix",
+            "resizemix",
+            "ricap",
+            "all",
+            "gridmask",
+            "cutout-noise",
+            "hide_and_seek",
+        )
+        for dtype in (torch.uint8, torch.float32)
+        for impl in ("reference", "host")
+    ]
+    wanted = [mixed_by(*run) for run in runs]
+    before = torch.get_default_dtype()
+    try:
+        if setting == "meta":
+            torch.set_default_device("meta")
+        else:
+            torch.set_default_dtype(getattr(torch, setting))
+        pixels._on_device.cache_clear()
+        made = [mixed_by(*run) for run in runs]
+    finally:
+        torch.set_default_dtype(before)
+        torch.set_default_device(None)
+    for run, one, other in zip(runs, made, wanted, strict=True):
+        assert all(map(torch.equal, one, other)), run
+
+
+def mixed_by(name, dtype, impl):
+    plan = cases.plan(name, SHAPE)
+    given = torch.from_numpy(np.random.default_rng(0).integers(0, 256, SHAPE, np.uint8)).to(dtype)
+    words = pack(plan, "cpu").unpack()
+    masks = mix_masks(torch.from_numpy(np.arange(256).reshape(4, 8, 8)), plan) if not plan.blends else given
+    return mix(given, words, mean=MEAN, std=STD, impl=impl), mix(given, plan, dtype=dtype, impl=impl), masks

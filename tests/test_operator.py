@@ -141,6 +141,9 @@ def test_copy_of_a_plan_without_pieces():
     assert torch.equal(mix(images, packed.copy_(plan)), images)
 
 
+BOX = {"box": np.zeros((4, 4), np.int32), "own_inside": np.ones(4, np.float32)}
+
+
 @pytest.mark.parametrize(
     "plan, message",
     [
@@ -148,7 +151,7 @@ def test_copy_of_a_plan_without_pieces():
         (lambda: mixup([1, 2, 3, 0], [0.5] * 4), "plan must make 2 pairs"),
         (lambda: mixup([0, 1, 2, 3], [0.5] * 4), "plan must make 2 pairs"),
         (lambda: mixup([1, 0, 3, 2], [0.5, 0.4, 0.5, 0.5]), "plan must mix both images of a pair in the same way"),
-        (lambda: replace(pairs(), box=np.zeros((4, 4), np.int32)), "plan has a part 'box' that the packed plan has no"),
+        (lambda: replace(pairs(), **BOX), "plan has a part '(box|own_inside)' that the packed plan has no"),
         (lambda: chain(pairs(), pairs()), "plan must have as many passes as the packed plan"),
         (lambda: mixup([1, 0, 3, 4], [0.5] * 4), r"plan.partners must be in 0 … 3, got 0 … 4"),
     ],

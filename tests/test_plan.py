@@ -1,6 +1,9 @@
 """Plans: where their numbers come from, who is paired with whom, and what joining two plans means."""
 
+import sys
+import types
 from dataclasses import fields, replace
+from pathlib import Path
 from typing import get_args
 
 import numpy as np
@@ -8,6 +11,8 @@ import pytest
 import scipy.stats
 import torch
 
+import mixcollate.kernels.packed as packed_module
+import mixcollate.plan as plan_module
 from mixcollate import methods
 from mixcollate.kernels import mix
 from mixcollate.plan import (
@@ -361,3 +366,49 @@ def test_two_shares():
 def test_a_plan_cannot_be_changed():
     with pytest.raises(AttributeError):
         identity(1, (2, 2)).size = (3, 3)
+
+
+# A part of a plan is declared once, at its field.
+
+
+def with_a_part_more(line):
+    """``plan`` and ``kernels.packed`` as they would be with one line more in the class."""
+    source = Path(plan_module.__file__).read_text()
+    anchor = "    fill_mean: bool = False\n"
+    assert source.count(anchor) == 1
+    modules = {"extended_plan": source.replace(anchor, line + anchor)}
+    modules["extended_packed"] = Path(packed_module.__file__).read_text().replace("mixcollate.plan", "extended_plan")
+    for name, text in modules.items():
+        module = sys.modules[name] = types.ModuleType(name)
+        exec(compile(text, name, "exec"), vars(module))
+    return [sys.modules.pop(name) for name in modules]
+
+
+@pytest.mark.parametrize(
+    "line, drawn",
+    [
+        ("    tint: Array | None = part(-1, np.float32)\n", np.float32([[0.5], [-2], [3], [7]])),
+        ("    tint: Array | None = part(4)\n", np.int32([[1], [2], [-3], [2**30]])),
+        ("    tint: Array | None = part(0, np.int64, erases=True)\n", np.array([[1], [2**32 - 1], [0], [2**31]])),
+        ("    tint: Array | None = part(255, np.uint8)\n", np.arange(12, dtype=np.uint8).reshape(4, 3)),
+    ],
+    ids=["numbers", "integers", "unsigned", "bits"],
+)
+def test_a_part_is_declared_once(line, drawn):
+    """And then is packed, selected, kept for some images, and left out of masks, without another line."""
+    plans, packed = with_a_part_more(line)
+    matched = np.array([[1], [0], [3], [2]])
+    shares, half = np.full((4, 2), 0.5, np.float32), np.full(4, 0.5, np.float32)
+    plan = plans.MixPlan(size=(8, 8), partners=matched, shares=shares, own_outside=half, tint=drawn)
+    neutral = plans.PARTS["tint"].neutral
+    placed = packed.pack(plan, "cpu")
+    for one in (placed, placed.copy_(plan), packed.PackedPlan(placed.words, packed.layout_from_key(placed.key))):
+        tint = one.unpack().tint
+        assert tint.dtype == drawn.dtype and np.array_equal(tint, drawn)
+    assert (placed.copy_(replace(plan, tint=None)).unpack().tint == neutral).all()
+    some = np.array([True, False, True, False])
+    assert np.array_equal(plans.only(some, plan).tint, np.where(some[:, None], drawn, neutral))
+    chosen = plans.select(some.astype(int), [plans.identity(4, (8, 8)), plan])
+    assert np.array_equal(chosen.tint, np.where(some[:, None], drawn, neutral))
+    assert np.array_equal(plan.rows(np.array([2])).tint, drawn[2:3])
+    assert (plan.for_masks().tint is None) == ("erases" in line)

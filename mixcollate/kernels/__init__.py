@@ -1,18 +1,22 @@
 """What a plan does to pixels: :func:`mix` and its kin, and the implementations behind them."""
 
-from mixcollate.kernels.api import as_batch, mix, mix_masks, mix_samples, uncompiled
+from mixcollate.kernels.api import mix, mix_masks, mix_samples, uncompiled
 from mixcollate.kernels.packed import PackedPlan, pack
-from mixcollate.kernels.pixels import Statistic
-from mixcollate.kernels.prepare import Call, place, prepare, prepare_masks
+from mixcollate.kernels.pixels import Statistic, check_affine, check_pixels
+from mixcollate.kernels.prepare import AXES, Axes, Call, as_batch, place, prepare, prepare_masks, prepare_samples
 from mixcollate.kernels.support import IMPLS, Impl
 
 __all__ = [
+    "AXES",
     "IMPLS",
+    "Axes",
     "Call",
     "Impl",
     "PackedPlan",
     "Statistic",
     "as_batch",
+    "check_affine",
+    "check_pixels",
     "mix",
     "mix_masks",
     "mix_samples",
@@ -20,5 +24,6 @@ __all__ = [
     "place",
     "prepare",
     "prepare_masks",
+    "prepare_samples",
     "uncompiled",
 ]

@@ -6,10 +6,9 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from mixcollate.kernels import host
 from mixcollate.kernels.packed import PackedPlan
 from mixcollate.kernels.pixels import Statistic, as_list
-from mixcollate.kernels.prepare import prepare, prepare_masks, run_passes
+from mixcollate.kernels.prepare import Axes, prepare, prepare_masks, prepare_samples
 from mixcollate.kernels.support import Impl
 from mixcollate.plan import MixPlan
 
@@ -24,6 +23,7 @@ def mix(
     memory_format: torch.memory_format | None = None,
     out: Tensor | None = None,
     impl: Impl = "auto",
+    layout: Axes | None = None,
 ) -> Tensor:
     """Do to ``images`` what ``plan`` says, in one pass: mix, normalise, erase, cast.
 
@@ -44,6 +44,8 @@ def mix(
         impl: ``"fused"`` (Triton, CUDA), ``"host"`` (CPU), ``"reference"`` (anywhere), or ``"auto"``: the first of
             them that suits the device; the reference if a gradient has to flow back into ``images``. A named
             one runs or raises.
+        layout: which axis is which, if it is not as above: ``"BCDHW"`` for volumes (boxes reach through all slices,
+            mean, std and fill belong to channels), ``"BCT"`` for signals (a plan of size ``(1, T)``).
 
     Returns:
         ``out``, or a new tensor of the shape of ``images``.
@@ -53,10 +55,18 @@ def mix(
     """
     options: dict[str, Any] = {"mean": mean, "std": std, "dtype": dtype, "memory_format": memory_format}
     if not torch.compiler.is_compiling():
-        return prepare(images, plan, **options, out=out, impl=impl).run()
-    if isinstance(plan, PackedPlan):
+        return prepare(images, plan, **options, out=out, impl=impl, layout=layout).run()
+    if not isinstance(plan, PackedPlan):
+        return cast(Tensor, uncompiled(mix, images, plan, **options, out=out, impl=impl, layout=layout))
+    if layout not in ("BCDHW", "BCT"):
         return _mix_by_operator(images, plan, **options, out=out, impl=impl)
-    return cast(Tensor, uncompiled(mix, images, plan, **options, out=out, impl=impl))
+    axes: Callable[[Tensor], Tensor] = (
+        (lambda x: x.transpose(1, 2)) if layout == "BCDHW" else (lambda x: x.unsqueeze(2))
+    )
+    mixed = _mix_by_operator(axes(images), plan, **options, out=None if out is None else axes(out), impl=impl)
+    if out is not None:
+        return out
+    return mixed.transpose(1, 2) if layout == "BCDHW" else mixed.squeeze(2)
 
 
 def mix_samples(
@@ -74,24 +84,15 @@ def mix_samples(
         plan, mean, std: as for :func:`mix`.
         out: where to write, ``[B, C, H, W]``; shares no memory with ``samples``.
     """
-    call = prepare(as_batch(samples), plan, mean=mean, std=std, out=out, impl="host")
-    host.mix_samples(samples, plan, out, affine=call.affine)
-    if plan.then is not None:
-        run_passes("host", out, plan.then, out, None)
-    return out
-
-
-def as_batch(samples: Sequence[Tensor]) -> Tensor:
-    """All of a stacked batch but its pixels, which are those of the first sample again and again."""
-    return samples[0].expand(len(samples), *samples[0].shape)
+    return prepare_samples(samples, plan, mean=mean, std=std, out=out).run()
 
 
 def mix_masks(masks: Tensor, plan: MixPlan | PackedPlan) -> Tensor:
     """Do to segmentation masks what ``plan`` does to their images; what it erases there stays here.
 
     Args:
-        masks: ``[B, H, W]`` or ``[B, C, H, W]``: class numbers of any integer dtype, if the plan only copies pixels;
-            or floats (one-hot, soft), of which a blend makes soft masks.
+        masks: ``[B, H, W]``, ``[B, C, H, W]`` or of volumes ``[B, C, D, H, W]``: class numbers of any integer dtype (or
+            bool), if the plan only copies pixels; or floats (one-hot, soft), of which a blend makes soft masks.
         plan: drawn for the images. Where it resizes a partner, masks take the nearest pixel.
 
     Raises:

@@ -246,6 +246,7 @@ def mix_kernel(
     others_own = own
     if ENTRY.images == 2 and not ENTRY.mutual:
         others_own = own_share(entry_ptr + ENTRY.second, row, col, x, live, ENTRY, SHAPE)
+    itself = _is_its_own_partner(entry_ptr, image, other, ENTRY, SHAPE)
     mine, theirs, written = _needed_vectors(entry_ptr, start, row, col, x, live, ENTRY, SHAPE)
 
     # All loads come before any store: Triton knows nothing of aliases, so none would move above one, and in a tile of
@@ -272,9 +273,9 @@ def mix_kernel(
         mixed, swapped = values[c].to(SHAPE.real), others[c].to(SHAPE.real)
         if ENTRY.own_outside:
             value, other_value = mixed, swapped
-            mixed, swapped = blend(value, other_value, own, SHAPE)
+            mixed, swapped = blend(value, other_value, own, itself, SHAPE)
             if ENTRY.images == 2 and not ENTRY.mutual:
-                swapped, _ = blend(other_value, value, others_own, SHAPE)
+                swapped, _ = blend(other_value, value, others_own, itself, SHAPE)
         if SHAPE.normalise:
             mixed = mixed * scales[c] + biases[c]
             swapped = swapped * scales[c] + biases[c]
@@ -583,15 +584,28 @@ def _join_halves(left, right):
 
 
 @triton.jit
-def blend(values, other, own, SHAPE: tl.constexpr):
-    """``image + (1 - own) * (other - image)``, and the same for the partner. A share of 1 or 0 copies."""
+def _is_its_own_partner(entry_ptr, image, other, ENTRY: tl.constexpr, SHAPE: tl.constexpr):
+    """``[vectors, 1]``: such an image stays as it is, its infinite pixels too; unless it is shown in its own box."""
+    zeros = tl.zeros([SHAPE.vectors, 1], tl.int64)
+    itself = (zeros + image) == (zeros + other)
+    if ENTRY.resized:
+        itself = itself & ((zeros + tl.load(entry_ptr + ENTRY.resized)) == 0)
+    return itself
+
+
+@triton.jit
+def blend(values, other, own, itself, SHAPE: tl.constexpr):
+    """``image + (1 - own) * (other - image)``, and the same for the partner. A share of 1 or 0 copies, and so does an
+    image that is its own partner: of two infinite pixels the difference is no number.
+    """
     difference = (1 - own).to(SHAPE.real) * (other - values)
     if SHAPE.rounded:
         difference = _round_half_to_even(difference)
     blended, swapped = values + difference, other - difference
     if SHAPE.exact:
-        blended = tl.where(own == 1, values, tl.where(own == 0, other, blended))
-        swapped = tl.where(own == 1, other, tl.where(own == 0, values, swapped))
+        stays = (own == 1) | itself  # asked last: where own is 0 the image itself may not have been read
+        blended = tl.where(own == 0, other, tl.where(stays, values, blended))
+        swapped = tl.where(own == 0, values, tl.where(stays, other, swapped))
     return blended, swapped
 
 

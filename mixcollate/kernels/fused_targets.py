@@ -22,7 +22,7 @@ def soft_targets(
         plan: of one pass, on the device of the labels.
     """
     batch, several = len(plan), plan.layout.partner_count
-    out = torch.empty(batch, num_classes, device=labels.device)
+    out = torch.empty(batch, num_classes, dtype=torch.float32, device=labels.device)
     if out.numel() > 0:
         block = min(triton.next_power_of_2(num_classes), 1024)
         partners = plan.layout.table
@@ -105,7 +105,7 @@ class _SoftCrossEntropy(torch.autograd.Function):
         logits = logits if logits.stride(1) == 1 else logits.contiguous()
         labels, shares = labels.contiguous(), shares.contiguous()
         batch, classes = logits.shape
-        loss, log_sum = (torch.empty(batch, device=logits.device) for _ in range(2))
+        loss, log_sum = (torch.empty(batch, dtype=torch.float32, device=logits.device) for _ in range(2))
         smoothing = (1.0 - label_smoothing, label_smoothing / max(classes, 1))
         if batch > 0:
             block, warps = _row_block(classes)

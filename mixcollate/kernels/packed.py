@@ -7,6 +7,7 @@ first has of its own, then the second; floats as their bits, bitmaps as bytes.
 
 import functools
 import json
+import math
 from collections import namedtuple
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -15,6 +16,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mixcollate.kernels.bounds import check_bounds
+from mixcollate.kernels.pixels import LEVELS
 from mixcollate.plan import PARTS, Array, MixPlan
 
 _make_namedtuple: Any = namedtuple  # whose fields mypy would have to know
@@ -194,7 +197,8 @@ def pack(plan: MixPlan, device: torch.device | str) -> PackedPlan:
 
 def is_whole(fill: Array | None) -> bool:
     """Whether integer images can take this fill."""
-    return fill is None or not fill.any() or not bool(((fill < 0) | (fill > 255) | (fill % 1 != 0)).any())
+    largest = min(LEVELS.values())
+    return fill is None or not fill.any() or not bool(((fill < 0) | (fill > largest) | (fill % 1 != 0)).any())
 
 
 def _whole_fill(plan: MixPlan) -> bool:
@@ -215,7 +219,7 @@ def _layout_of_fields(fields: dict[str, Any]) -> Layout:
 
 def layout_of(plan: MixPlan) -> Layout:
     """What the words of a plan mean."""
-    check_partners(plan)
+    check_bounds(plan)
     pairs = _pairs_to_mix_at_once(plan)
     return _one_layout(
         batch=len(plan),
@@ -235,7 +239,10 @@ def _words_on_host(plan: MixPlan, layout: Layout, device: torch.device) -> Tenso
     passes = [layout]
     while passes[-1].then is not None:
         passes.append(passes[-1].then)
-    words = torch.empty(sum(one.words for one in passes), dtype=torch.int32, pin_memory=device.type == "cuda")
+    if device.type == "cuda" and torch.cuda.is_current_stream_capturing():
+        raise RuntimeError("plan must be packed before a CUDA graph is captured: each replay would repeat it")
+    count, pinned = sum(one.words for one in passes), device.type == "cuda"
+    words = torch.empty(count, dtype=torch.int32, device="cpu", pin_memory=pinned)
     start, array = 0, words.numpy()
     current: MixPlan | None = plan
     for one in passes:
@@ -273,7 +280,7 @@ def _check_room(plan: MixPlan | None, layout: Layout | None) -> None:
         raise ValueError("plan must have as many passes as the packed plan; pack it anew")
     if plan is None or layout is None:
         return
-    check_partners(plan)
+    check_bounds(plan)
     wanted = (layout.batch, layout.size, layout.partner_count, layout.fill_mean)
     given = (len(plan), plan.size, plan.partners.shape[1], plan.fill_mean)
     if given != wanted:
@@ -289,14 +296,6 @@ def _check_room(plan: MixPlan | None, layout: Layout | None) -> None:
     if layout.mutual and not plan.mutual:
         raise ValueError("plan must mix both images of a pair in the same way, as the packed plan does; pack it anew")
     _check_room(plan.then, layout.then)
-
-
-def check_partners(plan: MixPlan) -> None:
-    """Refuse partners that are not in the batch."""
-    if plan.pairs is None and plan.partners.size and not 0 <= plan.partners.min() <= plan.partners.max() < len(plan):
-        raise ValueError(
-            f"plan.partners must be in 0 … {len(plan) - 1}, got {plan.partners.min()} … {plan.partners.max()}"
-        )
 
 
 def _pairs_to_mix_at_once(plan: MixPlan) -> Array | None:
@@ -319,7 +318,7 @@ def _padded(name: str, array: Array | None, shape: tuple[int, ...]) -> Array:
 
 def _as_words(name: str, array: Array) -> Array:
     """``[B, words]`` int32: floats as their bits, bitmaps as their bytes, numbers below 2**32 modulo 2**32."""
-    flat = array.reshape(len(array), -1)
+    flat = array.reshape(len(array), math.prod(array.shape[1:]))
     if PARTS[name].dtype is np.float32:
         return np.ascontiguousarray(flat, np.float32).view(np.int32)
     if PARTS[name].dtype is np.uint8:
@@ -359,7 +358,7 @@ def _from_words(name: str, rows: Array, shape: tuple[int, ...]) -> Array:
     """The inverse of :func:`_as_words`."""
     dtype = PARTS[name].dtype
     if dtype is np.uint8:
-        rows = rows.view(np.uint8)[:, : int(np.prod(shape))]
+        rows = rows.view(np.uint8)[:, : math.prod(shape)]
     elif dtype is np.int64:
         rows = rows.view(np.uint32).astype(np.int64)
     else:
@@ -368,7 +367,7 @@ def _from_words(name: str, rows: Array, shape: tuple[int, ...]) -> Array:
 
 
 def _word_count(name: str, shape: tuple[int, ...]) -> int:
-    items = int(np.prod(shape))
+    items = math.prod(shape)
     return -(-items // 4) if PARTS[name].dtype is np.uint8 else items
 
 

@@ -1,20 +1,27 @@
 """What a call of ``mix`` settles before anything is written: every check, once, and one record of the answers."""
 
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from types import SimpleNamespace
+from typing import Any, Literal, get_args
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import is_fake
 
 from mixcollate.kernels import host, reference
-from mixcollate.kernels.packed import PackedPlan, check_partners, is_whole, pack
-from mixcollate.kernels.pixels import Affine, Statistic, affine
+from mixcollate.kernels.bounds import check_bounds
+from mixcollate.kernels.packed import PackedPlan, is_whole, pack
+from mixcollate.kernels.pixels import LEVELS, Affine, Statistic, affine
 from mixcollate.kernels.pixels import check_pixels as check_pixels
 from mixcollate.kernels.pixels import result_dtype as result_dtype
 from mixcollate.kernels.support import Impl, choose
 from mixcollate.memory import Recycler
 from mixcollate.plan import PLACES, MixPlan
+
+Axes = Literal["BCHW", "BTCHW", "BCDHW", "BCT"]
+AXES = get_args(Axes)
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -22,12 +29,13 @@ class Call:
     """One call of ``mix`` that has passed its checks. Nothing is written until :meth:`run`.
 
     Attributes:
-        images: what is read, ``[B, ...]``.
+        images: what is read, ``[B, ...]``, with channels before height and width.
         plan: one row for each image; packed, if ``implementation`` is ``"fused"``.
-        out: where to write, of the dtype and the shape of the result; ``images`` themselves for mixing in place.
+        out: where to write, of the dtype and the shape of ``images``; ``images`` themselves for mixing in place.
         affine: how mixed values are scaled and normalised, if they are.
         implementation: the one that runs.
-        result: the memory of ``out`` as the caller knows it.
+        result: the memory of ``out`` with the axes that the caller knows.
+        samples: the images, if they are yet to be stacked.
     """
 
     images: Tensor
@@ -36,10 +44,17 @@ class Call:
     affine: Affine | None
     implementation: Impl
     result: Tensor
+    samples: Sequence[Tensor] | None = None
 
     def run(self) -> Tensor:
         """Write, and return the result."""
-        if self.out.numel() > 0:
+        if self.out.numel() == 0:
+            return self.result
+        if self.samples is not None and isinstance(self.plan, MixPlan):
+            host.mix_samples(self.samples, self.plan, self.out, affine=self.affine)
+            if self.plan.then is not None:
+                run_passes("host", self.out, self.plan.then, self.out, None)
+        else:
             run_passes(self.implementation, self.images, self.plan, self.out, self.affine)
         return self.result
 
@@ -54,6 +69,7 @@ def prepare(
     memory_format: torch.memory_format | None = None,
     out: Tensor | None = None,
     impl: Impl = "auto",
+    layout: Axes | None = None,
 ) -> Call:
     """Check a call of :func:`mixcollate.kernels.mix`, whose arguments these are, and settle what it leaves open.
 
@@ -63,12 +79,17 @@ def prepare(
     _check_images(images, plan)
     normalised = mean is not None or std is not None
     dtype = result_dtype(images, dtype, normalised=normalised, out=out)
-    _check_plan(images, plan, dtype, normalised=mean is not None)
-    if normalised and images.ndim not in (4, 5):
-        raise ValueError(f"images must be [B, C, H, W] or [B, T, C, H, W] to be normalised, got {tuple(images.shape)}")
-    channels = images.shape[-3] if images.ndim in (4, 5) else 1
-    frames = images.shape[1] if images.ndim == 5 else 1
-    scaled = affine(images, mean, std, dtype, channels=channels, repeats=frames)
+    arranged = _arrangement(images, plan, layout, normalised=normalised)
+    pixels = arranged(images)
+    _check_plan(pixels, plan, dtype, normalised=mean is not None)
+    if normalised and pixels.ndim not in (4, 5):
+        raise ValueError(
+            f"images must be [B, C, H, W] or [B, T, C, H, W] to be normalised, got {tuple(images.shape)}; "
+            "signals [B, C, T] take layout='BCT'"
+        )
+    channels = pixels.shape[-3] if pixels.ndim in (4, 5) else 1
+    frames = pixels.shape[1] if pixels.ndim == 5 else 1
+    scaled = affine(pixels, mean, std, dtype, channels=channels, repeats=frames)
     implementation = choose(images, impl)
     if out is None:
         out = _empty(images, dtype, memory_format, recycled=implementation == "host")
@@ -76,34 +97,76 @@ def prepare(
         _check_out(images, out, dtype, memory_format)
     if implementation == "fused" and isinstance(plan, MixPlan):
         plan = pack(plan, images.device)  # all passes in one copy
-    return Call(images, plan, out, scaled, implementation, out)
+    return Call(pixels, plan, arranged(out), scaled, implementation, out)
+
+
+def prepare_samples(
+    samples: Sequence[Tensor],
+    plan: MixPlan,
+    *,
+    mean: Statistic | None = None,
+    std: Statistic | None = None,
+    out: Tensor,
+) -> Call:
+    """Check a call of :func:`mixcollate.kernels.mix_samples`, whose arguments these are."""
+    call = prepare(as_batch(samples), plan, mean=mean, std=std, out=out, impl="host")
+    return replace(call, samples=samples)
+
+
+def as_batch(samples: Sequence[Tensor]) -> Tensor:
+    """All of a stacked batch but its pixels, which are those of the first sample again and again."""
+    return samples[0].expand(len(samples), *samples[0].shape)
 
 
 def prepare_masks(masks: Tensor, plan: MixPlan | PackedPlan) -> Call:
     """Check a call of :func:`mixcollate.kernels.mix_masks`, whose arguments these are."""
-    if masks.ndim not in (3, 4):
-        raise ValueError(f"masks must be [B, H, W] or [B, C, H, W], got {tuple(masks.shape)}")
-    if isinstance(plan, PackedPlan):
-        plan = plan.unpack()
-    plan = plan.for_masks().at_size((masks.shape[-2], masks.shape[-1]))
-    if masks.dtype.is_floating_point:
-        result = torch.empty_like(masks)
-        pixels, out = ((one if one.ndim == 4 else one[:, None]) for one in (masks, result))
-        call = prepare(pixels, plan, out=out)
-        return Call(call.images, call.plan, call.out, None, call.implementation, result)
+    if not isinstance(masks, Tensor):
+        raise TypeError(f"masks must be a tensor, got {type(masks).__name__}; stack the samples first")
+    if masks.ndim not in (3, 4, 5):
+        raise ValueError(f"masks must be [B, H, W], [B, C, H, W] or [B, C, D, H, W], got {tuple(masks.shape)}")
     if masks.dtype.is_complex:
-        raise TypeError(f"masks must be class numbers or floats, got {masks.dtype}")
-    if plan.blends:
+        raise TypeError(f"masks must be class numbers or floats, got {masks.dtype}; mix their real and imaginary parts")
+    plan = (plan.unpack() if isinstance(plan, PackedPlan) else plan).for_masks()
+    plan = plan.at_size((masks.shape[-2], masks.shape[-1]))
+    numbered = not masks.dtype.is_floating_point
+    if numbered and plan.blends:
         raise ValueError(f"masks must be one-hot floats for a plan that blends, got {masks.dtype} class numbers")
-    result = torch.empty_like(masks, memory_format=torch.contiguous_format)
-    call = prepare(_as_bytes(masks), plan, out=_as_bytes(result))
-    return Call(call.images, call.plan, call.out, None, call.implementation, result)
+    as_pixels = _as_bytes if numbered else _as_planes_of_masks
+    kept = torch.preserve_format if masks.ndim < 5 and not numbered else torch.contiguous_format
+    result = torch.empty_like(masks, memory_format=kept)  # of which as_pixels gives a view
+    call = prepare(as_pixels(masks), plan, out=as_pixels(result))
+    return replace(call, result=result)
+
+
+def _as_planes_of_masks(masks: Tensor) -> Tensor:
+    """``[B, C, H, W]``."""
+    return masks[:, None] if masks.ndim == 3 else masks.flatten(1, -3)
 
 
 def _as_bytes(masks: Tensor) -> Tensor:
-    """``[B, bytes (times C), H, W]`` uint8: integers of any dtype are copied exactly as the bytes that they are."""
-    parts = masks[..., None].view(torch.uint8).movedim(-1, 1)  # [B, bytes, (C,) H, W]
-    return parts if parts.ndim == 4 else parts.transpose(1, 2)
+    """``[B, C, bytes, H, W]`` uint8: integers of any dtype are copied exactly, as the bytes that they are."""
+    return _as_planes_of_masks(masks)[..., None].view(torch.uint8).movedim(-1, 2)
+
+
+def _arrangement(
+    images: Tensor, plan: MixPlan | PackedPlan, layout: Axes | None, *, normalised: bool
+) -> Callable[[Tensor], Tensor]:
+    """The view that brings the axes of images, and of what is written, to where images and videos have them.
+
+    Volumes become videos of their slices, but only where a channel has numbers of its own: with several channels that
+    takes a copy, and otherwise it does not matter what an axis before the last two is called.
+    """
+    if layout is not None:
+        if layout not in AXES:
+            raise ValueError(f"layout must be one of {', '.join(AXES)}, got {layout!r}")
+        if len(layout) != images.ndim:
+            raise ValueError(f"images must have the {len(layout)} axes of layout={layout!r}, got {tuple(images.shape)}")
+    if layout == "BCT":
+        return lambda signals: signals[:, :, None]
+    fill = (plan.layout.shapes if isinstance(plan, PackedPlan) else plan.shapes).get("fill", (0, 1))
+    if layout == "BCDHW" and (normalised or fill[1] > 1):
+        return lambda volumes: volumes.transpose(1, 2)
+    return lambda pixels: pixels
 
 
 def place(plan: MixPlan | PackedPlan, images: Tensor, impl: Impl = "auto") -> MixPlan | PackedPlan:
@@ -159,7 +222,10 @@ def _check_plan(images: Tensor, plan: MixPlan | PackedPlan, dtype: torch.dtype, 
     shapes = plan.layout.shapes if isinstance(plan, PackedPlan) else plan.shapes
     if not PLACES.isdisjoint(shapes):
         if images.ndim not in (4, 5):
-            raise ValueError(f"images must be [B, C, H, W] or [B, T, C, H, W] for boxes, got {tuple(images.shape)}")
+            raise ValueError(
+                f"images must be [B, C, H, W] or [B, T, C, H, W] for boxes, got {tuple(images.shape)}; "
+                "signals [B, C, T] take layout='BCT'"
+            )
         if tuple(images.shape[-2:]) != plan.size:
             raise ValueError(
                 f"images must have the (height, width) {plan.size} that the plan was drawn for, "
@@ -172,18 +238,22 @@ def _check_plan(images: Tensor, plan: MixPlan | PackedPlan, dtype: torch.dtype, 
         if plan.fill_mean and not normalised:
             raise ValueError("fill='mean' needs mean= and std=; without them give the mean itself, fill=(r, g, b)")
     if isinstance(plan, MixPlan):
-        check_partners(plan)
+        check_bounds(plan)
         if not (dtype.is_floating_point or is_whole(plan.fill)):
-            raise ValueError(f"fill must be whole numbers in 0 … 255 for {dtype} images, got {_some(plan.fill)} …")
+            raise ValueError(
+                f"fill must be whole numbers in 0 … {LEVELS[dtype]} for {dtype} images, got {_first_three(plan.fill)} …"
+            )
     elif not (dtype.is_floating_point or plan.whole_fill):
-        raise ValueError(f"fill must be whole numbers in 0 … 255 for {dtype} images; normalise them, or give a colour")
+        raise ValueError(
+            f"fill must be whole numbers in 0 … {LEVELS[dtype]} for {dtype} images; normalise them, or give a colour"
+        )
     elif plan.words.device != images.device:
         raise ValueError(f"plan must be on {images.device} as the images are, got {plan.words.device}")
     if plan.then is not None:
         _check_plan(images, plan.then, dtype, normalised=normalised)
 
 
-def _some(array: Any) -> Any:
+def _first_three(array: Any) -> Any:
     return array.ravel()[:3]
 
 
@@ -208,15 +278,51 @@ def _check_out(images: Tensor, out: Tensor, dtype: torch.dtype, memory_format: t
             f"out must be {tuple(images.shape)} {dtype} on {images.device}, "
             f"got {tuple(out.shape)} {out.dtype} on {out.device}"
         )
-    if 0 in out.stride() and any(
-        step == 0 and length > 1 for step, length in zip(out.stride(), out.shape, strict=True)
-    ):
-        raise ValueError("out must have memory of its own for every element, got an expanded tensor; clone() it first")
     if out.requires_grad and torch.is_grad_enabled():
         raise ValueError("out must not require a gradient; mix under torch.no_grad(), or without out=")
     if memory_format is not None and not out.is_contiguous(memory_format=memory_format):
         raise ValueError(f"out must be in memory_format {memory_format}, or leave memory_format out")
-    if is_fake(out) or out.numel() == 0:
+    if not is_fake(out) and out.numel() > 0:
+        _check_memory(images, out)
+
+
+def _check_memory(images: Tensor, out: Tensor) -> None:
+    """An output that is the images themselves, element for element, or lies elsewhere, each element of it in its place.
+
+    Everything else would be read after it is written.
+    """
+    reach = 1  # elements from the first to the last along the axes seen so far, innermost first
+    for step, length in sorted(zip(out.stride(), out.shape, strict=True)):
+        if length > 1 and step < reach:
+            raise ValueError(
+                f"out must have memory of its own for every element, got strides {out.stride()}; clone() it"
+            )
+        reach += (length - 1) * step
+    begin, end = (images.data_ptr(), out.data_ptr()), (_end_of(images), _end_of(out))
+    if begin[0] == begin[1] and images.stride() == out.stride() and images.dtype == out.dtype:
         return
-    if out.data_ptr() == images.data_ptr() and out.stride() != images.stride():
-        raise ValueError("out must be images itself or share no memory with it")
+    if begin[0] < end[1] and begin[1] < end[0] and _share_memory(images, out):
+        raise ValueError("out must be images itself or share no memory with it, got a view of part of it; clone() it")
+
+
+def _end_of(tensor: Tensor) -> int:
+    """The address after its last element."""
+    last = sum((length - 1) * step for length, step in zip(tensor.shape, tensor.stride(), strict=True))
+    return tensor.data_ptr() + (last + 1) * tensor.element_size()
+
+
+def _share_memory(one: Tensor, other: Tensor) -> bool:
+    """Whether two tensors have any byte in common, on any device; what is too hard to tell counts as a yes."""
+    most: Any = 100_000  # steps of the search for a common byte
+    try:
+        return np.shares_memory(_addresses_of(one), _addresses_of(other), max_work=most)
+    except np.exceptions.TooHardError:
+        return True
+
+
+def _addresses_of(tensor: Tensor) -> np.ndarray[Any, Any]:
+    """An array of the same bytes, of which only the addresses may be looked at: they may be a GPU's."""
+    size = tensor.element_size()
+    steps = (*(step * size for step in tensor.stride()), 1)
+    interface = {"shape": (*tensor.shape, size), "strides": steps, "typestr": "|u1", "version": 3}
+    return np.asarray(SimpleNamespace(__array_interface__={**interface, "data": (tensor.data_ptr(), False)}))

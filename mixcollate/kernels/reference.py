@@ -3,6 +3,9 @@
 Arithmetic is float32 (float64 for float64 images), whatever comes in and goes out.
 """
 
+from dataclasses import replace
+from typing import Any
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -20,7 +23,7 @@ def mix(images: Tensor, plan: MixPlan, out: Tensor, *, affine: Affine | None) ->
 def mix_rows(images: Tensor, plan: MixPlan, rows: Array, *, affine: Affine | None, dtype: torch.dtype) -> Tensor:
     """What the images numbered ``rows`` become, in ``dtype``: for all of them, one pass."""
     integer = not dtype.is_floating_point
-    part = plan.rows(rows)
+    part = _own_partners_untouched(plan.rows(rows), rows)
     values = _images_numbered(images, rows)  # [n, C, H, W]
     if part.corner is not None:
         values = join_pieces(images, part, rows)
@@ -31,6 +34,21 @@ def mix_rows(images: Tensor, plan: MixPlan, rows: Array, *, affine: Affine | Non
     if part.erases:
         values = erase(values, part, integer=integer)
     return values.to(dtype)
+
+
+def _own_partners_untouched(part: MixPlan, rows: Array) -> MixPlan:
+    """An image that is its own partner stays as it is, its infinite pixels too; unless it is shown in its own box."""
+    if part.own_outside is None:
+        return part
+    itself = part.partners[:, 0] == rows
+    if part.resized is not None:
+        itself = itself & (part.resized == 0)
+    if not itself.any():
+        return part
+    weights: dict[str, Any] = {"own_outside": np.where(itself, np.float32(1), part.own_outside)}
+    if part.own_inside is not None:
+        weights["own_inside"] = np.where(itself, np.float32(1), part.own_inside)
+    return replace(part, **weights)
 
 
 def blend(values: Tensor, other: Tensor, plan: MixPlan, *, rounded: bool) -> Tensor:

@@ -1,0 +1,66 @@
+"""Plans made by hand: what is out of bounds is refused wherever a plan enters, before anything is written."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from mixcollate.kernels import mix, pack
+from tests import cases
+
+SHAPE = (4, 3, 9, 12)
+HALVES = np.full((4, 2), 0.5, np.float32)
+BOXES = np.array([[0, 0, 9, 13]] * 4, np.int32)
+
+WRONG = {
+    r"plan.partners must be in 0 … 3, got 0 … 4": ("mixup", {"partners": np.array([[1], [0], [4], [2]])}),
+    r"plan.partners must be in 0 … 3, got -1 … 2": ("mixup", {"partners": np.array([[1], [0], [-1], [2]])}),
+    r"plan.shares must be \(4, 2\) for 1 partners, got \(4, 3\)": ("mixup", {"shares": np.ones((4, 3), np.float32)}),
+    r"plan.shares must be in \[0, 1\], got -0.5 … 1.5": ("mixup", {"shares": np.float32([[1.5, -0.5]] * 4)}),
+    r"plan.shares must be float32, got float64": ("mixup", {"shares": np.ones((4, 2))}),
+    r"plan.own_outside must be in \[0, 1\], got nan": ("mixup", {"own_outside": np.float32([0, 1, np.nan, 1])}),
+    r"plan.own_outside must have a row for each of 4 images, got 3": ("mixup", {"own_outside": np.ones(3, np.float32)}),
+    r"plan.own_inside must be in \[0, 1\], got -1.0": ("cutmix", {"own_inside": np.full(4, -1, np.float32)}),
+    r"plan.own_outside must come with|plan.own_inside must come with": ("cutmix", {"box": None}),
+    r"plan.box must be boxes .* within \(height, width\) \(9, 12\), got .* 13\]": ("cutmix", {"box": BOXES}),
+    r"plan.box must be boxes .* got \[-1": ("cutmix", {"box": BOXES - 1}),
+    r"plan.erase_box must be boxes": ("cutout", {"erase_box": np.stack([BOXES] * 2, 1)}),
+    r"plan.bitmap must be \[B, 9, 2\] uint8, got \(4, 9, 1\)": ("fmix", {"bitmap": np.zeros((4, 9, 1), np.uint8)}),
+    r"plan.resized must be in 0 … 2, got 3 … 3": ("resizemix", {"resized": np.full(4, 3, np.int8)}),
+    r"plan.corner must be in 0 …": ("ricap", {"corner": np.full((4, 2), -1, np.int32)}),
+    r"plan.partners must be three .* got 1": ("ricap", {"partners": np.ones((4, 1), int), "shares": HALVES}),
+    r"plan.shift must leave every piece within": ("ricap", {"shift": np.full((4, 4, 2), 9, np.int32)}),
+    r"plan.shift must come with corner": ("ricap", {"corner": None}),
+    r"plan.grid must come with fill": ("gridmask", {"fill": None}),
+    r"plan.cell must be sides of at least one pixel, got 0": ("hide_and_seek", {"cell": np.zeros(4, np.int32)}),
+    r"plan.hidden must have bits for all cells of 1 pixels": ("hide_and_seek", {"cell": np.ones(4, np.int32)}),
+    r"plan.noise must be in 0 … 4294967295, got -1 … -1": ("cutout-noise", {"noise": np.full(4, -1)}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("message", WRONG)
+def test_what_is_out_of_bounds_is_refused_wherever_it_enters(message):
+    name, parts = WRONG[message]
+    right = cases.plan(name, SHAPE)
+    images = torch.zeros(SHAPE)
+    packed = pack(right, "cpu")
+    words = packed.words.clone()
+    for plan in (replace(right, **parts), replace(cases.plan("mixup", SHAPE), then=replace(right, **parts))):
+        for impl in ("reference", "host"):
+            with pytest.raises(ValueError, match=message):
+                mix(images, plan, out=images, impl=impl)
+        with pytest.raises(ValueError, match=message):
+            pack(plan, "cpu")
+    with pytest.raises(ValueError):
+        packed.copy_(replace(right, **parts))
+    assert not images.any() and torch.equal(packed.words, words)
+
+
+@pytest.mark.parametrize("name", [*cases.METHODS, "all"])
+@pytest.mark.parametrize("shape", cases.SHAPES, ids=str)
+def test_what_is_drawn_is_within_bounds(name, shape):
+    """Empty batches too: they can be packed, and unpacked."""
+    plan = cases.plan(name, shape)
+    assert len(pack(plan, "cpu").unpack()) == shape[0]
+    assert pack(plan, "cpu").copy_(plan).unpack().shapes == plan.shapes
