@@ -4,8 +4,10 @@ import gzip
 import json
 import os
 import re
+import shlex
 import subprocess
 import sys
+import zlib
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -16,11 +18,13 @@ import torch
 from PIL import Image
 
 from benchmarks.results import RESULTS
-from mixcollate.commands import cli, demo
+from mixcollate.commands import cli, compare, demo, environment, pictures
 from mixcollate.commands.calibration import calibration_error
 from mixcollate.commands.cli import main
 from mixcollate.commands.data import load
 from mixcollate.commands.training import Run, data_of
+from mixcollate.kernels import support
+from mixcollate.plan import Stream
 
 QUICK = ["--epochs", "1", "--runs", "1", "--workers", "0", "--device", "cpu"]
 
@@ -36,10 +40,10 @@ def one_thread(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 @pytest.fixture(scope="module")
-def pictures(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+def photographs(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     """Real pictures, of different sizes and modes."""
     folder = tmp_path_factory.mktemp("pictures")
-    named = dict(cli._sample_pictures())
+    named = dict(pictures._samples())
     named["coffee"].resize((90, 60)).save(folder / "coffee.jpg")
     named["cat"].resize((60, 75)).convert("L").save(folder / "cat.png")
     named["rocket"].resize((64, 64)).convert("RGBA").save(folder / "rocket.png")
@@ -99,10 +103,10 @@ def test_demo_on_fashion_mnist_files(tmp_path, capsys):
 
 
 @pytest.mark.parametrize("split", [True, False], ids=["train and val", "one folder"])
-def test_demo_on_an_image_folder(tmp_path, capsys, pictures, split):
+def test_demo_on_an_image_folder(tmp_path, capsys, photographs, split):
     root = tmp_path / "root"
     for folder in ("train", "val") if split else (".",):
-        for path in pictures:
+        for path in photographs:
             for number in range(5):
                 (root / folder / path.stem).mkdir(parents=True, exist_ok=True)
                 (root / folder / path.stem / f"{number}{path.suffix}").write_bytes(path.read_bytes())
@@ -121,9 +125,15 @@ def test_demo_on_an_image_folder(tmp_path, capsys, pictures, split):
         ("imagefolder", "it must hold a folder for each class, or train and val"),
     ],
 )
-def test_missing_data(tmp_path, name, way_out):
-    with pytest.raises(SystemExit, match=f"(?s)in --root .*{way_out}"):
-        main(["demo", "--data", name, "--root", str(tmp_path), *QUICK])
+def test_missing_data(tmp_path, capsys, name, way_out):
+    assert re.search(f"in --root .*{way_out}", refused(capsys, "demo", "--data", name, "--root", str(tmp_path), *QUICK))
+
+
+def test_torn_fashion_mnist_files(tmp_path, capsys):
+    for part in ("train", "t10k"):
+        for name in (f"{part}-images-idx3-ubyte.gz", f"{part}-labels-idx1-ubyte.gz"):
+            (tmp_path / name).write_bytes(gzip.compress(bytes(5000))[:-9])
+    assert "must be whole" in refused(capsys, "demo", "--data", "fashion-mnist", "--root", str(tmp_path), *QUICK)
 
 
 def test_calibration_error_by_hand():
@@ -162,9 +172,19 @@ def test_verdict_says_what_was_measured(gains, told):
     assert len(demo.verdict(rows)) == 1
 
 
-def test_preview_of_own_pictures(tmp_path, capsys, pictures):
+def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    """What is said when these arguments are refused: one line, no traceback, status 2."""
+    with pytest.raises(SystemExit) as ended:
+        main(arguments)
+    assert ended.value.code == 2
+    told = capsys.readouterr().err
+    assert told.startswith(f"mixcollate {arguments[0]}: ") and "Traceback" not in told and told.count("\n") == 1
+    return told
+
+
+def test_preview_of_own_pictures(tmp_path, capsys, photographs):
     out = tmp_path / "new" / "ricap.png"
-    main(["preview", *map(str, pictures), "--method", "ricap", "--out", str(out), "--size", "64"])
+    main(["preview", *map(str, photographs), "--method", "ricap", "--out", str(out), "--size", "64"])
     with Image.open(out) as picture:
         assert f"{picture.width}×{picture.height} pixels" in capsys.readouterr().out
         assert picture.width == 2 * 20 + 3 * 160 + 2 * 14
@@ -172,33 +192,158 @@ def test_preview_of_own_pictures(tmp_path, capsys, pictures):
 
 def test_preview_of_all_methods(tmp_path):
     for seed, name in ((1, "a.jpg"), (1, "b.jpg"), (2, "c.jpg")):
-        main(["preview", "--out", str(tmp_path / name), "--seed", str(seed)])
+        main(["preview", "--out", str(tmp_path / name), "--seed", str(seed), "--size", "96"])
     first, again, other = ((tmp_path / name).read_bytes() for name in ("a.jpg", "b.jpg", "c.jpg"))
     assert first == again != other
     assert len(first) < 500_000
 
 
-@pytest.mark.parametrize("method", cli.METHODS)
-def test_preview_changes_every_image(pictures, method):
+@pytest.mark.parametrize("method", pictures.ALL)
+def test_preview_changes_every_image(photographs, method):
     """A method that shows nothing would be a poor preview: p is 1, but for Hide-and-Seek's cells of size 0."""
-    title, transform = cli.METHODS[method]
-    images = torch.stack([cli._square(cli._read(path), 64) for path in [*pictures, pictures[0]]])
-    assert title == type(transform).__name__
+    ((title, transform),) = pictures.titled(method.lower()).items()
+    images = torch.stack([pictures._square(pictures.read(path), 64) for path in [*photographs, photographs[0]]])
+    assert title == type(transform).__name__ == method
     changed = [
         (transform.replay(images, None, transform.make_plan(images)) != images).flatten(1).any(1) for _ in range(20)
     ]
     assert float(torch.stack(changed).double().mean()) > 0.6
 
 
-def test_preview_errors(tmp_path, pictures):
-    with pytest.raises(SystemExit, match=r"IMAGES must be two or more, .* got .*cat\.png"):
-        main(["preview", str(pictures[0])])
-    with pytest.raises(SystemExit, match=r"IMAGES must be pictures, got .*none\.png"):
-        main(["preview", str(tmp_path / "none.png"), str(pictures[0])])
-    with pytest.raises(SystemExit, match=r"IMAGES must be pictures, got .*test_cli\.py"):
-        main(["preview", __file__, str(pictures[0])])
-    with pytest.raises(SystemExit, match=r"--out must end in \.png or \.jpg, got .*x\.what"):
-        main(["preview", "--method", "mixup", "--out", str(tmp_path / "x.what")])
+def sheet(monkeypatch, *arguments):
+    """What ``mixcollate preview`` draws: images, transforms, labels and class names."""
+    drawn = {}
+
+    def instead(images, transforms, **options):
+        drawn.update(options, images=images, transforms=transforms)
+        return Image.new("RGB", (8, 8))
+
+    monkeypatch.setattr(pictures, "preview", instead)
+    main(["preview", *map(str, arguments)])
+    return drawn
+
+
+def test_preview_of_a_transform_as_python_would_write_it(tmp_path, monkeypatch, photographs):
+    text = "RandomChoice([MixUp(alpha=0.8), CutMix()])"
+    drawn = sheet(monkeypatch, *photographs, "--transform", text, "--out", tmp_path / "a.png")
+    ((title, transform),) = drawn["transforms"].items()
+    assert title == text and [one.alpha for one in transform.transforms] == [0.8, 1.0]
+    assert list(sheet(monkeypatch, *photographs, "--transform", "deit", "--out", tmp_path / "a.png")["transforms"]) == [
+        "deit"
+    ]
+
+
+def test_preview_of_folders_takes_their_names_as_classes(tmp_path, monkeypatch, photographs):
+    for number, path in enumerate(photographs):
+        for folder in ("cats", "dogs") if number else ("cats",):
+            (tmp_path / "tree" / folder).mkdir(parents=True, exist_ok=True)
+            (tmp_path / "tree" / folder / path.name).write_bytes(path.read_bytes())
+    (tmp_path / "tree" / "cats" / "notes.txt").write_text("no picture")
+    drawn = sheet(monkeypatch, tmp_path / "tree", "--out", tmp_path / "a.png")
+    assert drawn["names"] == ["cats", "dogs"] and drawn["labels"].tolist() == [0, 1, 0, 1, 0]
+    flat = sheet(monkeypatch, tmp_path / "tree" / "cats", "--out", tmp_path / "a.png")
+    assert flat["names"] == ["cat", "coffee", "rocket"] and flat["labels"].tolist() == [0, 1, 2]
+
+
+def test_the_articles_picture(tmp_path, photographs):
+    """Two pictures, mixed with each other at one drawn share and at what is left of it."""
+    command = ["--transform", "article", "--seed", "2", "--out", str(tmp_path / "a.png")]
+    main(["preview", *map(str, photographs[:2]), *command])
+    images = torch.stack([torch.full((3, 8, 8), value, dtype=torch.uint8) for value in (0, 200)])
+    plan = pictures.titled("article")["article"].make_plan(images, stream=Stream(2))
+    assert plan.partner.tolist() == [1, 0] and plan.own_share[0] == plan.own_share[1]
+
+
+def test_preview_reads_what_pictures_there_are(tmp_path):
+    """16 bits, CMYK, a palette, a turned camera, one pixel, and a name that is no text."""
+    levels = np.linspace(0, 65535, 64 * 64).reshape(64, 64)
+    Image.fromarray(levels.astype(np.uint16)).save(tmp_path / "deep.png")
+    deep = np.asarray(pictures.read(tmp_path / "deep.png"), int)
+    assert np.abs(deep[..., 0] - levels / 257).max() <= 1
+    Image.fromarray((levels / 65535).astype(np.float32)).save(tmp_path / "float.tiff")
+    assert np.abs(np.asarray(pictures.read(tmp_path / "float.tiff"), int)[..., 0] - levels / 257).max() <= 1
+    Image.new("CMYK", (8, 8), (0, 255, 255, 0)).save(tmp_path / "cmyk.jpg")
+    assert pictures.read(tmp_path / "cmyk.jpg").getpixel((4, 4))[0] > 200
+    Image.new("P", (8, 8), 1).save(tmp_path / "palette.png")
+    Image.new("RGB", (1, 1), "red").save(tmp_path / "pixel.png")
+    turned = Image.new("RGB", (20, 10))
+    turned.getexif()[0x0112] = 6
+    turned.save(tmp_path / "turned.jpg", exif=turned.getexif())
+    assert pictures.read(tmp_path / "turned.jpg").size == (10, 20)
+    odd = os.fsencode(tmp_path) + b"/\xff\n\x1b[31m.png"
+    with open(odd, "wb") as file:
+        Image.new("RGB", (8, 8), "blue").save(file, "PNG")
+    main(["preview", *(os.fsdecode(path) for path in os.listdir(tmp_path) and sorted(map(str, tmp_path.iterdir()))),
+          "--transform", "mixup", "--out", str(tmp_path / "sheet.png")])  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def hostile(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Files that are no pictures, or should not be read."""
+    folder = tmp_path_factory.mktemp("hostile")
+    whole = folder / "whole.jpg"
+    Image.effect_noise((64, 64), 50).save(whole)
+    (folder / "truncated.jpg").write_bytes(whole.read_bytes()[:400])
+    for name, side in (("bomb", 50_000), ("warned", 12_000)):  # of the smaller, Pillow only warns
+        chunks = b"IHDR" + side.to_bytes(4, "big") * 2 + b"\x08\x02\0\0\0", b"IDAT" + zlib.compress(bytes(100))
+        packed = [(len(one) - 4).to_bytes(4, "big") + one + zlib.crc32(one).to_bytes(4, "big") for one in chunks]
+        (folder / f"{name}.png").write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(packed))
+    (folder / "broken.png").write_bytes((folder / "bomb.png").read_bytes()[:20] + b"?" * 40)
+    (folder / "empty.png").write_bytes(b"")
+    (folder / "loop.png").symlink_to(folder / "loop.png")
+    (folder / "text.png").write_text("no picture")
+    (folder / "folder").mkdir()
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("name", "why"),
+    [
+        ("truncated.jpg", "truncated"),
+        ("bomb.png", "decompression bomb"),
+        ("warned.png", "decompression bomb"),
+        ("broken.png", ""),
+        ("empty.png", "cannot identify"),
+        ("loop.png", "Too many levels of symbolic links"),
+        ("text.png", "cannot identify"),
+        ("none.png", "No such file"),
+        ("folder", "or folders with some"),
+    ],
+)
+def test_hostile_pictures_are_refused(tmp_path, capsys, hostile, name, why):
+    told = refused(capsys, "preview", str(hostile / "whole.jpg"), str(hostile / name), "--out", str(tmp_path / "a.png"))
+    assert "IMAGES must be pictures" in told and name in told and why in told
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("workers", ["0", "1"])
+def test_hostile_pictures_end_a_demo(tmp_path, capsys, hostile, workers):
+    for name in ("a", "b"):
+        (tmp_path / "train" / name).mkdir(parents=True)
+        for file in ("whole.jpg", "truncated.jpg"):
+            (tmp_path / "train" / name / f"2{file}").write_bytes((hostile / file).read_bytes())
+            (tmp_path / "train" / name / file).write_bytes((hostile / file).read_bytes())
+    options = ["--data", "imagefolder", "--root", str(tmp_path / "train"), *QUICK[:4], "--workers", workers]
+    assert "truncated.jpg (image file is truncated" in refused(capsys, "demo", *options, "--out", str(tmp_path))
+
+
+def test_a_tree_that_holds_itself_is_refused(tmp_path, capsys, photographs):
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "a.png").write_bytes(photographs[0].read_bytes())
+    (tmp_path / "a" / "again").symlink_to(tmp_path)
+    told = refused(capsys, "demo", "--data", "imagefolder", "--root", str(tmp_path), *QUICK)
+    assert "no folder that links to one above it" in told
+
+
+def test_preview_errors(tmp_path, capsys, photographs):
+    cat, other = map(str, photographs[:2])
+    assert "IMAGES must be two or more" in refused(capsys, "preview", cat)
+    assert "--out must end in .png or .jpg, got" in refused(
+        capsys, "preview", cat, other, "--out", str(tmp_path / "x.what")
+    )
+    assert "one of cutmix" in refused(capsys, "preview", cat, other, "--transform", "smoothmix")
+    (tmp_path / "file").write_text("in the way")
+    assert "can be written" in refused(capsys, "preview", cat, other, "--out", str(tmp_path / "file" / "x.png"))
 
 
 @pytest.fixture
@@ -271,10 +416,9 @@ def test_bench_passes_its_arguments_to_pytest(tiny, capfd):
     assert list(tiny.iterdir()) == []  # nothing was measured
 
 
-def test_bench_outside_a_checkout(tmp_path, monkeypatch):
+def test_bench_outside_a_checkout(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(cli, "__file__", str(tmp_path / "mixcollate" / "commands" / "cli.py"))
-    with pytest.raises(SystemExit, match="not part of the installed package; clone the repository"):
-        main(["bench"])
+    assert "not part of the installed package; clone the repository" in refused(capsys, "bench")
 
 
 def test_env(capsys):
@@ -293,12 +437,11 @@ def test_env(capsys):
         ("pytest_benchmark", ["bench"]),
     ],
 )
-def test_missing_extra(monkeypatch, module, arguments):
+def test_missing_extra(monkeypatch, capsys, module, arguments):
     data_of.cache_clear()
     monkeypatch.setitem(sys.modules, module, None)
     missing = module.partition(".")[0]
-    with pytest.raises(SystemExit, match=rf'needs {missing}, which is missing: pip install "mixcollate\[cli\]"'):
-        main(arguments)
+    assert f'needs {missing}, which is missing: pip install "mixcollate[cli]"' in refused(capsys, *arguments)
 
 
 def test_other_missing_modules_are_not_hidden(monkeypatch):
@@ -311,7 +454,6 @@ def test_other_missing_modules_are_not_hidden(monkeypatch):
     ("arguments", "told"),
     [
         ([], "required: COMMAND"),
-        (["preview", "--method", "smoothmix"], "invalid choice: 'smoothmix'"),
         (["demo", "--epochs", "0"], "must be at least 1, got 0"),
         (["demo", "--workers", "many"], "invalid count value: 'many'"),
     ],
@@ -323,9 +465,37 @@ def test_refused_arguments(capsys, arguments, told):
     assert told in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("command", [[], ["demo"], ["preview"], ["bench"], ["env"]])
-def test_help(capsys, command):
+@pytest.mark.parametrize("command", [[], *([name] for name in cli.EXAMPLES)])
+def test_help_teaches_with_an_example(capsys, command):
     with pytest.raises(SystemExit) as ended:
         main([*command, "--help"])
     assert ended.value.code == 0
-    assert "usage: mixcollate" in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert "usage: mixcollate" in told
+    examples = [line.strip() for line in told.splitlines() if line.startswith("  mixcollate ")]
+    assert examples == ([cli.EXAMPLES[command[0]]] if command else list(cli.EXAMPLES.values()))
+    for example in examples:
+        arguments = shlex.split(example)[1:]
+        assert cli.parser().parse_args(arguments[:1] if arguments[0] == "bench" else arguments)
+
+
+def test_an_interruption_is_told(tmp_path, capsys, monkeypatch):
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(compare, "execute", interrupted)
+    with pytest.raises(SystemExit) as ended:
+        main(["compare", "--epochs", "1", "--out", str(tmp_path / "rows.jsonl")])
+    assert ended.value.code == 130
+    assert "interrupted; what is done is kept, and the same command goes on" in capsys.readouterr().err
+
+
+def test_env_says_what_mixes_and_why(monkeypatch):
+    assert 'impl="host" mixes' in environment.on_cpu()
+    monkeypatch.setattr(support, "c_compiler", lambda: None)
+    told = environment.on_gpu()
+    assert 'impl="reference" mixes: plain torch mixes on the GPU' in told and "a C compiler for Triton" in told
+    monkeypatch.setattr(support, "c_compiler", lambda: "cc")
+    monkeypatch.setattr(support, "python_header", lambda: Path("Python.h"))
+    assert 'impl="fused" mixes: Triton kernels' in environment.on_gpu()
+    support.can_fuse.cache_clear()

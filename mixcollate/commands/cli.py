@@ -1,9 +1,6 @@
 """The command line: ``mixcollate demo | compare | preview | bench | env``."""
 
 import argparse
-import importlib.metadata
-import os
-import platform
 import re
 import subprocess
 import sys
@@ -11,57 +8,39 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import NoReturn
 
-import torch
-from PIL import Image, ImageOps, UnidentifiedImageError
-from torch import Tensor
-from torchvision.transforms.v2 import functional
-
-from mixcollate import methods
+from mixcollate.commands import Refusal
 from mixcollate.commands.compare import compare, runs_of
 from mixcollate.commands.data import PIXELS
+from mixcollate.commands.environment import env
 from mixcollate.commands.networks import ARCHITECTURES
-from mixcollate.commands.preview import preview
+from mixcollate.commands.pictures import draw
 from mixcollate.commands.training import STARTS
-from mixcollate.kernels.support import c_compiler, python_header
 
 EXTRA = ("rich", "sklearn", "skimage", "pytest", "pytest_benchmark")
 """What only the commands need: imported by the command that does."""
 
-# Each image is changed, so that it can be seen, where the default of p is less.
-METHODS = {name.lower(): (name, method(p=1)) for name, method in methods.ALL.items()}
-PICTURES = {
-    "cat": "chelsea",
-    "coffee": "coffee",
-    "astronaut": "astronaut",
-    "rocket": "rocket",
-    "eye": "retina",
-    "camera": "camera",
-}
-"""What is drawn when no pictures are given, and what scikit-image calls it: all in the public domain."""
-
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the command line ``arguments``; default: those of this process."""
+    """Run the command line ``arguments``; default: those of this process.
+
+    Ends with status 2 where something was asked that cannot be done, 130 where it was interrupted.
+    """
     given = list(sys.argv[1:] if arguments is None else arguments)
     passed_on: list[str] = []
     if given[:1] == ["bench"] and given[1:] not in (["-h"], ["--help"]):
         given, passed_on = given[:1], given[1:]  # all of them are pytest's
-    program = parser()
-    options = program.parse_args(given)
+    options = parser().parse_args(given)
     try:
         if options.command == "demo":
             from mixcollate.commands.demo import demo
 
             demo(options)
         elif options.command == "compare":
-            try:
-                runs = runs_of(options)
-            except ValueError as error:
-                program.error(f"compare: {error}")
-            compare(runs, options)
+            compare(runs_of(options), options)
         elif options.command == "preview":
-            draw(options.images, method=options.method, out=options.out, seed=options.seed, size=options.size)
+            draw(options.images, transform=options.transform, out=options.out, seed=options.seed, size=options.size)
         elif options.command == "bench":
             bench(passed_on)
         else:
@@ -70,60 +49,93 @@ def main(arguments: Sequence[str] | None = None) -> None:
         missing = (error.name or "").partition(".")[0]
         if missing not in EXTRA:
             raise
-        raise SystemExit(
-            f'mixcollate {options.command} needs {missing}, which is missing: pip install "mixcollate[cli]"'
-        ) from error
+        _end(options.command, f'it needs {missing}, which is missing: pip install "mixcollate[cli]"', 2)
+    except Refusal as error:
+        _end(options.command, str(error).rpartition("Refusal: ")[2].strip(), 2)  # a worker's comes with its traceback
+    except KeyboardInterrupt:
+        done = "; what is done is kept, and the same command goes on from there" if options.command == "compare" else ""
+        _end(options.command, f"interrupted{done}", 130)
+
+
+def _end(command: str, message: str, status: int) -> NoReturn:
+    print(f"mixcollate {command}: {message}", file=sys.stderr)
+    raise SystemExit(status)
+
+
+class _Help(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
+    """Defaults are told, and examples stay as they are written."""
+
+
+EXAMPLES = {
+    "demo": "mixcollate demo --runs 1 --label-noise 0.4",
+    "compare": 'mixcollate compare --methods plain cutmix "MixUp(alpha=8)" --label-noise 0 0.4 --epochs 10 30',
+    "preview": 'mixcollate preview cat.jpg dog.jpg --transform "RandomChoice([MixUp(alpha=0.8), CutMix()])"',
+    "bench": "mixcollate bench -k naive",
+    "env": "mixcollate env",
+}
+"""One of each command, as its help tells it."""
 
 
 def parser() -> argparse.ArgumentParser:
     """What the commands take."""
-    result = argparse.ArgumentParser("mixcollate", description="mixup and its relatives on the device.")
+    result = argparse.ArgumentParser(
+        "mixcollate",
+        description="mixup and its relatives on the device.",
+        epilog="examples:\n" + "".join(f"  {example}\n" for example in EXAMPLES.values()),
+        formatter_class=_Help,
+    )
     commands = result.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    defaults = argparse.ArgumentDefaultsHelpFormatter
 
-    command = commands.add_parser(
-        "demo", help="train a small network, plain and mixed, and compare", formatter_class=defaults
-    )
-    command.add_argument("--out", type=Path, default=Path("demo"), metavar="DIR", help="where the picture goes")
-    command.add_argument(
-        "--data", choices=("digits", "fashion-mnist", "cifar10", "cifar100", "imagefolder"), default="digits"
-    )
+    def add(name: str, told: str, more: str = "") -> argparse.ArgumentParser:
+        description = f"{told[0].upper()}{told[1:]}.{more and ' '}{more}"
+        example = f"example:\n  {EXAMPLES[name]}"
+        return commands.add_parser(name, help=told, description=description, epilog=example, formatter_class=_Help)
+
+    command = add("demo", "train a small network, plain and mixed, with right and wrong labels, and compare")
+    command.add_argument("--out", type=Path, default=Path("demo"), metavar="DIR", help="where the pictures go")
+    command.add_argument("--data", choices=tuple(PIXELS), default="digits")
     command.add_argument("--root", type=Path, default=Path("data"), help="where the data lie; digits need none")
-    command.add_argument("--epochs", type=_at_least(1), help="of each run (default: 30 for digits, else 5)")
-    command.add_argument("--runs", type=_at_least(1), help="with different seeds (default: 3 for digits, else 1)")
+    command.add_argument("--epochs", type=_at_least(1), help="of each run; not given: 30 for digits, else 5")
+    command.add_argument("--runs", type=_at_least(1), help="with different seeds; not given: 3 for digits, else 1")
     command.add_argument(
-        "--label-noise", nargs="+", type=_share, default=[0.0, 0.4], metavar="SHARE", help="one or several"
+        "--label-noise", nargs="+", type=_share, default=[0.0, 0.4], metavar="SHARE", help="of the training labels"
     )
     command.add_argument("--workers", type=_at_least(0), default=2, help="processes that load data")
     command.add_argument("--seed", type=_at_least(0), default=0, help="of the first run")
     command.add_argument("--device", default="auto", help="auto: the GPU if there is one")
 
-    command = commands.add_parser(
-        "compare", help="train with several methods and seeds, and compare", formatter_class=defaults
-    )
-    _add_comparison(command)
+    _add_comparison(add("compare", "train with several methods and seeds, and compare", _COMPARE))
 
-    command = commands.add_parser("preview", help="draw what the methods do to pictures", formatter_class=defaults)
+    command = add("preview", "draw what the methods do to pictures", _PREVIEW)
+    command.add_argument("images", nargs="*", type=Path, metavar="IMAGE", help="none: some of scikit-image's")
     command.add_argument(
-        "images", nargs="*", type=Path, metavar="IMAGE", help="two or more; default: some of scikit-image's"
+        "--transform", "--method", default="all", help="all methods, a name (mixup, deit, article, ...), or Python"
     )
-    command.add_argument("--method", choices=(*METHODS, "all"), default="all")
     command.add_argument("--out", type=Path, default=Path("preview.png"), help="PNG or JPEG")
     command.add_argument("--seed", type=_at_least(0), default=0)
     command.add_argument(
         "--size", type=_at_least(1), default=224, help="pictures are cropped and scaled to this square"
     )
 
-    commands.add_parser(
-        "bench",
-        help="run the benchmarks of a checkout",
-        description="Runs benchmarks/ with pytest-benchmark; prints how we compare with the fastest other, and writes "
-        "the results and pictures of them to a new folder in bench/ of the current directory. All arguments are "
-        "pytest's: mixcollate bench -k naive. pytest-benchmark prints its own tables too if one of its options asks "
-        "for something: --benchmark-columns=min,median",
-    )
-    commands.add_parser("env", help="print versions and devices, for a bug report")
+    add("bench", "run the benchmarks of a checkout", _BENCH)
+    add("env", "print versions, devices, and which implementation mixes here and why")
     return result
+
+
+_COMPARE = (
+    "Seed by seed, all combinations of methods, lengths, starts and shares. A method is plain, a name (cutmix, deit, "
+    "article, ...) or Python such as MixUp(alpha=8). Rows are added to --out as they finish; what is there stays."
+)
+_PREVIEW = (
+    "Images are two or more files, or a folder of pictures, or of folders that are their classes. Two pictures with "
+    "--transform article --seed 2 give the picture of the articles on mixup: each mixed with the other at the share "
+    "that was drawn (a random permutation of two leaves them as they are under half of the seeds)."
+)
+_BENCH = (
+    "Runs benchmarks/ with pytest-benchmark; prints how we compare with the fastest other, and writes the results and "
+    "pictures of them to a new folder in bench/ of the current directory. All arguments are pytest's. pytest-benchmark "
+    "prints its own tables too if one of its options asks for something: --benchmark-columns=min,median"
+)
 
 
 def _add_comparison(command: argparse.ArgumentParser) -> None:
@@ -145,6 +157,9 @@ def _add_comparison(command: argparse.ArgumentParser) -> None:
     take("--label-noise", nargs="+", type=_share, default=[0.0], metavar="SHARE", help="of the training labels")
     take("--share", nargs="+", type=_positive_share, default=[1.0], help="of the training images")
     take("--start", nargs="+", choices=STARTS, default=["random"], help="what training begins from")
+    take(
+        "--pretrained", dest="start", action="store_const", const=["pretrained"], help="the same as --start pretrained"
+    )
     take("--start-epochs", type=_at_least(1), default=20, help="plain, on the first half of the classes")
     take("--classes", choices=("all", "second-half"), default="all")
     take("--architecture", choices=tuple(ARCHITECTURES), default="small")
@@ -180,49 +195,14 @@ def _at_least(least: int) -> Callable[[str], int]:
     return count
 
 
-def draw(paths: Sequence[Path], *, method: str, out: Path, seed: int, size: int) -> None:
-    """Write a contact sheet of one method or all of them."""
-    pictures = [(path.stem, _read(path)) for path in paths] or _sample_pictures()
-    if len(pictures) < 2:
-        raise SystemExit(f"mixcollate preview: IMAGES must be two or more, to be mixed with each other, got {paths[0]}")
-    images = torch.stack([_square(picture, size) for _, picture in pictures])
-    chosen = dict(METHODS.values()) if method == "all" else dict([METHODS[method]])
-    sheet = preview(images, chosen, names=[name for name, _ in pictures], seed=seed)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        sheet.save(out, optimize=True, quality=85)
-    except ValueError as error:
-        raise SystemExit(f"mixcollate preview: --out must end in .png or .jpg, got {out}") from error
-    print(f"{out}: {sheet.width}×{sheet.height} pixels, {out.stat().st_size // 1024} kB")
-
-
-def _read(path: Path) -> Image.Image:
-    try:
-        with Image.open(path) as picture:
-            return ImageOps.exif_transpose(picture).convert("RGB")
-    except (FileNotFoundError, IsADirectoryError, UnidentifiedImageError) as error:
-        raise SystemExit(f"mixcollate preview: IMAGES must be pictures, got {path} ({error})") from error
-
-
-def _sample_pictures() -> list[tuple[str, Image.Image]]:
-    from skimage import data
-
-    return [(name, Image.fromarray(getattr(data, picture)()).convert("RGB")) for name, picture in PICTURES.items()]
-
-
-def _square(picture: Image.Image, size: int) -> Tensor:
-    """``[3, size, size]`` uint8: the middle of the picture."""
-    return functional.pil_to_tensor(ImageOps.fit(picture, (size, size), Image.Resampling.LANCZOS))
-
-
 def bench(arguments: Sequence[str]) -> None:
     """Run the benchmarks of a checkout with these arguments for pytest; print, keep and draw what they measured."""
     import pytest_benchmark  # noqa: F401  # to be told now if it is missing
 
     root = Path(__file__).parents[2]
     if not (root / "benchmarks").is_dir():
-        raise SystemExit(
-            "mixcollate bench: the benchmarks are not part of the installed package; "
+        raise Refusal(
+            "the benchmarks are not part of the installed package; "
             "clone the repository, pip install -e '.[bench]', and run it there"
         )
     named = any((root / argument.partition("::")[0]).exists() for argument in arguments)
@@ -244,44 +224,3 @@ def bench(arguments: Sequence[str]) -> None:
             reported = subprocess.run(report, cwd=root).returncode  # after a failure too
             status = status or reported
     raise SystemExit(status)
-
-
-def env() -> None:
-    """Print what a bug report should say about this machine."""
-    facts = {
-        "mixcollate": _version("mixcollate"),
-        "Python": f"{platform.python_version()} ({platform.python_implementation()})",
-        "platform": platform.platform(),
-        "torch": f"{torch.__version__} (CUDA {torch.version.cuda})",
-        **{name: _version(name) for name in ("torchvision", "numpy", "pillow", "triton", "numba", "timm")},
-        "C compiler": _c_compiler(),
-        "Python.h": python_header() or "not found; Triton needs it (python3-dev)",
-        "CPU": f"{os.cpu_count()} cores ({torch.backends.cpu.get_cpu_capability()}), {torch.get_num_threads()} threads",
-        "GPU": _gpus(),
-        "TRITON_INTERPRET": os.environ.get("TRITON_INTERPRET", "not set"),
-    }
-    for name, value in facts.items():
-        print(f"{name + ':':18}{value}")
-
-
-def _version(name: str) -> str:
-    try:
-        return importlib.metadata.version(name)
-    except importlib.metadata.PackageNotFoundError:
-        return "not installed"
-
-
-def _c_compiler() -> str:
-    """The one that Triton builds its launchers with, and its version."""
-    path = c_compiler()
-    if path is None:
-        return "not found; Triton needs gcc, clang or CC"
-    told = subprocess.run([path, "--version"], capture_output=True, text=True).stdout
-    return told.partition("\n")[0] or path
-
-
-def _gpus() -> str:
-    if not torch.cuda.is_available():
-        return "none that torch can use" if torch.version.cuda else "none: this torch is built without CUDA"
-    found = map(torch.cuda.get_device_properties, range(torch.cuda.device_count()))
-    return "; ".join(f"{gpu.name} (sm_{gpu.major}{gpu.minor}, {gpu.total_memory / 2**30:.0f} GiB)" for gpu in found)

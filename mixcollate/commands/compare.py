@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 
+from mixcollate.commands import Refusal
 from mixcollate.commands.plots import draw
 from mixcollate.commands.summary import LEGEND, SEVERAL, Row, cells, command, varying
 from mixcollate.commands.training import Run, execute
@@ -95,11 +96,11 @@ def runs_of(options: Any) -> list[Run]:
     """What the command line asks for."""
     varied = {name: getattr(options, name) for name in SEVERAL}
     fixed = ("data", "pixels", "classes", "architecture", "start_epochs", "warm_up", "off_epoch")
-    return grid(
-        {**varied, "method": options.methods},
-        {name: getattr(options, name) for name in (*fixed, "batch_size", "learning_rate")},
-        options.seeds,
-    )
+    settings = {name: getattr(options, name) for name in (*fixed, "batch_size", "learning_rate")}
+    try:
+        return grid({**varied, "method": options.methods}, settings, options.seeds)
+    except ValueError as error:
+        raise Refusal(str(error)) from error
 
 
 def compare(runs: Sequence[Run], options: Any) -> None:

@@ -1,6 +1,7 @@
 """The data sets of the commands: real images, as uint8 tensors with a class index each; parts of them, wrong labels."""
 
 import gzip
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,6 +14,9 @@ from torch.utils.data import Dataset, Subset, TensorDataset
 from torchvision import datasets
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional
+
+from mixcollate.commands import Refusal
+from mixcollate.commands.pictures import read
 
 PIXELS = {"digits": 12, "fashion-mnist": 28, "cifar10": 32, "cifar100": 32, "imagefolder": 96}
 """The data sets, and the height and width of their images."""
@@ -156,7 +160,7 @@ def _stored(kind: Any, root: Path, train: bool, augment: Sequence[v2.Transform],
         way_out = f'python -c "from torchvision.datasets import {kind.__name__} as d; d({str(root)!r}, download=True)"'
         if name == "fashion-mnist":
             way_out += ", or give the folder with the four .gz files (Debian's dataset-fashion-mnist installs one)"
-        raise SystemExit(f"mixcollate: no {name} in --root {root}; get it with: {way_out}") from error
+        raise Refusal(f"no {name} in --root {root}; get it with: {way_out}") from error
 
 
 def _fashion_files(root: Path, part: str, pixels: int) -> TensorDataset:
@@ -165,8 +169,11 @@ def _fashion_files(root: Path, part: str, pixels: int) -> TensorDataset:
     def numbers(name: str, header: int) -> Tensor:
         return torch.frombuffer(bytearray(gzip.decompress((root / name).read_bytes())[header:]), dtype=torch.uint8)
 
-    images = numbers(f"{part}-images-idx3-ubyte.gz", 16).view(-1, 1, 28, 28)
-    return TensorDataset(_sized(images, pixels), numbers(f"{part}-labels-idx1-ubyte.gz", 8).long())
+    try:
+        images = numbers(f"{part}-images-idx3-ubyte.gz", 16).view(-1, 1, 28, 28)
+        return TensorDataset(_sized(images, pixels), numbers(f"{part}-labels-idx1-ubyte.gz", 8).long())
+    except (OSError, EOFError, zlib.error, ValueError, RuntimeError, AssertionError) as error:
+        raise Refusal(f"the files of Fashion-MNIST in --root {root} must be whole: {error}") from error
 
 
 def _image_folder(root: Path, size: int) -> Data:
@@ -174,18 +181,23 @@ def _image_folder(root: Path, size: int) -> Data:
     crop = v2.Compose([v2.RandomResizedCrop(size), v2.RandomHorizontalFlip(), v2.PILToTensor()])
     middle = v2.Compose([v2.Resize(size * 8 // 7), v2.CenterCrop(size), v2.PILToTensor()])
     held_out = next((root / name for name in ("val", "test") if (root / name).is_dir()), None)
+    for path in root.rglob("*"):
+        if path.is_symlink() and path.is_dir() and path.resolve() in path.absolute().parents:
+            raise Refusal(f"--root must hold no folder that links to one above it, got {path}")
     try:
         if held_out is not None:
-            train = datasets.ImageFolder(root / "train", crop)
-            parts: tuple[Dataset[Any], Dataset[Any]] = (train, datasets.ImageFolder(held_out, middle))
+            train = datasets.ImageFolder(root / "train", crop, loader=read)
+            parts: tuple[Dataset[Any], Dataset[Any]] = (train, datasets.ImageFolder(held_out, middle, loader=read))
         else:
-            train = datasets.ImageFolder(root, crop)
+            train = datasets.ImageFolder(root, crop, loader=read)
             order = torch.randperm(len(train), generator=torch.Generator().manual_seed(0)).tolist()
             fifth = len(order) // 5
-            parts = Subset(train, order[fifth:]), Subset(datasets.ImageFolder(root, middle), order[:fifth])
-    except FileNotFoundError as error:
-        raise SystemExit(
-            f"mixcollate: no pictures in --root {root}; "
+            if not fifth:
+                raise Refusal(f"--root must hold five pictures or more, to test on a fifth of them, got {len(order)}")
+            parts = Subset(train, order[fifth:]), Subset(datasets.ImageFolder(root, middle, loader=read), order[:fifth])
+    except OSError as error:
+        raise Refusal(
+            f"no pictures in --root {root}; "
             f"it must hold a folder for each class, or train and val with those in them ({error})"
         ) from error
     return Data(*parts, train.classes, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))

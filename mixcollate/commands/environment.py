@@ -1,0 +1,75 @@
+"""``mixcollate env``: what a bug report should say about a machine, and which implementation mixes there, and why."""
+
+import importlib.metadata
+import importlib.util
+import os
+import platform
+import subprocess
+import warnings
+
+import torch
+
+from mixcollate.kernels.support import c_compiler, can_fuse, python_header
+
+
+def env() -> None:
+    """Print what a bug report should say about this machine."""
+    facts = {
+        "mixcollate": version("mixcollate"),
+        "Python": f"{platform.python_version()} ({platform.python_implementation()})",
+        "platform": platform.platform(),
+        "torch": f"{torch.__version__} (CUDA {torch.version.cuda})",
+        **{name: version(name) for name in ("torchvision", "numpy", "pillow", "triton", "numba", "timm")},
+        "C compiler": _c_compiler(),
+        "Python.h": python_header() or "not found; Triton needs it (python3-dev)",
+        "CPU": f"{os.cpu_count()} cores ({torch.backends.cpu.get_cpu_capability()}), {torch.get_num_threads()} threads",
+        "GPU": _gpus(),
+        "TRITON_INTERPRET": os.environ.get("TRITON_INTERPRET", "not set"),
+        "on the CPU": on_cpu(),
+        "on the GPU": on_gpu(),
+    }
+    for name, value in facts.items():
+        print(f"{name + ':':18}{value}")
+
+
+def on_cpu() -> str:
+    """Which implementation mixes CPU tensors, and why."""
+    if importlib.util.find_spec("numba") is None:
+        return (
+            'impl="host" mixes: NumPy and torch; blends take half the time with Numba (pip install "mixcollate[numba]")'
+        )
+    return 'impl="host" mixes: NumPy and torch, blends as loops that Numba compiles'
+
+
+def on_gpu() -> str:
+    """Which implementation mixes CUDA tensors, or would, and why."""
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        can_fuse.cache_clear()  # to be told again
+        fused = can_fuse()
+    way = 'impl="fused" mixes: Triton kernels' if fused else f'impl="reference" mixes: {told[0].message}'
+    return way if torch.cuda.is_available() else f"torch can use none here; if it could: {way}"
+
+
+def version(name: str) -> str:
+    """Of an installed package."""
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return "not installed"
+
+
+def _c_compiler() -> str:
+    """The one that Triton builds its launchers with, and its version."""
+    path = c_compiler()
+    if path is None:
+        return "not found; Triton needs gcc, clang or CC"
+    told = subprocess.run([path, "--version"], capture_output=True, text=True).stdout
+    return told.partition("\n")[0] or path
+
+
+def _gpus() -> str:
+    if not torch.cuda.is_available():
+        return "none that torch can use" if torch.version.cuda else "none: this torch is built without CUDA"
+    found = map(torch.cuda.get_device_properties, range(torch.cuda.device_count()))
+    return "; ".join(f"{gpu.name} (sm_{gpu.major}{gpu.minor}, {gpu.total_memory / 2**30:.0f} GiB)" for gpu in found)

@@ -1,0 +1,117 @@
+"""``mixcollate preview``: pictures from files, folders or scikit-image, and what transforms make of them."""
+
+import os
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+from torch import Tensor
+from torchvision.transforms.v2 import functional
+
+from mixcollate import methods
+from mixcollate.commands import Refusal
+from mixcollate.commands.preview import preview
+from mixcollate.commands.recipes import parse
+from mixcollate.transforms import MixTransform
+
+SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
+SAMPLES = {
+    "cat": "chelsea",
+    "coffee": "coffee",
+    "astronaut": "astronaut",
+    "rocket": "rocket",
+    "eye": "retina",
+    "camera": "camera",
+}
+"""What is drawn when no pictures are given, and what scikit-image calls it: all in the public domain."""
+ALL = {name: method(p=1) for name, method in methods.ALL.items()}
+"""Each method by its title. Each image is changed, so that it can be seen, where the default of p is less."""
+PER_FOLDER = 12
+"""Pictures that are taken of a folder, at most."""
+
+
+def draw(paths: Sequence[Path], *, transform: str, out: Path, seed: int, size: int) -> None:
+    """Write a contact sheet of one transform or of all methods; a folder's pictures have its folders as classes."""
+    chosen = titled(transform)
+    if out.suffix.lower() not in (".png", ".jpg", ".jpeg"):
+        raise Refusal(f"--out must end in .png or .jpg, got {shown(out)}")
+    found = [one for path in paths for one in _labelled(path)] if paths else _samples()
+    if len(found) < 2:
+        raise Refusal(f"IMAGES must be two or more, to be mixed with each other, got {shown(paths[0])}")
+    images = torch.stack([_square(picture, size) for _, picture in found])
+    names = list(dict.fromkeys(name for name, _ in found))
+    labels = torch.tensor([names.index(name) for name, _ in found])
+    sheet = preview(images, chosen, names=names, labels=labels, seed=seed)
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        sheet.save(out, optimize=True, quality=85)
+    except OSError as error:
+        raise Refusal(f"--out must be a file that can be written, got {shown(out)} ({error.strerror})") from error
+    print(f"{shown(out)}: {sheet.width}×{sheet.height} pixels, {out.stat().st_size // 1024} kB")
+
+
+def titled(text: str) -> dict[str, MixTransform]:
+    """The transforms to draw, by their titles."""
+    if text.lower() == "all":
+        return dict(ALL)
+    title = next((name for name in ALL if name.lower() == text.lower()), None)
+    try:
+        return {text: parse(text)} if title is None else {title: ALL[title]}
+    except ValueError as error:
+        raise Refusal(f"--transform: {error}") from error
+
+
+def shown(path: Path | str) -> str:
+    """A name that can be printed and drawn, whatever bytes it has."""
+    text = os.fsencode(path).decode("utf-8", "replace")
+    return "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in text)
+
+
+def read(path: Path | str) -> Image.Image:
+    """The picture in a file, in RGB, turned as its camera was; what is none, or a bomb, is refused."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            with Image.open(path) as picture:
+                upright = ImageOps.exif_transpose(picture)
+        if upright.mode[0] in "IF":  # 16 bits and more, which convert would clip
+            values = np.asarray(upright, np.float64)
+            greatest = (
+                65535 if upright.mode[0] == "I" and values.max(initial=0) > 255 else max(values.max(initial=1), 1)
+            )
+            upright = Image.fromarray((values.clip(0) * (255 / greatest)).clip(0, 255).round().astype(np.uint8))
+        return upright.convert("RGB")
+    # decoders of hostile files raise whatever they stumble over: OSError, SyntaxError, struct.error, ...
+    except Exception as error:
+        why = getattr(error, "strerror", None) or str(error) or type(error).__name__
+        raise Refusal(f"IMAGES must be pictures, got {shown(path)} ({shown(why)})") from error
+
+
+def _labelled(path: Path) -> list[tuple[str, Image.Image]]:
+    """Pictures with their classes: a file's own name; in a folder, the names of the folders in it, if there are any."""
+    if not path.is_dir():
+        return [(shown(path.stem), read(path))]
+    inner = sorted(entry for entry in path.iterdir() if entry.is_dir())
+    folders = [sorted(entry for entry in folder.iterdir() if entry.suffix.lower() in SUFFIXES) for folder in inner]
+    if any(folders):
+        turns = [files[turn : turn + 1] for turn in range(PER_FOLDER) for files in folders]  # some of each class
+        files = [file for turn in turns for file in turn]
+    else:
+        files = sorted(entry for entry in path.iterdir() if entry.suffix.lower() in SUFFIXES)
+    if not files:
+        raise Refusal(f"IMAGES must be pictures or folders with some, got {shown(path)}")
+    return [(shown(file.parent.name if any(folders) else file.stem), read(file)) for file in files[:PER_FOLDER]]
+
+
+def _samples() -> list[tuple[str, Image.Image]]:
+    from skimage import data
+
+    return [(name, Image.fromarray(getattr(data, picture)()).convert("RGB")) for name, picture in SAMPLES.items()]
+
+
+def _square(picture: Image.Image, size: int) -> Tensor:
+    """``[3, size, size]`` uint8: the middle of the picture."""
+    return functional.pil_to_tensor(ImageOps.fit(picture, (size, size), Image.Resampling.LANCZOS))
