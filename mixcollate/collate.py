@@ -17,9 +17,9 @@ from torch.utils.data import default_collate, default_convert, get_worker_info
 
 from mixcollate import timm as timm_arguments
 from mixcollate.batch import MixBatch, register
-from mixcollate.checks import check_count, check_flag
+from mixcollate.checks import check_choice, check_count, check_flag
 from mixcollate.execution import execute, pixels
-from mixcollate.kernels import Statistic
+from mixcollate.kernels import AXES, Axes, Statistic
 from mixcollate.kernels.pixels import check_affine
 from mixcollate.methods import MixUp
 from mixcollate.plan import MixPlan, Stream, identity, only
@@ -65,6 +65,7 @@ class MixupCollate:
         mask_classes: masks are class numbers ``[B, H, W]`` and come out as one-hot (where blended: soft) float32 masks
             ``[B, mask_classes, H, W]``; pixels of ``mask_ignore_index`` belong to no class.
         mask_ignore_index: see ``mask_classes``.
+        layout: of the images, ``"BCDHW"`` for volumes, ``"BCT"`` for signals; default: that of the transform.
         eager: mix in the worker and return plain tensors, for frameworks that move nothing else.
         seed: of the stream of plans; default: that of the transform, or else torch's default generator.
     """
@@ -87,6 +88,7 @@ class MixupCollate:
         keep_keys: Key | Sequence[Key] = (),
         mask_classes: int | None = None,
         mask_ignore_index: int = 255,
+        layout: Axes | None = None,
         eager: bool = False,
         seed: int | None = None,
     ) -> None:
@@ -110,6 +112,7 @@ class MixupCollate:
             blend=several("blend_keys", blend_keys),
             keep=several("keep_keys", keep_keys),
             labels_getter=transform.labels_getter,
+            layout=transform.layout if layout is None else check_choice("layout", layout, AXES),
         )
         self.rules = _rules(transform, num_classes, self.keys.label)
         self._mixes, self._inplace = transform.mixes, transform.inplace  # a worker may lack the transform
@@ -256,12 +259,26 @@ class MixupCollate:
         """
         if self.transform is None:
             raise RuntimeError("this MixupCollate came here without its transform, which cannot be pickled")
-        plan = self.transform.make_plan(pixels(batch, roles), labels=labels, stream=self._stream(), epoch=self.epoch)
+        told: dict[str, Any] = {
+            "labels": labels,
+            "stream": self._stream(),
+            "epoch": self.epoch,
+            "layout": self.keys.layout,
+        }
+        plan = self.transform.make_plan(pixels(batch, roles), **told)
         if not self.enabled:
             plan = self._unmixed(plan)
         output = self.output if dtype is None else {**self.output, "dtype": dtype}
         return execute(
-            batch, roles, plan, self.rules, inplace=may_overwrite, memory=self._stacking, **self.masks, **output
+            batch,
+            roles,
+            plan,
+            self.rules,
+            inplace=may_overwrite,
+            memory=self._stacking,
+            layout=self.keys.layout,
+            **self.masks,
+            **output,
         )
 
     def _stream(self) -> Stream:

@@ -9,6 +9,7 @@ import torch
 from typing_extensions import Unpack
 
 from mixcollate.checks import check_probability
+from mixcollate.kernels import Axes
 from mixcollate.plan import Draw, MixPlan, Per, chain, draw_from, identity, select
 from mixcollate.transforms import LabelOptions, MixTransform
 
@@ -28,7 +29,7 @@ class RandomChoice(MixTransform):
         p: their probabilities; what they lack to 1 is the probability that an image is left as it is. Default: all
             the same.
         per: how far one choice reaches; default: ``"pair"`` if any of them mixes, else ``"sample"``.
-        options: ``inplace``, ``seed`` and what :class:`MixTransform` takes for labels.
+        options: ``inplace``, ``layout``, ``seed`` and what :class:`MixTransform` takes for labels.
     """
 
     def __init__(
@@ -38,6 +39,7 @@ class RandomChoice(MixTransform):
         p: Sequence[float] | None = None,
         per: Per | None = None,
         inplace: bool = False,
+        layout: Axes | None = None,
         seed: int | None = None,
         **options: Unpack[LabelOptions],
     ) -> None:
@@ -50,6 +52,7 @@ class RandomChoice(MixTransform):
             per=per or ("pair" if mixes and pairings <= {"matching", "flip"} else "sample"),
             pairing=pairings.pop() if mixes else None,
             inplace=inplace,
+            layout=layout,
             seed=seed,
             **_shared_options(transforms, options),
         )
@@ -77,7 +80,7 @@ class Compose(MixTransform):
 
     Args:
         transforms: in order.
-        options: ``inplace``, ``seed`` and what :class:`MixTransform` takes for labels.
+        options: ``inplace``, ``layout``, ``seed`` and what :class:`MixTransform` takes for labels.
     """
 
     def __init__(
@@ -85,6 +88,7 @@ class Compose(MixTransform):
         transforms: Sequence[MixTransform],
         *,
         inplace: bool = False,
+        layout: Axes | None = None,
         seed: int | None = None,
         **options: Unpack[LabelOptions],
     ) -> None:
@@ -94,6 +98,7 @@ class Compose(MixTransform):
             per="sample",
             pairing=None if first is None else first.pairing,
             inplace=inplace,
+            layout=layout,
             seed=seed,
             **_shared_options(transforms, options),
         )

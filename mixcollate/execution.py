@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torchvision import tv_tensors
 
-from mixcollate.kernels import Impl, Statistic, mix_samples, place, prepare, prepare_masks
+from mixcollate.kernels import Axes, Impl, Statistic, place, prepare, prepare_masks, prepare_samples
 from mixcollate.kernels.packed import PackedPlan
 from mixcollate.kernels.prepare import result_dtype
 from mixcollate.plan import MixPlan
@@ -33,6 +33,7 @@ def execute(
     dtype: torch.dtype | None = None,
     memory_format: torch.memory_format | None = None,
     impl: Impl = "auto",
+    layout: Axes | None = None,
 ) -> Any:
     """A batch of the same structure: images and masks mixed by ``plan``, labels as soft targets, the rest as it is.
 
@@ -45,9 +46,10 @@ def execute(
         memory: where else the result goes on the CPU; default: new memory.
         mask_classes: masks are class numbers, and become one-hot (soft) masks of as many classes.
         mask_ignore_index: the class number that none of these classes gets.
-        mean, std, dtype, memory_format, impl: see :func:`mixcollate.kernels.mix`.
+        mean, std, dtype, memory_format, impl, layout: see :func:`mixcollate.kernels.mix`.
     """
     options: dict[str, Any] = {"mean": mean, "std": std, "dtype": dtype, "memory_format": memory_format, "impl": impl}
+    options["layout"] = layout
     placed = place(plan, pixels(batch, roles), impl)
     changed: dict[Path, Any] = {}
     for path, rule in zip(roles.labels, _one_each(rules, roles.labels), strict=False):
@@ -132,7 +134,8 @@ def _run_images(
     if isinstance(images, Unstacked) and memory is not None:
         if options["memory_format"] is None and isinstance(plan, MixPlan):
             fresh = memory.empty(tuple(like.shape), dtype)
-            return lambda: mix_samples(images.samples, plan, mean=options["mean"], std=options["std"], out=fresh)
+            normal = {"mean": options["mean"], "std": options["std"]}
+            return prepare_samples(images.samples, plan, **normal, out=fresh).run
         like, inplace = memory.join(images.samples), True
     out: Tensor | None = None
     if options["memory_format"] is None:

@@ -15,6 +15,7 @@ import PIL.Image
 from torch import Tensor
 from torchvision import tv_tensors
 
+from mixcollate.kernels import Axes
 from mixcollate.kernels.pixels import check_pixels
 
 Key = int | str
@@ -58,6 +59,7 @@ class Keys:
     blend: tuple[Key, ...] = ()
     keep: tuple[Key, ...] = ()
     labels_getter: LabelsGetter = "default"
+    layout: Axes | None = None
 
 
 USUAL = Roles(images=((0,),), labels=((1,),))
@@ -179,7 +181,7 @@ class _Search:
             self._refuse_no_tensor("image_key", path)
             self._refuse_one_sample(path, mixes=mixes)
             check_pixels(self.leaves[path])
-            if not issubclass(self.kinds[path], tv_tensors.TVTensor):
+            if self.keys.layout is None and not issubclass(self.kinds[path], tv_tensors.TVTensor):
                 _refuse_layout(self.leaves[path], path)
         first = self.leaves[images[0]]
         for path in images[1:]:
@@ -271,11 +273,11 @@ class _Search:
         """Refuse one image where a batch is needed: its channels would be taken for images."""
         leaf, kind = self.leaves[path], self.kinds[path]
         one = is_one_sample(leaf, kind)
-        if mixes and (one or (path == () and leaf.ndim == 3)):
+        if mixes and (one or (path == () and leaf.ndim == 3 and self.keys.layout is None)):
             raise ValueError(
                 f"images must be a batch [B, C, H, W], got {tuple(leaf.shape)}, which looks like one image: mix behind "
                 "the loader's collation, as in DataLoader(dataset, collate_fn=MixupCollate(...)); signals [B, C, T] "
-                "come with their labels, or as a tuple"
+                "take layout='BCT'"
             )
 
     def _refuse_no_tensor(self, argument: str, path: Path) -> None:

@@ -11,7 +11,7 @@ from torchvision.transforms import v2
 
 from mixcollate.checks import check_choice, check_count, check_flag, check_probability, check_scheduled
 from mixcollate.execution import execute, pixels
-from mixcollate.kernels import Impl, Statistic, uncompiled
+from mixcollate.kernels import AXES, Axes, Impl, Statistic, uncompiled
 from mixcollate.kernels.packed import PackedPlan
 from mixcollate.plan import Draw, MixPlan, Pairing, PairingFunction, Per, Stream, draw_from, identity, only
 from mixcollate.roles import USUAL, Keys, LabelsGetter, Roles, find, leaf_at
@@ -27,6 +27,7 @@ class DrawOptions(TypedDict, total=False):
 
     per: Per
     inplace: bool
+    layout: Axes | None
     seed: int | None
 
 
@@ -112,6 +113,8 @@ class MixTransform(v2.Transform):
         label_mode: ``"lerp"``, or ``"union"`` for multi-hot labels of which all count fully.
         ignore_index: the class index of images without a label.
         inplace: mix in the memory of the images that are passed in.
+        layout: which axis of the images is which, where it is not ``[B, C, H, W]`` or, for video, ``[B, T, C, H, W]``:
+            ``"BCDHW"`` for volumes (a box reaches through all slices), ``"BCT"`` for signals (a box is an interval).
         seed: of a stream of plans that depends on nothing else but the rank (``stream.step`` counts them). Default:
             each plan takes 64 bits from torch's default generator, so that ``torch.manual_seed`` reproduces a run.
     """
@@ -136,6 +139,7 @@ class MixTransform(v2.Transform):
         label_mode: LabelMode = "lerp",
         ignore_index: int = -100,
         inplace: bool = False,
+        layout: Axes | None = None,
         seed: int | None = None,
     ) -> None:
         super().__init__()
@@ -154,9 +158,10 @@ class MixTransform(v2.Transform):
         self.p, self.per, self.pairing = p, per, pairing
         self.targets, self.label_smoothing, self.label_mode = targets, label_smoothing, label_mode
         self.ignore_index, self.inplace = ignore_index, check_flag("inplace", inplace)
+        self.layout = None if layout is None else check_choice("layout", layout, AXES)
         self.stream, self.epoch = Stream(seed), 0
         self.rules = rule.of(num_classes)
-        self._keys = Keys(labels_getter=labels_getter)
+        self._keys = Keys(labels_getter=labels_getter, layout=self.layout)
 
     def plan_batch(self, draw: Draw) -> MixPlan:
         """The method's own part: a plan in which every image is changed, as if ``p`` were 1."""
@@ -178,6 +183,7 @@ class MixTransform(v2.Transform):
         labels: Tensor | None = None,
         stream: Stream | None = None,
         epoch: int | None = None,
+        layout: Axes | None = None,
     ) -> MixPlan:
         """Draw a plan for ``images`` ``[B, C, H, W]`` (video ``[B, T, C, H, W]``), of which only the shape counts.
 
@@ -186,12 +192,14 @@ class MixTransform(v2.Transform):
             labels: what a ``pairing`` function looks at; nothing else does.
             stream: the numbers are the next of this one; default: the transform's own.
             epoch: what schedules are asked for; default: the one that ``set_epoch`` has told.
+            layout: of the images; default: the transform's.
         """
         if torch.compiler.is_compiling():
-            return cast(MixPlan, uncompiled(self.make_plan, images, labels=labels, stream=stream, epoch=epoch))
+            told: dict[str, Any] = {"labels": labels, "stream": stream, "epoch": epoch, "layout": layout}
+            return cast(MixPlan, uncompiled(self.make_plan, images, **told))
         source = (self.stream if stream is None else stream).next()
         epoch = self.epoch if epoch is None else epoch
-        return self.draw_plan(draw_from(source, plan_shape(images), self.pairing, epoch, labels))
+        return self.draw_plan(draw_from(source, plan_shape(images, layout or self.layout), self.pairing, epoch, labels))
 
     def replay(
         self,
@@ -210,7 +218,7 @@ class MixTransform(v2.Transform):
         The keyword arguments are those of :func:`mixcollate.kernels.mix`.
         """
         options: dict[str, Any] = {"mean": mean, "std": std, "dtype": dtype, "memory_format": memory_format}
-        options["impl"] = impl
+        options |= {"impl": impl, "layout": self.layout}
         batch: Any = images if labels is None else (images, labels)
         roles = ALONE if labels is None else USUAL
         return execute(batch, roles, plan, self._rules, inplace=self.inplace, **options)
@@ -236,7 +244,7 @@ class MixTransform(v2.Transform):
         roles = find(batch, self._keys, mixes=self.mixes, labelled=self.mixes and self.labels_getter is not None)
         labels = leaf_at(batch, roles.labels[0]) if roles.labels else None
         plan = self.make_plan(pixels(batch, roles), labels=labels)
-        return execute(batch, roles, plan, self._rules, inplace=self.inplace)
+        return execute(batch, roles, plan, self._rules, inplace=self.inplace, layout=self.layout)
 
     @property
     def _rules(self) -> tuple[TargetRule, ...]:
@@ -250,6 +258,8 @@ class ErasingTransform(MixTransform):
         p: probability that an image is changed; a number or a function of the epoch.
         per: ``"sample"`` or ``"batch"``: how far one draw reaches.
         inplace: erase in the memory of the images that are passed in.
+        layout: ``"BCDHW"`` for volumes, ``"BCT"`` for signals; default: images ``[B, C, H, W]`` or video
+            ``[B, T, C, H, W]``.
         seed: of a stream of plans that depends on nothing else but the rank. Default: each plan takes 64 bits from
             torch's default generator.
     """
@@ -257,10 +267,16 @@ class ErasingTransform(MixTransform):
     mixes = False
 
     def __init__(
-        self, *, p: Scheduled = 1.0, per: Per = "sample", inplace: bool = False, seed: int | None = None
+        self,
+        *,
+        p: Scheduled = 1.0,
+        per: Per = "sample",
+        inplace: bool = False,
+        layout: Axes | None = None,
+        seed: int | None = None,
     ) -> None:
         check_choice("per", per, ("sample", "batch"))
-        super().__init__(p=p, per=per, pairing=None, inplace=inplace, seed=seed)
+        super().__init__(p=p, per=per, pairing=None, inplace=inplace, layout=layout, seed=seed)
 
 
 class Unchanged(ErasingTransform):
@@ -270,10 +286,17 @@ class Unchanged(ErasingTransform):
         return identity(draw.shape[0], draw.size)
 
 
-def plan_shape(images: Tensor) -> tuple[int, int, int, int]:
-    """``(batch, channels, height, width)`` for a plan; anything that is no image or video is one row of pixels."""
+def plan_shape(images: Tensor, layout: Axes | None = None) -> tuple[int, int, int, int]:
+    """``(batch, channels, height, width)`` for a plan: of a signal ``BCT`` the height is 1; anything that is no image,
+    video, volume or signal is one row of pixels.
+    """
     if images.ndim == 0:
         raise ValueError("images must be a batch [B, ...], got a tensor without dimensions")
+    if layout is not None:
+        if images.ndim != len(layout):
+            raise ValueError(f"images must have the {len(layout)} axes of layout={layout!r}, got {tuple(images.shape)}")
+        sizes = dict(zip(layout, images.shape, strict=True))
+        return sizes["B"], sizes["C"], sizes.get("H", 1), sizes["T" if layout == "BCT" else "W"]
     if images.ndim in (4, 5):
         batch, (channels, height, width) = images.shape[0], images.shape[-3:]
         return batch, channels, height, width

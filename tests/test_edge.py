@@ -317,6 +317,52 @@ def test_channels_last_are_refused(way, shape, order):
     assert mc.CutMix(num_classes=B)(kind(torch.rand(shape)), LABELS)[0].shape == shape
 
 
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("name", ["MixUp", "CutMix", "RICAP", "FMix", "Mosaic", "ResizeMix"])
+def test_volumes_have_their_channels_second(way, name):
+    """All of them as long as there are channels, so that the wrong axis would pass unseen."""
+    volumes = COLOURS[:, :, None].repeat(1, 1, B, 1, 1) * torch.arange(1, B + 1).view(B, 1, 1) / 8  # slices differ
+    transform = getattr(mc, name)
+    for made in (transform(layout="BCDHW"), transform()):
+        mixed = through(
+            way, (volumes, LABELS), made, num_classes=B, layout="BCDHW", mean=(0, 1, 2, 3), std=(1, 2, 4, 8), seed=1
+        )
+        plain = through(way, (volumes[:, :, 0], LABELS), transform(), num_classes=B, seed=1)
+        for depth in range(B):
+            wanted = (plain[0] * (depth + 1) / 8 - torch.arange(4).view(4, 1, 1)) / 2.0 ** torch.arange(4).view(4, 1, 1)
+            torch.testing.assert_close(mixed[0][:, :, depth], wanted)
+        assert torch.equal(mixed[1], plain[1])
+    mask = (LABELS[:, None, None, None] * torch.ones(B, H, W).long()).contiguous()
+    if name not in ("MixUp", "ResizeMix"):
+        mixed = through(way, (volumes, LABELS, mask), transform(), num_classes=B, layout="BCDHW", mask_keys=2)
+        assert torch.equal(mixed[2], mixed[0].argmax(1))
+        five = through(way, (volumes, LABELS, mask[:, None]), transform(), num_classes=B, layout="BCDHW", mask_keys=2)
+        assert torch.equal(five[2][:, 0], five[0].argmax(1))
+    alone = transform(num_classes=B, layout="BCDHW")(volumes, LABELS)
+    torch.testing.assert_close(8 * alone[0][:, :, 0].mean((2, 3)), alone[1])
+
+
+def test_erasing_reaches_through_all_slices():
+    volumes = torch.ones(B, 2, 5, H, W)
+    for transform in (mc.Cutout, mc.GridMask, mc.HideAndSeek, mc.RandomErasing):
+        erased = transform(p=1.0, fill=(7.0, 9.0), layout="BCDHW")(volumes)
+        assert torch.equal(erased, erased[:, :, :1].expand_as(erased))
+        assert set(erased[:, 0].unique().tolist()) <= {1.0, 7.0} and set(erased[:, 1].unique().tolist()) <= {1.0, 9.0}
+
+
+@pytest.mark.parametrize("layout", ["BCDHW", "BCT", "BTCHW"])
+def test_a_layout_of_other_axes_is_refused(layout):
+    for call in (lambda: mc.MixUp(layout=layout, num_classes=B)(COLOURS, LABELS),
+                 lambda: through("mix", (COLOURS, LABELS), num_classes=B, layout=layout)):  # fmt: skip
+        with pytest.raises(ValueError, match=f"images must have the {len(layout)} axes of layout='{layout}'"):
+            call()
+    for layout in ("BHWC", 3):
+        with pytest.raises(ValueError, match="layout must be one of"):
+            mc.MixUp(layout=layout)
+        with pytest.raises(ValueError, match="layout must be one of"):
+            mc.MixupCollate(layout=layout)
+
+
 @pytest.mark.parametrize("own", [False, True])
 def test_lists_are_batches_where_they_are_batches(own):
     listed = [COLOURS.clone(), LABELS.clone()]
