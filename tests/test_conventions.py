@@ -45,7 +45,7 @@ LAYERS = [  # a module imports only what stands above it
     ["commands.data"],
     ["commands.training"],
     ["commands.summary"],
-    ["commands.plots"],
+    ["commands.article", "commands.plots"],
     ["commands.compare"],
     ["commands.demo"],
     ["commands.cli"],

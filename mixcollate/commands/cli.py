@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from mixcollate.commands import Refusal
+from mixcollate.commands import Refusal, article
 from mixcollate.commands.compare import compare, runs_of
 from mixcollate.commands.data import PIXELS
 from mixcollate.commands.environment import env
@@ -147,6 +147,7 @@ def _add_comparison(command: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="JSON lines; what is there stays",
     )
+    take("--like", choices=("article",), action=_Like, help="its experiment; options after this change it")
     take("--data", choices=tuple(PIXELS), default="digits")
     take("--root", type=Path, default=Path("data"), help="where the data lie; digits need none")
     take(
@@ -172,6 +173,15 @@ def _add_comparison(command: argparse.ArgumentParser) -> None:
     take("--workers", type=_at_least(0), default=0, help="processes that load data")
     take("--threads", type=_at_least(0), default=0, help="of torch on the CPU; 0: all cores")
     take("--device", default="auto", help="auto: the GPU if there is one")
+
+
+class _Like(argparse.Action):
+    """Sets the options of an experiment; those that follow change it."""
+
+    def __call__(self, parser: object, namespace: argparse.Namespace, *given: object) -> None:
+        namespace.like = given[0]
+        for name, value in article.OPTIONS.items():
+            setattr(namespace, name, value)
 
 
 def _positive_share(text: str) -> float:

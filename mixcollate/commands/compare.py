@@ -16,6 +16,7 @@ from typing import Any
 import torch
 
 from mixcollate.commands import Refusal
+from mixcollate.commands.article import beside
 from mixcollate.commands.plots import draw
 from mixcollate.commands.summary import LEGEND, SEVERAL, Row, cells, command, varying
 from mixcollate.commands.training import Run, execute
@@ -134,6 +135,8 @@ def compare(runs: Sequence[Run], options: Any) -> None:
             advance=lambda: progress.advance(bar),
         )
     console.print(table(rows))
+    if options.like:
+        console.print(_columns(beside(rows), 1))
     console.print(f"The rows: [bold]{options.out}[/]; the same again: [bold]{command(rows)}[/]", soft_wrap=True)
     try:
         for path in draw(rows, options.out.parent, f"{options.out.stem}-"):
@@ -146,11 +149,16 @@ def compare(runs: Sequence[Run], options: Any) -> None:
 
 def table(rows: Sequence[Row]) -> Any:
     """The summary, for a terminal."""
+    shown = cells(rows, ("accuracy", "calibration_error", "tempered_calibration_error"))
+    return _columns(shown, len(varying(rows)) + 1, caption=LEGEND)
+
+
+def _columns(texts: Sequence[Sequence[str]], words: int, **options: Any) -> Any:
+    """A table for a terminal, of which the first columns are words and the others numbers."""
     from rich.table import Table
 
-    head, *body = cells(rows, ("accuracy", "calibration_error", "tempered_calibration_error"))
-    words = len(varying(rows)) + 1
-    result = Table(caption=LEGEND)
+    head, *body = texts
+    result = Table(**options)
     for place, name in enumerate(head):
         result.add_column(name, justify="left" if place < words else "right")
     for line in body:

@@ -6,6 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import relu
 
+from mixcollate.commands import Refusal
+
 
 def small(channels: int, classes: int) -> nn.Module:
     """Three convolutions, for images of any size."""
@@ -51,8 +53,11 @@ def resnet50(channels: int, classes: int, *, pretrained: bool = False) -> nn.Mod
     from torchvision.models import ResNet50_Weights, resnet50
 
     if pretrained and channels != 3:
-        raise ValueError(f"pretrained weights must see 3 channels, got {channels}; use --start random")
-    model: nn.Module = resnet50(weights=ResNet50_Weights.DEFAULT if pretrained else None)
+        raise Refusal(f"pretrained weights must see 3 channels, got {channels}; use --start random")
+    try:
+        model: nn.Module = resnet50(weights=ResNet50_Weights.DEFAULT if pretrained else None)
+    except OSError as error:  # urllib's are of this kind
+        raise Refusal(f"the pretrained weights must be in torch's cache, or to be had from its hub: {error}") from error
     if channels != 3:
         model.conv1 = nn.Conv2d(channels, 64, 7, 2, 3, bias=False)
     model.fc = nn.Linear(2048, classes)
