@@ -329,7 +329,7 @@ def test_volumes_have_their_channels_second(way, name):
         )
         plain = through(way, (volumes[:, :, 0], LABELS), transform(), num_classes=B, seed=1)
         for depth in range(B):
-            wanted = (plain[0] * (depth + 1) / 8 - torch.arange(4).view(4, 1, 1)) / 2.0 ** torch.arange(4).view(4, 1, 1)
+            wanted = (plain[0] * (depth + 1) - torch.arange(4).view(4, 1, 1)) / 2.0 ** torch.arange(4).view(4, 1, 1)
             torch.testing.assert_close(mixed[0][:, :, depth], wanted)
         assert torch.equal(mixed[1], plain[1])
     mask = (LABELS[:, None, None, None] * torch.ones(B, H, W).long()).contiguous()
