@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 TOGETHER := -n auto --maxprocesses 8 --dist loadfile  # a process for each core; a file stays in one, with what its tests share
 
-.PHONY: demo test test-deep test-floor lint gallery bench gpu clean
+.PHONY: demo test test-deep test-floor test-integrations docs lint gallery bench gpu clean
 
 demo: .venv/ready  ## train on real images, plain and mixed, with right and with wrong labels (two minutes)
 	$(BIN)/mixcollate demo
@@ -26,6 +26,14 @@ test-floor: .venv-floor/ready  ## the tests again, on the oldest versions that a
 	@echo "== tests on the floor"
 	.venv-floor/bin/python -m pytest -q $(TOGETHER)
 
+test-integrations: .venv/integrations  ## the examples, the wheel, and the docs' clients with the real frameworks
+	@echo "== integrations"
+	$(BIN)/python -m pytest -q tests/integrations -W default --durations 10
+
+docs: .venv/docs  ## the pages of docs/, into site/
+	@echo "== docs"
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
 gallery: .venv/ready  ## the README's pictures
 	$(BIN)/mixcollate preview --method all --seed 927 --out images/methods.jpg
 	$(BIN)/mixcollate preview --method mixup --seed 927 --out images/mixup.jpg
@@ -43,6 +51,15 @@ gpu:  ## correctness and benchmarks on this machine's GPU, with the packages tha
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[dev]"
 	@touch $@
 
+.venv/integrations: .venv/ready
+	@echo "== .venv: the frameworks that mixcollate is tested in"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[integrations]"
+	@touch $@
+
+.venv/docs: .venv/ready
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[docs]"
+	@touch $@
+
 .venv-floor/ready: pyproject.toml
 	@echo "== .venv-floor: the same with the oldest PyTorch and NumPy that are promised"
 	$(PYTHON) -m venv .venv-floor
@@ -51,5 +68,5 @@ gpu:  ## correctness and benchmarks on this machine's GPU, with the packages tha
 	@touch $@
 
 clean:
-	rm -rf .venv .venv-floor .benchmarks .mypy_cache .pytest_cache .ruff_cache demo dist
+	rm -rf .venv .venv-floor .benchmarks .mypy_cache .pytest_cache .ruff_cache demo dist site
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

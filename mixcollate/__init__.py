@@ -24,3 +24,5 @@ from mixcollate.plan import MixPlan as MixPlan
 from mixcollate.targets import SoftTarget as SoftTarget
 from mixcollate.transforms import ErasingTransform as ErasingTransform
 from mixcollate.transforms import MixTransform as MixTransform
+
+__version__ = "0.1.0"

@@ -39,6 +39,7 @@ LAYERS = [  # a module imports only what stands above it
     ["collate"],
     ["loader"],
     ["__init__"],
+    ["integrations"],
     ["commands"],
     ["commands.calibration", "commands.environment", "commands.networks", "commands.preview", "commands.recipes"],
     ["commands.pictures"],

@@ -1,6 +1,8 @@
 """The examples run, and do what they say."""
 
 import runpy
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,14 @@ def run(name: str, **arguments: Any) -> Any:
 
 
 def test_every_example_is_tested():
-    assert {path.name for path in EXAMPLES.glob("*.py")} == {"train_loop.py", "v2_pipeline.py", "article_recipe.py"}
+    here, integrations = Path(__file__), Path(__file__).parent / "integrations"
+    for path in EXAMPLES.glob("*.py"):
+        assert path.name in here.read_text() or (integrations / f"test_{path.name}").exists(), path.name
+
+
+def test_examples_are_short():
+    for path in EXAMPLES.glob("*.py"):
+        assert len(path.read_text().splitlines()) <= 72, path.name
 
 
 def test_train_loop(capsys):
@@ -39,3 +48,65 @@ def test_article_recipe():
         torch.testing.assert_close(ours, theirs, rtol=1e-6, atol=0)
         torch.testing.assert_close(our_gradient, their_gradient, rtol=1e-5, atol=1e-8)
     assert [float(theirs) for theirs, _ in compared[::2]] == pytest.approx([2.3] * 8, abs=0.1)
+
+
+def test_plain_pytorch(tmp_path):
+    accuracy, whole = run("plain_pytorch.py", epochs=3, compiled=False)
+    assert accuracy > 0.8
+    checkpoint = tmp_path / "middle.pt"
+    run("plain_pytorch.py", epochs=3, compiled=False, checkpoint=checkpoint, stop_at=20)
+    again, resumed = run("plain_pytorch.py", epochs=3, compiled=False, checkpoint=checkpoint)
+    assert again == accuracy
+    assert all(map(torch.equal, whole.parameters(), resumed.parameters()))
+
+
+def losses_of_two_ranks(workers):
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    command = [*launcher, str(EXAMPLES / "ddp.py"), str(workers)]
+    done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=300, cwd=EXAMPLES.parent)
+    assert done.returncode == 0, done.stderr
+    return sorted(line for line in done.stdout.splitlines() if line.startswith("rank"))
+
+
+def test_ddp():
+    first, again = losses_of_two_ranks(0), losses_of_two_ranks(1)
+    assert first == again  # the same run with another number of workers is the same
+    assert len(first) == 4 and all("plans drawn" in line for line in first)
+    losses = [line.split("loss ")[1] for line in first]
+    assert len(set(losses)) == 4  # ranks draw plans of their own
+
+
+def test_torchvision_recipe():
+    losses = run("torchvision_recipe.py")
+    assert len(losses) == 4 and all(1 < loss < 5 for loss in losses)
+
+
+def test_segmentation():
+    accuracy, mixed = run("segmentation.py")
+    assert accuracy > 0.85
+    assert mixed.dtype == torch.int64 and set(mixed.unique().tolist()) <= {0, 1, 2, 255}
+
+
+def test_multi_label():
+    accuracy, targets = run("multi_label.py")
+    assert accuracy > 0.88
+    assert ((targets > 0) & (targets < 1)).any() and targets.isnan().any() and not targets[:, :3].isnan().any()
+
+
+def test_audio():
+    accuracy, pictures, targets = run("audio.py")
+    assert accuracy > 0.8
+    assert pictures.shape == (64, 1, 65, 129)
+    torch.testing.assert_close(targets.sum(1), torch.ones(64))
+
+
+def test_video():
+    mixed, targets = run("video.py")
+    assert mixed.shape == (16, 6, 1, 8, 16) and targets.shape == (16, 10)
+    torch.testing.assert_close(targets.sum(1), torch.ones(16))
+
+
+def test_volumes():
+    mixed, targets = run("volumes.py")
+    assert mixed.shape == (16, 2, 8, 12, 10)
+    torch.testing.assert_close(targets.sum(1), torch.ones(16))

@@ -1,0 +1,65 @@
+"""Plain PyTorch: bf16, torch.compile, accumulation, EMA, plain last epochs and evaluation, resume in mid-epoch."""
+
+from pathlib import Path
+
+import torch
+from sklearn.datasets import load_digits
+from torch import nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.utils.data import DataLoader, Subset, TensorDataset
+
+from mixcollate import CutMix, DeviceLoader, MixUp, MixupCollate, RandomChoice, soft_cross_entropy
+
+digits = load_digits()
+images = torch.from_numpy(digits.images * (255 / 16)).round().to(torch.uint8)[:, None]  # [1797, 1, 8, 8]
+data = TensorDataset(images, torch.from_numpy(digits.target).long())
+train, test = Subset(data, range(898)), Subset(data, range(898, 1797))  # the second half is by other writers
+
+
+def main(
+    epochs: int = 8, checkpoint: Path | None = None, stop_at: int | None = None, compiled: bool = True
+) -> tuple[float, nn.Module]:
+    """Train, from the checkpoint if there is one, and return test accuracy and EMA; stop after ``stop_at`` batches."""
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    collate = MixupCollate(RandomChoice([MixUp(), CutMix()]), num_classes=10, mean=0.31, std=0.38, seed=0)
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(64, 256), nn.ReLU(), nn.Linear(256, 10)).to(device)
+    ema = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(0.9))
+    optimizer = torch.optim.AdamW(model.parameters(), lr=5e-3)
+    parts = {"model": model, "ema": ema, "optimizer": optimizer, "collate": collate}
+    start = 0  # in batches, over all epochs
+    if checkpoint is not None and checkpoint.exists():
+        saved = torch.load(checkpoint, weights_only=True)
+        start = saved.pop("batches")
+        for name, state in saved.items():
+            parts[name].load_state_dict(state)
+    step = torch.compile(model, disable=not compiled)
+
+    for epoch in range(start // 14, epochs):
+        collate.set_epoch(epoch)
+        collate.enabled = epoch < epochs - 2  # the last two on plain images
+        order = torch.randperm(len(train), generator=torch.Generator().manual_seed(epoch)).tolist()
+        skipped = start % 14 if epoch == start // 14 else 0
+        loader = DataLoader(train, 64, sampler=order[64 * skipped : 64 * 14], collate_fn=collate)
+        for batch, (inputs, targets) in enumerate(DeviceLoader(loader, device), start=epoch * 14 + skipped):
+            with torch.autocast(device, torch.bfloat16):
+                loss = soft_cross_entropy(step(inputs), targets) / 2
+            loss.backward()
+            if batch % 2 == 1:  # accumulates two batches
+                optimizer.step()
+                optimizer.zero_grad()
+                ema.update_parameters(model)
+            if batch + 1 == stop_at and checkpoint is not None:
+                states = {name: part.state_dict() for name, part in parts.items()}
+                torch.save({**states, "batches": stop_at}, checkpoint)
+                return 0.0, ema
+
+    evaluation = DeviceLoader(DataLoader(test, 256, collate_fn=collate.plain()), device)  # no draw, labels as they are
+    with torch.no_grad():
+        correct = sum((ema(inputs).argmax(1) == labels).sum().item() for inputs, labels in evaluation)
+    print(f"test accuracy {correct / len(test):.1%}")
+    return correct / len(test), ema
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,84 @@
+"""Hugging Face's Trainer: plain evaluation, the same steps with accumulation, exact resume, and what it refuses."""
+
+import pytest
+import torch
+from datasets import Dataset
+from transformers import TrainingArguments
+
+from mixcollate import MixupCollate
+from mixcollate.integrations.transformers import MixupTrainer, soft_loss
+
+QUIET = {"report_to": [], "disable_tqdm": True, "use_cpu": True, "save_strategy": "no", "logging_strategy": "no"}
+
+
+@pytest.fixture
+def run(example, tmp_path):
+    def main(folder="run", **options):
+        return example["main"](str(tmp_path / folder), **{**QUIET, **options})
+
+    return main
+
+
+def test_it_learns_and_its_evaluation_is_plain(run):
+    trainer = run()
+    figures = trainer.evaluate()
+    assert figures["eval_accuracy"] > 0.8
+    labels = [batch["labels"] for batch in trainer.get_eval_dataloader()]
+    assert all(one.ndim == 1 and not one.is_floating_point() for one in labels)
+    assert trainer.model.config.problem_type is None  # the model's own loss would have made it multi-label
+    assert not trainer.data_collator.enabled  # the last epoch was plain
+    (batch, *_) = trainer.get_train_dataloader()
+    assert batch["labels"].shape == (64, 10)
+
+
+def test_accumulating_gives_the_same_steps(run):
+    """Without smoothing or dropout, 2 x 32 images are one step on 64: only their plans differ, so those are off."""
+    options = {"num_train_epochs": 1, "max_steps": 4, "max_grad_norm": 1e9}  # off_epochs=1: no plan mixes
+    whole = run("whole", per_device_train_batch_size=64, **options)
+    parts = run("parts", per_device_train_batch_size=32, gradient_accumulation_steps=2, **options)
+    for a, b in zip(whole.model.parameters(), parts.model.parameters(), strict=True):
+        torch.testing.assert_close(a, b, rtol=0, atol=2e-4)
+    assert parts.state.log_history[-2]["train_loss"] == pytest.approx(
+        whole.state.log_history[-2]["train_loss"], rel=1e-3
+    )
+
+
+def test_the_loss_counts_images_where_the_trainer_counts_entries():
+    logits, rows = torch.randn(8, 10), torch.randn(8, 10).softmax(1)
+    mean = torch.nn.functional.cross_entropy(logits, rows)
+    for labels in (rows, rows.argmax(1)):
+        mean = torch.nn.functional.cross_entropy(logits, labels)
+        counted = 4 * labels.numel()  # of four such batches
+        torch.testing.assert_close(soft_loss({"logits": logits}, labels), mean)
+        torch.testing.assert_close(soft_loss({"logits": logits}, labels, torch.tensor(counted)), mean / 4)
+
+
+def test_a_checkpoint_in_mid_epoch_goes_on_exactly(run, tmp_path):
+    options = {"num_train_epochs": 2, "save_strategy": "steps", "save_steps": 10, "max_steps": 20}
+    whole = run("steps", **options)
+    resumed = run("steps", resume=str(tmp_path / "steps" / "checkpoint-10"), **options)
+    assert resumed.data_collator.state_dict() == whole.data_collator.state_dict() == {"seed": 0, "step": 20}
+    assert all(map(torch.equal, whole.model.parameters(), resumed.model.parameters()))
+
+
+def test_images_of_a_set_transform(example, tmp_path):
+    pixels, labels = torch.randint(0, 256, (32, 1, 8, 8), dtype=torch.uint8), list(range(10)) * 3 + [0, 1]
+    data = Dataset.from_dict({"index": list(range(32)), "label": labels})
+
+    def transform(rows):
+        return {"pixel_values": [pixels[k] for k in rows["index"]], "labels": rows["label"]}
+
+    model = example["main"](str(tmp_path), **QUIET, max_steps=1).model
+    options = {"model": model, "train_dataset": data.with_transform(transform)}
+    options["data_collator"] = MixupCollate(num_classes=10, mean=0.31, std=0.38)
+    arguments = TrainingArguments(str(tmp_path), remove_unused_columns=False, **QUIET)
+    batch = next(iter(MixupTrainer(args=arguments, **options).get_train_dataloader()))
+    assert batch["pixel_values"].dtype == torch.float32 and batch["labels"].shape == (8, 10)
+
+    with pytest.raises(ValueError, match="no 'pixel_values' among .*remove_unused_columns=False"):
+        MixupTrainer(args=TrainingArguments(str(tmp_path), **QUIET), **options)
+    smoothing = TrainingArguments(str(tmp_path), remove_unused_columns=False, label_smoothing_factor=0.1, **QUIET)
+    with pytest.raises(ValueError, match="label_smoothing_factor must be 0, got 0.1: give label_smoothing to the tr"):
+        MixupTrainer(args=smoothing, **options)
+    with pytest.raises(TypeError, match="data_collator must be a MixupCollate, got"):
+        MixupTrainer(args=arguments, **{**options, "data_collator": None})

@@ -1,0 +1,127 @@
+"""Lightning: mixed on its way to the device, plain in validation, exact after a checkpoint, and in two processes."""
+
+import lightning.pytorch as pl
+import pytest
+import torch
+from torch.utils.data import DataLoader, TensorDataset
+
+from mixcollate import MixUp, MixupCollate
+from mixcollate.integrations.lightning import MixupCallback
+from tests.integrations.processes import run_in_two
+
+QUIET = {
+    "accelerator": "cpu",
+    "logger": False,
+    "enable_progress_bar": False,
+    "enable_model_summary": False,
+    "enable_checkpointing": False,
+}
+
+
+class Watching(pl.Callback):
+    """Keeps what training and validation saw."""
+
+    def __init__(self, stop_at=None):
+        self.targets, self.labels, self.stop_at = [], [], stop_at
+
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+        self.targets.append(batch[1])
+        if trainer.global_step == self.stop_at:
+            trainer.save_checkpoint(trainer.default_root_dir + "/middle.ckpt")
+            trainer.should_stop = True
+
+    def on_validation_batch_end(self, trainer, pl_module, outputs, batch, batch_idx, dataloader_idx=0):
+        self.labels.append(batch[1])
+
+
+def fit(example, root, seed=0, checkpoint=None, stop_at=None, epochs=3):
+    pl.seed_everything(seed, verbose=False)
+    collate = MixupCollate(MixUp(), num_classes=10, mean=0.31, std=0.38, seed=0)
+    watching = Watching(stop_at)
+    callbacks = [MixupCallback(collate, off_epochs=1), watching]
+    trainer = pl.Trainer(max_epochs=epochs, min_epochs=0, callbacks=callbacks, default_root_dir=str(root), **QUIET)
+    module = example["Classifier"]()
+    trainer.fit(module, example["Digits"](collate), ckpt_path=checkpoint)
+    return watching, module, collate
+
+
+def test_it_learns(example, tmp_path):
+    trainer = example["main"](default_root_dir=str(tmp_path), **QUIET)
+    assert trainer.callback_metrics["accuracy"] > 0.85
+
+
+def test_training_is_mixed_but_for_the_last_epoch_and_validation_is_not(example, tmp_path):
+    watching, _, collate = fit(example, tmp_path)
+    epochs = [torch.cat(watching.targets[start : start + 15]) for start in (0, 15, 30)]
+    assert [bool(((targets > 0) & (targets < 1)).any()) for targets in epochs] == [True, True, False]
+    assert collate.epoch == 2
+    assert all(labels.dtype == torch.int64 for labels in watching.labels)
+
+
+def test_a_checkpoint_in_mid_epoch_goes_on_exactly(example, tmp_path):
+    whole, module, _ = fit(example, tmp_path, epochs=2)
+    fit(example, tmp_path, stop_at=7, epochs=2)
+    rest, resumed, _ = fit(example, tmp_path, seed=5, checkpoint=tmp_path / "middle.ckpt", epochs=2)
+    assert len(rest.targets) == 30 - 7
+    assert all(map(torch.equal, whole.targets[7:], rest.targets))
+    assert all(map(torch.equal, module.parameters(), resumed.parameters()))
+
+
+def test_a_transform_after_the_transfer(tmp_path):
+    """``on_after_batch_transfer`` has a batch of tensors, and the trainer says whether it trains."""
+    mixup, seen = MixUp(num_classes=10), []
+
+    class Module(pl.LightningModule):
+        def __init__(self):
+            super().__init__()
+            self.net = torch.nn.Linear(4, 10)
+
+        def on_after_batch_transfer(self, batch, dataloader_idx):
+            return mixup(*batch) if self.trainer.training else batch
+
+        def training_step(self, batch, _):
+            seen.append(batch[1])
+            return torch.nn.functional.cross_entropy(self.net(batch[0].flatten(1)), batch[1])
+
+        def configure_optimizers(self):
+            return torch.optim.SGD(self.parameters(), lr=0.1)
+
+    loader = DataLoader(TensorDataset(torch.rand(32, 1, 2, 2), torch.arange(32) % 10), 16)
+    pl.Trainer(max_epochs=1, default_root_dir=str(tmp_path), **QUIET).fit(Module(), loader)
+    assert [targets.shape for targets in seen] == [(16, 10)] * 2
+
+
+def test_what_the_callback_refuses(example, tmp_path):
+    with pytest.raises(TypeError, match="collate must be the training loader's MixupCollate, got list"):
+        MixupCallback([])
+    with pytest.raises(ValueError, match="off_epochs must be a whole number of at least 0, got -1"):
+        MixupCallback(MixupCollate(num_classes=10), off_epochs=-1)
+    with pytest.raises(ValueError, match="off_epochs=1 needs a Trainer with max_epochs"):
+        fit(example, tmp_path, epochs=-1)
+
+
+TWO = """
+import os, sys, runpy, torch, lightning.pytorch as pl
+from mixcollate import MixupCollate
+from mixcollate.integrations.lightning import MixupCallback
+
+if __name__ == "__main__":
+    example = runpy.run_path(sys.argv[1])
+    collate, seen = MixupCollate(num_classes=10, mean=0.31, std=0.38, seed=0), []
+
+    class Watching(pl.Callback):
+        def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+            seen.append(batch[1])
+
+    quiet = dict.fromkeys(["logger", "enable_progress_bar", "enable_model_summary", "enable_checkpointing"], False)
+    callbacks = [MixupCallback(collate), Watching()]
+    trainer = pl.Trainer(accelerator="cpu", devices=2, strategy="ddp", max_epochs=1, callbacks=callbacks, **quiet)
+    trainer.fit(example["Classifier"](), example["Digits"](collate))
+    torch.save(seen, sys.argv[2] + os.environ["RANK"])
+"""
+
+
+def test_two_processes_draw_different_plans_for_their_parts(tmp_path):
+    first, second = run_in_two(TWO, "with_lightning", tmp_path)
+    assert len(first) == len(second) == 8  # of 15 batches; the last is shorter
+    assert not any(torch.equal(a, b) for a, b in zip(first, second, strict=True))
