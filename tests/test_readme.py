@@ -25,7 +25,7 @@ def test_the_readmes_code_runs():
     }
     weights = torch.randn(3 * 32 * 32, 10, requires_grad=True)
     blocks = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
-    assert len(blocks) == 7
+    assert len(blocks) == 8
     for block in blocks:
         reader |= {"images": images / 255, "labels": labels}
         exec(block.replace("num_workers=8, persistent_workers=True", "num_workers=0"), reader)
