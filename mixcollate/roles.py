@@ -6,7 +6,7 @@ and indices that lead there.
 
 import copy
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping, Sequence
+from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -291,18 +291,21 @@ class _Search:
             )
 
 
-def leaves(batch: Any) -> Iterator[tuple[Path, Any]]:
+def leaves(batch: Any) -> list[tuple[Path, Any]]:
     """Everything in a batch that is no tuple, list or mapping, with its path; a list of names or of numbers is one."""
-    if isinstance(batch, Mapping):
-        items: Iterable[tuple[Any, Any]] = batch.items()
-    elif isinstance(batch, (tuple, list)) and not _is_one_thing(batch):
-        items = enumerate(batch)
-    else:
-        yield (), batch
-        return
-    for key, value in items:
-        for path, leaf in leaves(value):
-            yield (key, *path), leaf
+    found: list[tuple[Path, Any]] = []
+    waiting: list[tuple[Path, Any]] = [((), batch)]
+    while waiting:
+        path, value = waiting.pop()
+        if isinstance(value, Mapping):
+            items = list(value.items())
+        elif isinstance(value, (tuple, list)) and not _is_one_thing(value):
+            items = list(enumerate(value))
+        else:
+            found.append((path, value))
+            continue
+        waiting += [((*path, key), item) for key, item in reversed(items)]
+    return found
 
 
 def refuse_boxes(path: Path, kind: type, kept: Sequence[Key] = ()) -> None:
@@ -325,8 +328,8 @@ def is_one_sample(value: Tensor, kind: type) -> bool:
 
 
 def kinds_of(sample: Any) -> dict[Path, type]:
-    """The types of what is in a sample, by their paths: stacking makes plain tensors of torchvision's."""
-    return {path: type(leaf) for path, leaf in leaves(sample)}
+    """The types of torchvision's tensors in a sample, by their paths: stacking makes plain tensors of them."""
+    return {path: type(leaf) for path, leaf in leaves(sample) if isinstance(leaf, tv_tensors.TVTensor)}
 
 
 def leaf_at(batch: Any, path: Path) -> Any:
@@ -388,7 +391,7 @@ def _leads_to(path: Path, key: Key) -> bool:
 
 def _is_one_thing(batch: Sequence[Any]) -> bool:
     """Whether a list has one name or number for each image: what default_collate makes of strings, for one."""
-    return len(batch) > 0 and all(isinstance(one, (str, bytes, int, float)) for one in batch)
+    return 0 < len(batch) and {type(one) for one in batch} <= {str, bytes, int, float}
 
 
 def _is_one_each(leaf: Any, batch: int) -> bool:

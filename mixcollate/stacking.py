@@ -73,8 +73,7 @@ class Stacking:
     def _stack_tensors(self, tensors: Sequence[Tensor], *, collate_fn_map: Any = None) -> Tensor | Unstacked:
         first = tensors[0]
         plain = first.layout == torch.strided and first.device.type == "cpu" and not first.requires_grad
-        alike = all(tensor.shape == first.shape and tensor.dtype == first.dtype for tensor in tensors)
-        if not plain or not alike:
+        if not plain or len({(tensor.shape, tensor.dtype) for tensor in tensors}) > 1:
             return torch.stack(list(tensors))
         if self._on_the_way and first.ndim == 3 and first.numel() >= LARGE:
             return Unstacked(tensors)
