@@ -69,7 +69,7 @@ class RandomChoice(MixTransform):
         plans = [transform.draw_plan(draw) for transform in _members(self)]
         if len(self._upper) == len(plans):
             plans.append(identity(draw.shape[0], draw.size))
-        return select(choice, plans)
+        return select(choice, plans, alike=self.per != "sample")
 
 
 class Compose(MixTransform):

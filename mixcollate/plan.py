@@ -138,7 +138,8 @@ class MixPlan:
         """The same plan, all passes, for segmentation masks: erasing nothing, and resizing to the nearest pixel."""
         changed: dict[str, Any] = dict.fromkeys(ERASING)
         changed["resized"] = None if self.resized is None else np.minimum(self.resized, 1)
-        return replace(self, fill_mean=False, then=None if self.then is None else self.then.for_masks(), **changed)
+        later = None if self.then is None else self.then.for_masks()
+        return replace(self, fill_mean=False, then=later, **changed)._told_as(self)
 
     def at_size(self, size: tuple[int, int]) -> "MixPlan":
         """The same plan, erasing nothing, for masks or heat maps of another ``(height, width)`` than the images.
@@ -169,7 +170,8 @@ class MixPlan:
                 )
             bits = np.unpackbits(self.bitmap, axis=2, count=self.size[1], bitorder="little")
             parts["bitmap"] = np.packbits(bits.repeat(repeats[0], 1).repeat(repeats[1], 2), axis=2, bitorder="little")
-        return replace(self, size=size, then=None if self.then is None else self.then.at_size(size), **parts)
+        later = None if self.then is None else self.then.at_size(size)
+        return replace(self, size=size, then=later, **parts)._told_as(self)
 
     @property
     def blends(self) -> bool:
@@ -181,7 +183,7 @@ class MixPlan:
     @functools.cached_property
     def pairs(self) -> Array | None:
         """``[pairs, 2]``, the images of each pair, if every image is the one partner of its partner (one may be its
-        own): then a program can mix both in place.
+        own): then a program can mix both in place. Looked for in the numbers, unless the draw has told it.
         """
         if self.partners.shape[1] != 1:
             return None
@@ -199,6 +201,27 @@ class MixPlan:
             return False
         first, second = self.pairs.T
         return all([bool((array[first] == array[second]).all()) for array in mixing.values()])
+
+    def told(self, pairs: Array | None, mutual: bool) -> "MixPlan":
+        """This plan, told what its numbers would be searched for otherwise.
+
+        What a draw tells follows from what was asked for, never from the numbers: so all plans of one transform pack
+        alike, whether two images happen to be each other's partners, or happen to have equal numbers, or not.
+        """
+        apart = any([PARTS[name].apart for name in MIXING if getattr(self, name) is not None])
+        vars(self).update(pairs=pairs, mutual=mutual and not apart)
+        return self
+
+    def _told_as(self, other: "MixPlan", *, alike: bool = True) -> "MixPlan":
+        """This plan, told what ``other`` was, of which it is made, in a way that treats pairs ``alike`` or not."""
+        if other.is_told:
+            self.told(other.pairs, other.mutual and alike)
+        return self
+
+    @property
+    def is_told(self) -> bool:
+        """Whether somebody has told it its pairs, or looked for them."""
+        return "pairs" in vars(self) and "mutual" in vars(self)
 
     @property
     def mixes(self) -> bool:
@@ -239,8 +262,14 @@ def two_shares(own_share: Array) -> Array:
     return shares
 
 
-def select(choice: Array, plans: Sequence[MixPlan]) -> MixPlan:
-    """The plan whose image ``i`` is treated as in ``plans[choice[i]]``; all are for the same images."""
+def select(choice: Array, plans: Sequence[MixPlan], *, alike: bool = False) -> MixPlan:
+    """The plan whose image ``i`` is treated as in ``plans[choice[i]]``; all are for the same images.
+
+    Args:
+        choice: ``[B]`` whole numbers.
+        plans: the plans to choose from.
+        alike: whether both images of a pair always make the same choice.
+    """
     batch = len(choice)
     chosen = [choice == k for k in range(len(plans))]
     partners = [plan.partners for plan in plans]
@@ -257,7 +286,7 @@ def select(choice: Array, plans: Sequence[MixPlan]) -> MixPlan:
         for name, one in PARTS.items()
         if name in present
     }
-    return MixPlan(
+    selected = MixPlan(
         size=plans[0].size,
         partners=_chosen_rows(chosen, partners, 0),
         shares=_chosen_rows(chosen, [plan.shares for plan in plans], 0),
@@ -265,18 +294,26 @@ def select(choice: Array, plans: Sequence[MixPlan]) -> MixPlan:
         then=later,
         **parts,
     )
+    mixing = [plan for plan in plans if plan.mixes]
+    if width == 1 and all([plan.is_told and plan.partners is mixing[0].partners for plan in mixing]):
+        selected.told(mixing[0].pairs, alike and all([plan.mutual for plan in mixing]))  # whoever does not mix may stay
+    return selected
 
 
-def only(changed: Array, plan: MixPlan) -> MixPlan:
-    """``plan`` for the images that are ``changed`` (``[B]`` bool); the others keep their partners, and their pixels."""
+def only(changed: Array, plan: MixPlan, *, alike: bool = False) -> MixPlan:
+    """``plan`` for the images that are ``changed`` (``[B]`` bool); the others keep their partners, and their pixels.
+
+    ``alike`` says that both images of a pair always are changed, or neither.
+    """
     parts: dict[str, Any] = {
         name: _rows_where(changed, array, one.neutral)
         for name, one in PARTS.items()
         if (array := getattr(plan, name)) is not None
     }
     alone = np.eye(1, plan.shares.shape[1], dtype=np.float32)
-    later = None if plan.then is None else only(changed, plan.then)
-    return replace(plan, shares=_rows_where(changed, plan.shares, alone), then=later, **parts)
+    later = None if plan.then is None else only(changed, plan.then)  # whose pairs are others
+    some = replace(plan, shares=_rows_where(changed, plan.shares, alone), then=later, **parts)
+    return some._told_as(plan, alike=alike)
 
 
 def _rows_where(rows: Array, array: Array, otherwise: Any) -> Array:
@@ -303,11 +340,11 @@ def _chosen_rows(chosen: Sequence[Array], arrays: Sequence[Array | None], neutra
 def chain(first: MixPlan, second: MixPlan) -> MixPlan:
     """The plan that does ``first``, then ``second``: in one pass if that can hold both, else in two."""
     if first.then is not None:
-        return replace(first, then=chain(first.then, second))
+        return replace(first, then=chain(first.then, second))._told_as(first)
     if second.mixes or first.erases:
-        return replace(first, then=second)
+        return replace(first, then=second)._told_as(first)
     erasing: dict[str, Any] = {name: getattr(second, name) for name in ERASING}
-    return replace(first, then=second.then, fill_mean=second.fill_mean, **erasing)
+    return replace(first, then=second.then, fill_mean=second.fill_mean, **erasing)._told_as(first)
 
 
 def numbers(seed: int, rank: int, step: int, stream: int = 0) -> np.random.Generator:
@@ -412,8 +449,23 @@ class Draw:
     def size(self) -> tuple[int, int]:
         return self.shape[2:]
 
-    def units(self, per: Per) -> tuple[int, Any]:
-        """How many draws ``per`` asks for, and the index that hands them to the images."""
+    @functools.cached_property
+    def pairs(self) -> Array | None:
+        """``[pairs, 2]``, the images of each pair, where the pairing makes pairs of all."""
+        if self.pair is None:
+            return None
+        partner = self.partner[:, 0]
+        (first,) = (partner >= np.arange(len(partner))).nonzero()
+        return np.stack([first, partner[first]], 1)
+
+    def tell(self, plan: MixPlan, per: Per) -> MixPlan:
+        """``plan``, of this draw's partners and of numbers for each of ``units(per)``, told which pairs it has."""
+        if callable(self.pairing) and per != "pair":  # which may make pairs of some batches only
+            return plan.told(None, False)
+        return plan.told(self.pairs, self.pairs is not None and per != "sample")
+
+    def units(self, per: Per) -> tuple[int, Array]:
+        """How many draws ``per`` asks for, and the index ``[B]`` that hands them to the images."""
         batch = self.shape[0]
         if per == "pair" and self.pair is not None:
             pairs = max(self.pair, default=-1) + 1 if callable(self.pairing) else (batch + 1) // 2
@@ -422,9 +474,9 @@ class Draw:
             raise ValueError("per='pair' needs mutual partners, which pairing did not return; use per='sample'")
         if per == "batch":
             return 1, np.zeros(batch, np.int64)
-        return batch, slice(None)
+        return batch, np.arange(batch)
 
-    def partners(self, several: int) -> Array:
+    def several_partners(self, several: int) -> Array:
         """``[B, several]`` int64: the partner of the pairing, then further ones of the same kind."""
         batch = self.shape[0]
         further = [

@@ -174,7 +174,7 @@ class MixTransform(v2.Transform):
         if p == 1:
             return plan
         count, unit = draw.units(self.per)
-        return only((draw.numbers.random(count) < p)[unit], plan)
+        return only((draw.numbers.random(count) < p)[unit], plan, alike=self.per != "sample")
 
     def make_plan(
         self,

@@ -15,13 +15,14 @@ if DEVICE == "cpu":
     os.environ.setdefault("TRITON_INTERPRET", "1")  # read when the kernels are defined
 fused = pytest.importorskip("mixcollate.kernels.fused", reason="Triton is not installed")
 
-from mixcollate import losses, targets  # noqa: E402
+from mixcollate import CutMix, Cutout, MixUp, RandomChoice, losses, targets  # noqa: E402
 from mixcollate.kernels import fused_targets, reference  # noqa: E402
 from mixcollate.kernels.packed import pack  # noqa: E402
 from mixcollate.kernels.pixels import Affine  # noqa: E402
 from mixcollate.kernels.prepare import run_passes  # noqa: E402
 from mixcollate.losses import soft_cross_entropy  # noqa: E402
-from mixcollate.plan import MixPlan, identity, select, two_shares  # noqa: E402
+from mixcollate.plan import MixPlan, draw_from, identity, select, two_shares  # noqa: E402
+from mixcollate.plan import numbers as numbers_at  # noqa: E402
 from mixcollate.targets import SoftTarget, mix_targets  # noqa: E402
 from tests.ahead_of_time import arguments_of, compiling  # noqa: E402
 
@@ -563,6 +564,21 @@ def test_an_image_that_is_its_own_partner_keeps_its_infinite_pixels(rule):
     check(images, plan, F32, UNCHANGED)
     mix_fused(images, plan, images, **UNCHANGED)
     assert torch.equal(images, wanted)
+
+
+@pytest.mark.parametrize("per", ["pair", "sample", "batch"])
+@pytest.mark.parametrize("batch", [2, 5])
+def test_pairs_that_are_told_and_not_found(per, batch):
+    """Where one image of a pair is left as it is, the numbers of its plan know no pair; the entry does."""
+    transform = RandomChoice([MixUp(per=per), CutMix(per=per), Cutout(length=3)], p=[0.3, 0.3, 0.2], per=per)
+    for step in range(4):
+        plan = transform.draw_plan(draw_from(numbers_at(7, 0, step), (batch, 2, 5, 8), "matching"))
+        images = draw_images((batch, 2, 5, 8), F32, np.random.default_rng(step))
+        assert pack(plan, DEVICE).layout.paired
+        wanted = expected(images, plan, F32, UNCHANGED)
+        check(images, plan, F32, UNCHANGED)
+        mix_fused(images, plan, images, **UNCHANGED)
+        assert torch.equal(images, wanted)
 
 
 def test_no_images():

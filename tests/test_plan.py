@@ -178,7 +178,7 @@ def test_matchings_are_uniform():
 @pytest.mark.parametrize("pairing", PAIRINGS)
 def test_further_partners_are_permutations(pairing, batch):
     draw = draw_from(numbers(0, 0, 0), (batch, 3, 4, 4), pairing)
-    several = draw.partners(3)
+    several = draw.several_partners(3)
     assert several.shape == (batch, 3)
     assert np.array_equal(several[:, 0], draw.partner[:, 0])
     assert all(sorted(column) == list(range(batch)) for column in several.T)

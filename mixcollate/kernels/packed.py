@@ -344,7 +344,7 @@ def _plan_of_words(words: Array, layout: Layout) -> MixPlan:
         parts[name] = _from_words(name, rows, shape)
     labels, count = words[layout.table :], layout.batch * layout.partner_count
     shares = labels[count : count + layout.batch * (1 + layout.partner_count)].view(np.float32)
-    return MixPlan(
+    plan = MixPlan(
         size=layout.size,
         partners=labels[:count].reshape(layout.batch, layout.partner_count).astype(np.int64),
         shares=shares.reshape(layout.batch, 1 + layout.partner_count).copy(),
@@ -352,6 +352,7 @@ def _plan_of_words(words: Array, layout: Layout) -> MixPlan:
         then=None if layout.then is None else _plan_of_words(words[layout.words :], layout.then),
         **parts,
     )
+    return plan.told(table[:, :2].astype(np.int64), layout.mutual) if layout.paired else plan
 
 
 def _from_words(name: str, rows: Array, shape: tuple[int, ...]) -> Array:

@@ -74,4 +74,4 @@ class CutMix(MixTransform):
             start = np.minimum(start, np.maximum(end - 1, 0))
         if self.minmax is not None or self.correct_lam:
             own_share = 1 - counted_share(start, end, draw.size)
-        return pasted(draw, as_boxes(start, end)[unit], own_share.astype(np.float32)[unit])
+        return draw.tell(pasted(draw, as_boxes(start, end)[unit], own_share.astype(np.float32)[unit]), self.per)

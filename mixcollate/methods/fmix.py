@@ -51,7 +51,8 @@ class FMix(MixTransform):
             bitmap[masks] = np.packbits(shown, axis=2, bitorder="little")
         counted = 1 - np.bitwise_count(bitmap).sum((1, 2)) / pixels
         box = np.tile(np.array([0, 0, height, width], np.int32), (draw.shape[0], 1))
-        return replace(pasted(draw, box, counted.astype(np.float32)[unit]), bitmap=bitmap[unit])
+        plan = replace(pasted(draw, box, counted.astype(np.float32)[unit]), bitmap=bitmap[unit])
+        return draw.tell(plan, self.per)
 
 
 def grey_noise(numbers: np.random.Generator, count: int, size: tuple[int, int], decay: float) -> Array:

@@ -25,4 +25,5 @@ class MixUp(MixTransform):
         count, unit = draw.units(self.per)
         alpha = at("alpha", self.alpha, draw.epoch, check_not_negative)
         own_share = beta(draw.numbers, alpha, count).astype(np.float32)[unit]
-        return MixPlan(size=draw.size, partners=draw.partner, shares=two_shares(own_share), own_outside=own_share)
+        plan = MixPlan(size=draw.size, partners=draw.partner, shares=two_shares(own_share), own_outside=own_share)
+        return draw.tell(plan, self.per)

@@ -46,4 +46,4 @@ class ResizeMix(MixTransform):
         own_share = 1 - counted_share(start, end, draw.size)
         plan = pasted(draw, as_boxes(start, end)[unit], own_share.astype(np.float32)[unit])
         kind = 1 if self.interpolation == "nearest" else 2
-        return replace(plan, resized=np.full(len(plan), kind, np.int8))
+        return draw.tell(replace(plan, resized=np.full(len(plan), kind, np.int8)), self.per)

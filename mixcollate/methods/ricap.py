@@ -50,7 +50,7 @@ def joined(draw: Draw, corner: Array, shift: Array) -> MixPlan:
     shares[:, 0] = 1 - shares[:, 1:].sum(1)
     return MixPlan(
         size=draw.size,
-        partners=draw.partners(3),
+        partners=draw.several_partners(3),
         shares=shares.astype(np.float32),
         corner=corner.astype(np.int32),
         shift=shift.astype(np.int32),
