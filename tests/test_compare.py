@@ -346,21 +346,8 @@ def test_the_articles_experiment_is_one_command(tmp_path, capsys, monkeypatch):
             (tmp_path / "root" / name).mkdir(parents=True, exist_ok=True)
             Image.effect_noise((40, 32), 50).save(tmp_path / "root" / name / f"{number}.png")
     root = ["--data", "imagefolder", "--root", str(tmp_path / "root"), "--out", str(tmp_path / "rows.jsonl")]
-    small = [
-        "--pixels",
-        "32",
-        "--batch-size",
-        "12",
-        "--epochs",
-        "1",
-        "--seeds",
-        "0",
-        "--workers",
-        "0",
-        "--threads",
-        "1",
-    ]
-    main(["compare", "--like", "article", *root, *small])
+    small = ["--pixels", "32", "--batch-size", "12", "--epochs", "1", "--seeds", "0", "--workers", "0"]
+    main(["compare", "--like", "article", *root, *small, "--methods", "plain", "article", "--threads", "1"])
     rows = compare.read(tmp_path / "rows.jsonl")
     assert [row["run"]["method"] for row in rows] == ["plain", "article"]
     assert all(row["run"]["architecture"] == "resnet50" for row in rows) and None not in asked and len(asked) == 2
