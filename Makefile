@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 TOGETHER := -n auto --maxprocesses 8 --dist loadfile  # a process for each core; a file stays in one, with what its tests share
 
-.PHONY: demo test test-deep test-floor test-integrations docs lint gallery bench gpu clean
+.PHONY: demo test test-deep test-floor test-integrations docs lint gallery evidence bench gpu clean
 
 demo: .venv/ready  ## train on real images, plain and mixed, with right and with wrong labels (two minutes)
 	$(BIN)/mixcollate demo
@@ -37,6 +37,9 @@ docs: .venv/docs  ## the pages of docs/, into site/
 gallery: .venv/ready  ## the README's pictures
 	$(BIN)/mixcollate preview --method all --seed 927 --out images/methods.jpg
 	$(BIN)/mixcollate preview --method mixup --seed 927 --out images/mixup.jpg
+
+evidence: .venv/ready  ## its tables and pictures, from the committed rows
+	$(BIN)/python -m evidence.report
 
 bench: .venv/ready
 	$(BIN)/mixcollate bench
