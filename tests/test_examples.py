@@ -110,3 +110,15 @@ def test_volumes():
     mixed, targets = run("volumes.py")
     assert mixed.shape == (16, 2, 8, 12, 10)
     torch.testing.assert_close(targets.sum(1), torch.ones(16))
+
+
+def test_own_method():
+    """Image k is all colour k, so that an output's colours are its label; every image shows some of its partner."""
+    images, targets = run("own_method.py")
+    torch.testing.assert_close(images.mean((2, 3)), targets, rtol=0, atol=1e-6)  # float32
+    assert (targets.diagonal() < 1).all()
+    text = (EXAMPLES / "own_method.py").read_text()
+    assert len(text.splitlines()) <= 40
+    assert {line for line in text.splitlines() if "mixcollate import" in line} == {
+        "from mixcollate import Draw, MixPlan, MixTransform"
+    }
