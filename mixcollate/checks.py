@@ -22,6 +22,9 @@ DTYPES = frozenset(
 )
 """Those whose every value is one real number of its own: no complex, quantized or 8-bit floating point ones."""
 
+OUTPUTS = (torch.uint8, torch.float16, torch.bfloat16, torch.float32, torch.float64)
+"""What images may come out in."""
+
 
 def check_choice(name: str, value: T, choices: Sequence[str]) -> T:
     """One of a few words."""
@@ -134,8 +137,37 @@ def check_scheduled(name: str, value: T, check: Callable[[str, Any], Any]) -> T:
     return value if callable(value) else check(name, value)
 
 
+def check_kind(name: str, value: T, *kinds: type | None) -> T:
+    """An object of one of these classes, or ``None`` if that is among them."""
+    if not any([value is None if kind is None else isinstance(value, kind) for kind in kinds]):
+        names = " or ".join(["None" if kind is None else kind.__name__ for kind in kinds])
+        raise TypeError(f"{name} must be a {names}, got {shown(value)}")
+    return value
+
+
+def check_device(value: Any) -> torch.device:
+    """The device of this name."""
+    try:
+        return torch.device(value)
+    except (RuntimeError, TypeError) as error:
+        raise ValueError(f"device must be a torch.device or the name of one, got {shown(value)}") from error
+
+
+def check_output(dtype: Any, memory_format: Any) -> None:
+    """The dtype and the memory format that images may come out in, ``None`` for their own."""
+    check_kind("dtype", dtype, torch.dtype, None)
+    if dtype is not None and dtype not in OUTPUTS:
+        raise TypeError(f"dtype must be floating point, or that of integer images, got {dtype}; leave it out for those")
+    if memory_format not in (None, torch.contiguous_format, torch.channels_last):
+        raise TypeError(
+            f"memory_format must be torch.contiguous_format or torch.channels_last, got {shown(memory_format)}"
+        )
+
+
 def check_tensor(name: str, value: object) -> Tensor:
     """A plain tensor: dense, strided, of real numbers; one that holds its values as they are in its memory."""
+    if torch.compiler.is_compiling():  # what is asked here cannot be traced
+        return value  # type: ignore[return-value]
     if not isinstance(value, Tensor):
         way_out = "; torch.as_tensor makes one" if isinstance(value, (np.ndarray, list, tuple)) else ""
         raise TypeError(f"{name} must be a tensor, got {type(value).__name__}{way_out}")

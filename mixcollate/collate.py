@@ -17,7 +17,7 @@ from torch.utils.data import default_collate, default_convert, get_worker_info
 
 from mixcollate import timm as timm_arguments
 from mixcollate.batch import MixBatch, register
-from mixcollate.checks import check_choice, check_count, check_flag
+from mixcollate.checks import check_choice, check_count, check_flag, check_output
 from mixcollate.execution import execute, pixels
 from mixcollate.kernels import AXES, Axes, Statistic
 from mixcollate.kernels.pixels import check_affine
@@ -118,6 +118,7 @@ class MixupCollate:
         self._mixes, self._inplace = transform.mixes, transform.inplace  # a worker may lack the transform
         self.output: dict[str, Any] = {"mean": mean, "std": std, "dtype": dtype, "memory_format": memory_format}
         check_affine(mean, std, dtype)
+        check_output(dtype, memory_format)
         self.masks: dict[str, Any] = {
             "mask_classes": None if mask_classes is None else check_count("mask_classes", mask_classes),
             "mask_ignore_index": check_count("mask_ignore_index", mask_ignore_index, least=-(2**31)),
@@ -404,7 +405,8 @@ def _rules(transform: MixTransform, classes: Classes | None, labels: Sequence[Ke
             raise ValueError(f"num_classes must have the keys of label_key {list(labels)}, got {list(classes)}")
         numbers = [classes[key] for key in labels]
     else:
-        numbers = [classes] if isinstance(classes, int) else list(classes)
+        listed = isinstance(classes, Sequence) and not isinstance(classes, str)
+        numbers = list(cast(Sequence[int], classes)) if listed else [check_count("num_classes", classes)]
     if len(numbers) != max(len(labels), 1):
         raise ValueError(f"num_classes must be one for each of label_key {list(labels)}, got {classes!r}")
     known = [rule.num_classes for rule in transform.rules if rule.num_classes is not None]

@@ -49,7 +49,7 @@ class RandomChoice(MixTransform):
             raise ValueError(f"the transforms of RandomChoice must share one pairing, got {sorted(map(str, pairings))}")
         mixes = bool(pairings)
         super().__init__(
-            per=per or ("pair" if mixes and pairings <= {"matching", "flip"} else "sample"),
+            per=per if per is not None else ("pair" if mixes and pairings <= {"matching", "flip"} else "sample"),
             pairing=pairings.pop() if mixes else None,
             inplace=inplace,
             layout=layout,
@@ -138,7 +138,7 @@ def _check_transforms(name: str, transforms: Sequence[MixTransform]) -> list[Mix
         raise TypeError(f"{name} takes a list of transforms, got {type(transforms).__name__}")
     transforms = list(transforms)
     if not transforms:
-        raise ValueError(f"{name} needs at least one transform")
+        raise ValueError(f"{name} needs at least one transform, got transforms={transforms}")
     for transform in transforms:
         if not isinstance(transform, MixTransform):
             found = type(transform).__name__

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils.data import BatchSampler, RandomSampler, SequentialSampler
 
 from mixcollate.batch import MixBatch
-from mixcollate.checks import check_count
+from mixcollate.checks import check_count, check_device
 from mixcollate.collate import MixupCollate
 from mixcollate.roles import leaves, map_tensors, replace
 
@@ -55,7 +55,7 @@ class DeviceLoader:
             raise TypeError(f"collate must be the loader's MixupCollate, got {type(collate).__name__}")
         if device is None:
             device = "cuda" if torch.cuda.is_available() else "cpu"
-        self.loader, self.device = loader, torch.device(device)
+        self.loader, self.device = loader, check_device(device)
         self.prefetch = check_count("prefetch", prefetch)
         self.collate = _collate_of(loader) if collate is None else collate
         self._copy_stream: Any = None

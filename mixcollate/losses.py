@@ -6,6 +6,7 @@ from typing import Literal, get_args
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch._subclasses.fake_tensor import is_fake
 
 from mixcollate.checks import check_choice, check_count, check_flag, check_number, check_tensor
 from mixcollate.targets import SoftTarget, is_fusible
@@ -121,6 +122,8 @@ def soft_binary_cross_entropy(
     _check_plain("target", target)
     if target.shape != logits.shape:
         raise ValueError(f"target must have the shape of logits {tuple(logits.shape)}, got {tuple(target.shape)}")
+    for name, factor in (("weight", weight), ("pos_weight", pos_weight)):
+        _check_factor(name, factor, logits)
     wide = torch.float64 if logits.dtype == torch.float64 else torch.float32
     logits, target = logits.to(wide), target.to(wide)
     missing = target.isnan() & ignore_nan
@@ -142,6 +145,7 @@ def soft_accuracy(logits: Tensor, target: Tensor | SoftTarget, *, ignore_index: 
     target = _counted_target(logits, target, ignore_index=ignore_index, ignore_nan=True)
     predicted = logits.argmax(1, keepdim=True)
     if isinstance(target, SoftTarget):
+        _check_classes(target.labels, logits.shape[1])
         return (target.shares * (target.labels == predicted)).sum() / target.shares.sum()
     return target.gather(1, predicted).sum() / target.sum()
 
@@ -192,6 +196,15 @@ def _check_plain(name: str, tensor: Tensor) -> None:
         check_tensor(name, tensor)
 
 
+def _check_factor(name: str, factor: Tensor | None, logits: Tensor) -> None:
+    if factor is None:
+        return
+    _check_plain(name, factor)
+    sides = zip(reversed(factor.shape), reversed(logits.shape), strict=False)
+    if factor.ndim > logits.ndim or any(side not in (1, whole) for side, whole in sides):
+        raise ValueError(f"{name} must broadcast with logits {tuple(logits.shape)}, got {tuple(factor.shape)}")
+
+
 def _product(shares: Tensor, values: Tensor) -> Tensor:
     """``shares * values`` in which a share of 0 counts 0, beside infinities and NaN too."""
     return shares * values.masked_fill((shares == 0) & ~values.isfinite(), 0.0)
@@ -202,12 +215,17 @@ def _gathered(values: Tensor, labels: Tensor) -> Tensor:
     try:
         return values.gather(1, labels)
     except RuntimeError as error:
-        wrong = labels[(labels < 0) | (labels >= values.shape[1])]
-        if len(wrong) == 0:
-            raise
-        raise ValueError(
-            f"target must hold classes in 0 … {values.shape[1] - 1} or ignore_index, got {int(wrong[0])}"
-        ) from error
+        _check_classes(labels, values.shape[1])
+        raise error
+
+
+def _check_classes(labels: Tensor, classes: int) -> None:
+    """Refuse labels that are no classes; on a GPU, or while they are traced, their values are not looked at."""
+    if labels.device.type != "cpu" or torch.compiler.is_compiling() or is_fake(labels):
+        return
+    wrong = labels[(labels < 0) | (labels >= classes)]
+    if len(wrong):
+        raise ValueError(f"target must hold classes in 0 … {classes - 1} or ignore_index, got {int(wrong[0])}")
 
 
 def _reduced(losses: Tensor, total: Tensor, reduction: Reduction) -> Tensor:

@@ -43,6 +43,8 @@ class SoftTarget(NamedTuple):
     def dense(self, num_classes: int, *, label_smoothing: float = 0.0, ignore_index: int = -100) -> Tensor:
         """``[B, num_classes]`` float32. Rows sum to one, less what belongs to ignored labels."""
         check_number("label_smoothing", label_smoothing, 0, 1)
+        check_count("num_classes", num_classes)
+        check_count("ignore_index", ignore_index, least=-(2**63), most=2**63 - 1)
         labels, shares = self.known(ignore_index)
         rows = torch.zeros(len(labels), num_classes, dtype=torch.float32, device=labels.device)
         return smooth(rows.scatter_add_(1, labels, shares), label_smoothing)
@@ -104,7 +106,9 @@ class TargetRule:
 
     def of(self, num_classes: int | Sequence[int] | None) -> "tuple[TargetRule, ...]":
         """This rule for labels of so many classes; for several labels, one each."""
-        several = num_classes if isinstance(num_classes, Sequence) else (num_classes,)
+        several = (
+            num_classes if isinstance(num_classes, Sequence) and not isinstance(num_classes, str) else (num_classes,)
+        )
         return tuple(replace(self, num_classes=each) for each in several)
 
     def check(self, labels: Tensor, plan: MixPlan | PackedPlan) -> None:

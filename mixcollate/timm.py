@@ -1,6 +1,6 @@
 """What the arguments of timm's ``Mixup``, ``FastCollateMixup`` and loader mean here."""
 
-from mixcollate.checks import check_choice, check_count, check_number, check_probability
+from mixcollate.checks import check_choice, check_count, check_flag, check_number, check_probability, check_range
 from mixcollate.containers import Compose, RandomChoice
 from mixcollate.methods import CutMix, MixUp, RandomErasing
 from mixcollate.methods.fill import Fill
@@ -37,12 +37,14 @@ def transform(
     prob, switch_prob = check_probability("prob", prob), check_probability("switch_prob", switch_prob)
     reprob, recount = check_probability("reprob", reprob), check_count("recount", recount)
     mixup_alpha, cutmix_alpha = check_number("mixup_alpha", mixup_alpha), check_number("cutmix_alpha", cutmix_alpha)
+    multi_label, correct_lam = check_flag("multi_label", multi_label), check_flag("correct_lam", correct_lam)
     if multi_label and label_smoothing != 0:
         raise ValueError(
             f"label_smoothing must be 0 with multi_label=True, got {label_smoothing}; "
             "smooth the rows in the data set: labels * (1 - s) + s / 2"
         )
     if cutmix_minmax is not None:
+        cutmix_minmax = check_range("cutmix_minmax", cutmix_minmax, 0, 1)
         cutmix_alpha = 1.0
     if mixup_alpha <= 0 and cutmix_alpha <= 0:
         raise ValueError(f"mixup_alpha or cutmix_alpha must be positive, got {mixup_alpha} and {cutmix_alpha}")

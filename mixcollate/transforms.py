@@ -9,7 +9,16 @@ import torch
 from torch import Tensor
 from torchvision.transforms import v2
 
-from mixcollate.checks import check_choice, check_count, check_flag, check_probability, check_scheduled
+from mixcollate.checks import (
+    check_choice,
+    check_count,
+    check_flag,
+    check_kind,
+    check_probability,
+    check_scheduled,
+    check_tensor,
+    shown,
+)
 from mixcollate.execution import execute, pixels
 from mixcollate.kernels import AXES, Axes, Impl, Statistic, uncompiled
 from mixcollate.kernels.packed import PackedPlan
@@ -197,9 +206,12 @@ class MixTransform(v2.Transform):
         if torch.compiler.is_compiling():
             told: dict[str, Any] = {"labels": labels, "stream": stream, "epoch": epoch, "layout": layout}
             return cast(MixPlan, uncompiled(self.make_plan, images, **told))
-        source = (self.stream if stream is None else stream).next()
-        epoch = self.epoch if epoch is None else epoch
-        return self.draw_plan(draw_from(source, plan_shape(images, layout or self.layout), self.pairing, epoch, labels))
+        check_kind("images", images, Tensor)
+        check_kind("labels", labels, Tensor, None)
+        source = self.stream.next() if stream is None else check_kind("stream", stream, Stream).next()
+        epoch = self.epoch if epoch is None else check_count("epoch", epoch, least=0)
+        layout = self.layout if layout is None else check_choice("layout", layout, AXES)
+        return self.draw_plan(draw_from(source, plan_shape(images, layout), self.pairing, epoch, labels))
 
     def replay(
         self,
@@ -217,6 +229,10 @@ class MixTransform(v2.Transform):
 
         The keyword arguments are those of :func:`mixcollate.kernels.mix`.
         """
+        check_tensor("images", images)
+        if labels is not None:
+            check_tensor("labels", labels)
+        check_kind("plan", plan, MixPlan, PackedPlan)
         options: dict[str, Any] = {"mean": mean, "std": std, "dtype": dtype, "memory_format": memory_format}
         options |= {"impl": impl, "layout": self.layout}
         batch: Any = images if labels is None else (images, labels)
@@ -291,7 +307,7 @@ def plan_shape(images: Tensor, layout: Axes | None = None) -> tuple[int, int, in
     video, volume or signal is one row of pixels.
     """
     if images.ndim == 0:
-        raise ValueError("images must be a batch [B, ...], got a tensor without dimensions")
+        raise ValueError(f"images must be a batch [B, ...], got a tensor without dimensions: {shown(images)}")
     if layout is not None:
         if images.ndim != len(layout):
             raise ValueError(f"images must have the {len(layout)} axes of layout={layout!r}, got {tuple(images.shape)}")

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mixcollate.checks import check_device, check_kind
 from mixcollate.kernels.bounds import check_bounds
 from mixcollate.kernels.pixels import LEVELS
 from mixcollate.plan import PARTS, Array, MixPlan
@@ -174,7 +175,7 @@ class PackedPlan:
         Raises:
             ValueError: if ``plan`` has parts, or pairs, that this one has no words for.
         """
-        _check_room(plan, self.layout)
+        _check_room(check_kind("plan", plan, MixPlan), self.layout)
         self.words.copy_(_words_on_host(plan, self.layout, self.words.device), non_blocking=True)
         self.whole_fill = _whole_fill(plan)
         return self
@@ -190,8 +191,9 @@ def pack(plan: MixPlan, device: torch.device | str) -> PackedPlan:
     Raises:
         ValueError: if a partner is not in the batch.
     """
-    layout = layout_of(plan)
-    words = _words_on_host(plan, layout, torch.device(device)).to(device, non_blocking=True)
+    device = check_device(device)
+    layout = layout_of(check_kind("plan", plan, MixPlan))
+    words = _words_on_host(plan, layout, device).to(device, non_blocking=True)
     return PackedPlan(words, layout, whole_fill=_whole_fill(plan))
 
 

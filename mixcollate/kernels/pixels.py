@@ -43,13 +43,14 @@ def check_pixels(images: Tensor) -> None:
 
 def result_dtype(images: Tensor, dtype: torch.dtype | None, *, normalised: bool, out: Tensor | None) -> torch.dtype:
     """The dtype that comes out; integers stay what they are and are not normalised."""
+    name = "dtype"
     if dtype is None and out is not None:
-        dtype = out.dtype
+        name, dtype = "out.dtype", out.dtype
     if dtype is None:
         dtype = images.dtype if images.dtype.is_floating_point or not normalised else torch.float32
     if dtype in FLOATS or (dtype == images.dtype and not normalised):
         return dtype
-    raise TypeError(f"dtype must be floating point for {images.dtype} images, normalised: {normalised}; got {dtype}")
+    raise TypeError(f"{name} must be floating point for {images.dtype} images, normalised: {normalised}; got {dtype}")
 
 
 def check_affine(

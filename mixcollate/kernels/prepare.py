@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import is_fake
 
+from mixcollate.checks import check_kind, check_tensor, shown
 from mixcollate.kernels import host, reference
 from mixcollate.kernels.bounds import check_bounds
 from mixcollate.kernels.packed import PackedPlan, is_whole, pack
@@ -76,6 +77,8 @@ def prepare(
     Raises:
         ValueError, TypeError: whatever ``mix`` refuses; :meth:`Call.run` refuses nothing.
     """
+    check_kind("plan", plan, MixPlan, PackedPlan)
+    check_kind("out", out, Tensor, None)
     _check_images(images, plan)
     normalised = mean is not None or std is not None
     dtype = result_dtype(images, dtype, normalised=normalised, out=out)
@@ -109,6 +112,12 @@ def prepare_samples(
     out: Tensor,
 ) -> Call:
     """Check a call of :func:`mixcollate.kernels.mix_samples`, whose arguments these are."""
+    if not isinstance(samples, Sequence) or not samples:
+        raise TypeError(f"samples must be a list of tensors [C, H, W], got {shown(samples)}")
+    first = samples[0]
+    for sample in samples:
+        if not isinstance(sample, Tensor) or sample.shape != first.shape or sample.dtype != first.dtype:
+            raise TypeError(f"samples must be tensors of one shape and dtype, got {shown(first)} and {shown(sample)}")
     call = prepare(as_batch(samples), plan, mean=mean, std=std, out=out, impl="host")
     return replace(call, samples=samples)
 
@@ -120,12 +129,12 @@ def as_batch(samples: Sequence[Tensor]) -> Tensor:
 
 def prepare_masks(masks: Tensor, plan: MixPlan | PackedPlan) -> Call:
     """Check a call of :func:`mixcollate.kernels.mix_masks`, whose arguments these are."""
-    if not isinstance(masks, Tensor):
-        raise TypeError(f"masks must be a tensor, got {type(masks).__name__}; stack the samples first")
+    check_tensor("masks", masks)
+    check_kind("plan", plan, MixPlan, PackedPlan)
     if masks.ndim not in (3, 4, 5):
         raise ValueError(f"masks must be [B, H, W], [B, C, H, W] or [B, C, D, H, W], got {tuple(masks.shape)}")
-    if masks.dtype.is_complex:
-        raise TypeError(f"masks must be class numbers or floats, got {masks.dtype}; mix their real and imaginary parts")
+    if len(masks) != len(plan):
+        raise ValueError(f"masks must have one row for each of the plan's {len(plan)}, got {tuple(masks.shape)}")
     plan = (plan.unpack() if isinstance(plan, PackedPlan) else plan).for_masks()
     plan = plan.at_size((masks.shape[-2], masks.shape[-1]))
     numbered = not masks.dtype.is_floating_point
@@ -212,6 +221,7 @@ def _check_images(images: Tensor, plan: MixPlan | PackedPlan) -> None:
     """A batch, with a row for each of the plan's."""
     if not isinstance(images, Tensor):
         raise TypeError(f"images must be a tensor, got {type(images).__name__}; stack the samples first")
+    check_tensor("images", images)
     if images.ndim < 1 or len(images) != len(plan):
         raise ValueError(f"images must have one row for each of the plan's {len(plan)}, got {tuple(images.shape)}")
     check_pixels(images)
