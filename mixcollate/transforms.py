@@ -254,6 +254,11 @@ class MixTransform(v2.Transform):
 
     def forward(self, *inputs: Any) -> Any:
         """Mix the images (and masks) among ``inputs`` and turn their labels into soft targets."""
+        if torch.compiler.is_exporting():
+            raise RuntimeError(
+                f"a module with a {type(self).__name__} inside cannot be exported, since it draws on the host: leave "
+                "it out, it has no place in inference"
+            )
         if torch.compiler.is_compiling():
             return uncompiled(self.forward, *inputs)
         batch = inputs if len(inputs) != 1 else inputs[0]

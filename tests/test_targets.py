@@ -333,7 +333,8 @@ def test_labels_that_cannot_be_mixed_are_refused():
     sevens = torch.tensor([0, 1, 0, 7, 1, 0])
     huge, hundred = (torch.full((6,), 2**64 - n, dtype=torch.uint64) for n in (5, 100))
     nested = torch.nested.nested_tensor([torch.zeros(2)] * 6, layout=torch.jagged)
-    with warnings.catch_warnings(action="ignore"):  # on their way out of torch
+    with warnings.catch_warnings():  # on their way out of torch
+        warnings.simplefilter("ignore")
         quantized = torch.quantize_per_tensor(rows, 0.1, 0, torch.quint8)
     for error, labels, options, message in (
         (TypeError, rows.to_sparse(), {}, "labels must be a dense tensor .* got torch.sparse_coo"),

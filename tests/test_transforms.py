@@ -522,3 +522,16 @@ def test_what_probabilities_lack_to_one_leaves_images_as_they_are():
 def test_probabilities_of_a_choice_are_checked(p, message):
     with pytest.raises((ValueError, TypeError), match=message):
         mc.RandomChoice([mc.MixUp(), mc.CutMix()], p=p)
+
+
+def test_export_says_why_it_cannot():
+    class Module(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.mixup = mc.MixUp(num_classes=4)
+
+        def forward(self, images, labels):
+            return self.mixup(images, labels)
+
+    with pytest.raises(RuntimeError, match="with a MixUp inside cannot be exported, since it draws on the host"):
+        torch.export.export(Module(), (torch.rand(4, 3, 8, 8), torch.arange(4)))
