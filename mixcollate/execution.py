@@ -15,7 +15,7 @@ from mixcollate.roles import Path, Roles, is_one_sample, leaf_at, replace, told
 from mixcollate.stacking import Stacking, Unstacked
 from mixcollate.targets import TargetRule
 
-_ROWS = TargetRule()
+_VALUES = TargetRule(targets="values")
 
 
 def execute(
@@ -152,8 +152,8 @@ def _blended(value: Tensor, path: Path, plan: MixPlan | PackedPlan) -> Tensor:
         raise TypeError(
             f"blend_keys must name float tensors [B, ...], got {tuple(value.shape)} {value.dtype} at {told(path)}"
         )
-    rows = cast(Tensor, _ROWS.mix(plain(value).reshape(len(value), -1), plan))
-    return _alike(rows.view(value.shape).to(value.dtype), value)
+    mixed = cast(Tensor, _VALUES.mix(plain(value), plan))
+    return _alike(mixed.to(value.dtype), value)
 
 
 def _alike(mixed: Tensor, value: Any) -> Tensor:

@@ -13,7 +13,7 @@ from typing_extensions import Unpack
 from mixcollate.checks import check_choice, check_count, check_number, check_tensor
 from mixcollate.kernels.packed import PackedPlan, pack
 from mixcollate.kernels.support import can_fuse
-from mixcollate.plan import Array, MixPlan
+from mixcollate.plan import MixPlan
 
 Targets = Literal["dense", "sparse", "values"]
 LabelMode = Literal["lerp", "union"]
@@ -113,18 +113,25 @@ class TargetRule:
 
     def check(self, labels: Tensor, plan: MixPlan | PackedPlan) -> None:
         """Refuse labels that :meth:`mix` cannot mix by ``plan``; on a GPU their values are not looked at."""
+        self._checked_indices(labels, plan)
+
+    def _checked_indices(self, labels: Tensor, plan: MixPlan | PackedPlan) -> Tensor | None:
+        """``[B]``, if labels are class indices; all that :meth:`check` refuses is refused here."""
         check_tensor("labels", labels)
-        if labels.ndim == 0 or len(labels) != len(plan):
+        if labels.shape[:1] != (len(plan),):
             kinds = f"[{len(plan)}] class indices or [{len(plan)}, num_classes] rows"
             wanted = f"[{len(plan)}, ...] values" if self.targets == "values" else kinds
             raise ValueError(f"labels must be {wanted}, got {tuple(labels.shape)}")
         if self.targets == "values":
             if not labels.dtype.is_floating_point:
                 raise TypeError(f"labels must be floating point for targets='values', got {labels.dtype}; cast them")
-        elif (indices := self._class_indices(labels)) is not None:
-            self._check_indices(indices)
-        else:
+            return None
+        indices = self._class_indices(labels)
+        if indices is None:
             self._check_rows(labels)
+            return None
+        self._check_indices(indices)
+        return indices
 
     def _class_indices(self, labels: Tensor) -> Tensor | None:
         """``[B]``, if labels are class indices; a column of integers is, unless it can be rows of one class."""
@@ -142,7 +149,7 @@ class TargetRule:
             )
         end = 2**63 if self.num_classes is None else self.num_classes
         wide = labels.to(torch.int64)  # a narrow type may not hold num_classes
-        if not _is_on_host(labels) or len(labels) == 0 or wide.numpy().view(np.uint64).max() < end:  # none below 0
+        if not _is_on_host(labels) or wide.numpy().view(np.uint64).max(initial=0) < end:  # none below 0
             return
         outside = (wide < 0) | (wide > end - 1)
         if labels.dtype != torch.uint64:  # in which -100 is a large number
@@ -199,18 +206,17 @@ class TargetRule:
             What ``targets`` says. A row with NaN makes NaN of the same entries of the images that it is mixed into,
             and of no other. Values are float32, or float64 if they come so.
         """
-        self.check(labels, plan)
+        indices = self._checked_indices(labels, plan)
         if self.targets == "values":
             return _mix_rows(labels if labels.dtype == torch.float64 else labels.to(torch.float32), plan, "lerp")
-        indices = self._class_indices(labels)
         if indices is None:
             return smooth(_mix_rows(labels.to(torch.float32), plan, self.label_mode), self.label_smoothing)
-        if self.targets == "dense" and self.label_mode == "lerp" and plan.then is None and is_fusible(indices):
-            return self._mix_fused(indices, plan)
+        if self.targets == "dense" and self.label_mode == "lerp":
+            if _is_on_host(indices):
+                return smooth(self._mix_on_host(indices, plan), self.label_smoothing)
+            if plan.then is None and is_fusible(indices):
+                return self._mix_fused(indices, plan)
         indices = indices.to(torch.int64)
-        if self.targets == "dense" and self.label_mode == "lerp" and _is_on_host(indices):
-            rows = _mix_on_host(indices.numpy(), plan, self.num_classes or 0, self.ignore_index)
-            return smooth(rows, self.label_smoothing)
         target = _mix_indices(indices, plan)
         if self.targets == "sparse":
             return target
@@ -218,6 +224,18 @@ class TargetRule:
             target = SoftTarget(target.labels, (target.shares > 0).to(torch.float32))
         rows = target.dense(self.num_classes or 0, ignore_index=self.ignore_index)
         return smooth(rows.clamp_(max=1) if self.label_mode == "union" else rows, self.label_smoothing)
+
+    def _mix_on_host(self, labels: Tensor, plan: MixPlan | PackedPlan) -> Tensor:
+        """Dense targets in NumPy, which takes a third of torch's time for a few numbers."""
+        sources, shares = map(np.asarray, _sources(plan))
+        mixed = labels.to(torch.int64).numpy()[sources]  # [B, S]
+        if (ignored := mixed == self.ignore_index).any():
+            mixed, shares = np.where(ignored, 0, mixed), np.where(ignored, np.float32(0), shares)
+        rows = torch.zeros(len(mixed), self.num_classes or 0, dtype=torch.float32, device="cpu")
+        array, index = rows.numpy(), np.arange(len(mixed))
+        for label, share in zip(mixed.T, shares.T, strict=True):
+            array[index, label] += share
+        return rows
 
     def _mix_fused(self, labels: Tensor, plan: MixPlan | PackedPlan) -> Tensor:
         from mixcollate.kernels import fused_targets  # one launch; the only way to Triton, taken on first use
@@ -243,20 +261,6 @@ def smooth(rows: Tensor, label_smoothing: float) -> Tensor:
     if label_smoothing == 0 or rows.numel() == 0:
         return rows
     return (1 - label_smoothing) * rows + label_smoothing / rows.shape[1] * rows.nansum(1, keepdim=True)
-
-
-def _mix_on_host(labels: Array, plan: MixPlan | PackedPlan, num_classes: int, ignore_index: int) -> Tensor:
-    """``[B, num_classes]`` float32 of checked labels ``[B]``: for a few numbers NumPy takes a third of torch's time."""
-    sources, shares = map(np.asarray, _sources(plan))
-    mixed = labels[sources]  # [B, S]
-    ignored = mixed == ignore_index
-    if ignored.any():
-        mixed, shares = np.where(ignored, 0, mixed), np.where(ignored, np.float32(0), shares)
-    rows = torch.zeros(len(labels), num_classes, dtype=torch.float32, device="cpu")
-    array, index = rows.numpy(), np.arange(len(labels))
-    for label, share in zip(mixed.T, shares.T, strict=True):
-        array[index, label] += share
-    return rows
 
 
 def _mix_indices(labels: Tensor, plan: MixPlan | PackedPlan) -> SoftTarget:

@@ -31,15 +31,54 @@ def blend_rows(out, source, rows, partners, weights, mutual):
 
 
 @numba.njit(cache=True, nogil=True)
-def blend_apart(images, out, partners, weights):
-    """``out`` from ``images [B, elements]``; a weight of 0 copies."""
+def blend_apart(images, out, partners, outside, inside, boxes, planes, width, scale, bias):
+    """``out`` from ``images``, both ``[B, elements]``: every image blended with its partner, and normalised.
+
+    An image is ``planes`` of lines of ``width`` elements, in which ``boxes [B, 4]`` are told. A share of 1 or 0 copies.
+    ``scale`` and ``bias`` are one number a plane, or empty.
+    """
     for i in range(len(out)):
-        image, other, mixed, weight = images[i], images[partners[i]], out[i], weights[i]
-        if weight == 0:
-            mixed[:] = image
-        else:
-            for k in range(image.size):
-                mixed[k] = np.float32(image[k]) + _change(image[k], other[k], weight, mixed)
+        image, other, mixed = images[i], images[partners[i]], out[i]
+        alone = partners[i] == i
+        beside, within = (np.float32(1), np.float32(1)) if alone else (outside[i], inside[i])
+        size = mixed.size // planes
+        _blend_all(image, other, mixed, beside)
+        if within != beside:
+            top, left, bottom, right = boxes[i]
+            for plane in range(planes):
+                for line in range(plane * size + top * width, plane * size + bottom * width, width):
+                    _blend_some(image, other, mixed, line + left, line + right, within)
+        for plane in range(scale.size):
+            factor, shift, values = scale[plane], bias[plane], mixed[plane * size : (plane + 1) * size]
+            for k in range(values.size):
+                values[k] = values[k] * factor + shift
+
+
+@numba.njit(cache=True, nogil=True)
+def _blend_all(image, other, mixed, own):
+    if own == 1:
+        for k in range(mixed.size):
+            mixed[k] = image[k]
+    elif own == 0:
+        for k in range(mixed.size):
+            mixed[k] = other[k]
+    else:
+        weight = np.float32(1) - own
+        for k in range(mixed.size):
+            mixed[k] = np.float32(image[k]) + _change(image[k], other[k], weight, mixed)
+
+
+@numba.njit(cache=True, nogil=True)
+def _blend_some(image, other, mixed, start, end, own):
+    """The same from one element to another: for a few of them, to cut three arrays would cost more than to blend."""
+    if own == 0:
+        for k in range(start, end):
+            mixed[k] = other[k]
+    else:
+        weight = np.float32(1) - own
+        for k in range(start, end):
+            change = _change(image[k], other[k], weight, mixed)
+            mixed[k] = image[k] if own == 1 else np.float32(image[k]) + change
 
 
 @numba.njit(cache=True, nogil=True)

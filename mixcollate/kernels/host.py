@@ -33,6 +33,11 @@ class Arriving:
         self.images, self.out, self.affine = images, out, affine
         self.waiting, self.mixed = set(range(len(images))), set[int]()
 
+    @property
+    def widens(self) -> bool:
+        """Whether images take more memory in ``out``: then reading one twice costs less than another pass there."""
+        return isinstance(self.images, Tensor) and self.images.dtype.itemsize < self.out.dtype.itemsize
+
     @functools.cached_property
     def rows(self) -> tuple[Tensor, ...]:
         """Views of the images in ``out``."""
@@ -142,16 +147,24 @@ def mix_arriving(source: Tensor, arriving: Arriving, plan: MixPlan, out: Tensor,
 
 def blend(source: Tensor, arriving: Arriving, plan: MixPlan, own: Array, out: Tensor, *, mutual: bool) -> None:
     """Blend ``out``, where images arrive, with partners from ``source``; a mutual pair with each other, in place."""
+    small = math.prod(out.shape[1:]) < LARGE
+    order = _order(out)
+    if order is not None and loops() is not None and plan.bitmap is None and plan.resized is None:
+        if (small or arriving.widens) and (images := arriving.take_all()) is not None:
+            blend_apart_compiled(images, arriving, plan, own, out, order)
+            return
     partner, index = plan.partners[:, 0], np.arange(len(plan))
     changed = partner != index
     if plan.resized is not None:  # an image can be pasted into itself, resized
         changed |= plan.resized > 0
     kinds, box = sort_by_rule(plan, own, out.shape[2:])
-    if math.prod(out.shape[1:]) < LARGE:
+    if small:
         blends = kinds["blend"] & changed
         if 2 * np.count_nonzero(blends) >= len(plan) and (images := arriving.take_all()) is not None:
-            blend_on_arrival(images, partner, np.where(blends, 1 - own, 0), out)
+            blend_apart(images, partner, own, blends, out)
             changed &= ~blends
+            if not changed.any():
+                return
         arriving.bring_all()
     (rows,) = (changed & (partner >= index) if mutual else changed).nonzero()
     chosen = {name: some for name, rule in kinds.items() if (some := rows[rule[rows]]).size}
@@ -172,31 +185,29 @@ def sort_by_rule(plan: MixPlan, own: Array, size: Sequence[int]) -> tuple[dict[s
     """Which images each rule is for (``[B]`` bool; unchanged ones are in none), and ``[B, 4]`` their boxes."""
     pastes, keeps = own == 0, own == 1
     if plan.box is None or plan.own_inside is None:
-        everywhere = np.broadcast_to(np.array([0, 0, *size], np.int32), (len(plan), 4))
+        partly, box = np.zeros(len(plan), bool), np.empty((len(plan), 4), np.int32)
+        box[:] = (0, 0, *size)
         kinds = {"blend": ~(pastes | keeps), "paste": pastes}
-        if plan.resized is None:
-            return kinds, everywhere
-        partly, box = np.zeros(len(plan), bool), everywhere
     else:
         top, left, bottom, right = plan.box.T
-        partly = (bottom > top) & (right > left) & (plan.own_inside != own)
-        box = plan.box
+        partly, box = (bottom > top) & (right > left) & (plan.own_inside != own), plan.box
         if not partly.all():
             box = np.where(partly[:, None], box, (0, 0, *size))
+        cuts = keeps & (plan.own_inside == 0)  # nothing outside, everything inside
         kinds = {
             "blend": ~(partly | pastes | keeps),
-            "paste": np.where(partly, keeps & (plan.own_inside == 0), pastes),
-            "rest": partly & ~(keeps & (plan.own_inside == 0)),
+            "paste": np.where(partly, cuts, pastes),
+            "rest": partly & ~cuts,
         }
     if plan.bitmap is not None:
         kinds["select"] = kinds["paste"] & partly
         kinds["paste"] = kinds["paste"] & ~partly
     if plan.resized is not None:
         resized = plan.resized > 0
-        kinds["resize"] = kinds["paste"] & partly & resized
-        done = kinds["resize"] | (keeps & ~partly)
-        kinds = {name: rule & ~resized if name != "resize" else rule for name, rule in kinds.items()}
-        kinds["rest"] = kinds.get("rest", False) | (resized & ~done)
+        shown = kinds["paste"] & partly & resized
+        kinds = {name: rule & ~resized for name, rule in kinds.items()}
+        kinds["rest"] = kinds.get("rest", False) | (resized & ~shown & ~(keeps & ~partly))
+        kinds["resize"] = shown
     return kinds, box
 
 
@@ -248,19 +259,31 @@ def blend_compiled(
         arriving.finish(*((i, j) if mutual else (i,)))
 
 
-def blend_on_arrival(images: Tensor, partner: Array, weights: Array, out: Tensor) -> None:
-    """Copy ``images`` to ``out``, and blend those on the way whose weight is not 0: fewer passes than in place."""
-    order = _order(out)
-    if order is not None and loops() is not None:
-        here, there = (one.numpy().transpose(0, *order).reshape(len(out), -1) for one in (out, images))
-        loops().blend_apart(there, here, partner, weights)
-        return
-    first, weight = torch.from_numpy(partner), torch.from_numpy(weights).view(-1, 1, 1, 1)
+def blend_apart_compiled(
+    images: Tensor, arriving: Arriving, plan: MixPlan, own: Array, out: Tensor, order: tuple[int, int, int]
+) -> None:
+    """Every image of ``out`` in one compiled pass, boxes and normalising too: a partner is read once more for that."""
+    here, there = (one.numpy().transpose(0, *order).reshape(len(out), -1) for one in (out, images))
+    planes, step = (out.shape[1], 1) if order == (1, 2, 3) else (1, out.shape[1])  # channels lie side by side
+    inside, box = own, np.zeros((len(plan), 4), np.int32)
+    if plan.box is not None and plan.own_inside is not None:
+        inside, box = plan.own_inside, plan.box * np.array([1, step, 1, step], np.int32)
+    scale, bias = np.empty((2, 0), np.float32)
+    if step == 1 and arriving.affine is not None:
+        scale, bias = arriving.affine.scale.numpy(), arriving.affine.bias.numpy()
+        arriving.affine = None  # that is done here
+    partner = np.ascontiguousarray(plan.partners[:, 0])
+    loops().blend_apart(there, here, partner, own, inside, box, planes, out.shape[3] * step, scale, bias)
+
+
+def blend_apart(images: Tensor, partner: Array, own: Array, blends: Array, out: Tensor) -> None:
+    """Copy ``images`` to ``out``, and blend those that ``blends`` tells on the way: fewer passes than in place."""
+    first, weight = torch.from_numpy(partner), torch.from_numpy(1 - own).view(-1, 1, 1, 1)
     length = _images_in_chunk(out)
     for chunk in [slice(start, start + length) for start in range(0, len(out), length)]:
         image, other = images[chunk].to(out.dtype), images.index_select(0, first[chunk]).to(out.dtype)
         torch.add(image, _step(image, other, weight[chunk], _scratch(image)), out=out[chunk])
-    (kept,) = (weights == 0).nonzero()
+    (kept,) = (~blends).nonzero()
     if kept.size:
         copied = torch.from_numpy(kept)
         out.index_copy_(0, copied, images.index_select(0, copied).to(out.dtype))  # every bit, NaN too
@@ -492,7 +515,7 @@ def _chunks(rows: Array, images: Tensor) -> list[Array]:
 
 
 def _images_in_chunk(images: Tensor) -> int:
-    return max(CHUNK // max(images[:1].numel(), 1), 1)
+    return max(CHUNK // max(math.prod(images.shape[1:]), 1), 1)
 
 
 def _arrays(source: Tensor, out: Tensor) -> tuple[Array, Array]:

@@ -18,7 +18,7 @@ from mixcollate.kernels.pixels import LEVELS, Affine, Statistic, affine
 from mixcollate.kernels.pixels import check_pixels as check_pixels
 from mixcollate.kernels.pixels import result_dtype as result_dtype
 from mixcollate.kernels.support import Impl, choose
-from mixcollate.memory import Recycler
+from mixcollate.memory import WORTH_KEEPING, Recycler
 from mixcollate.plan import PLACES, MixPlan
 
 Axes = Literal["BCHW", "BTCHW", "BCDHW", "BCT"]
@@ -276,7 +276,7 @@ def _empty(images: Tensor, dtype: torch.dtype, memory_format: torch.memory_forma
         memory_format = torch.preserve_format
     elif images.ndim != 4:
         raise ValueError(f"memory_format needs images [B, C, H, W], got {tuple(images.shape)}")
-    if recycled and not is_fake(images):
+    if recycled and images.nbytes >= WORTH_KEEPING // 8 and not is_fake(images):  # a byte may become a float64
         return _RESULTS.empty_like(images, dtype=dtype, memory_format=memory_format)
     return torch.empty_like(images, dtype=dtype, memory_format=memory_format)
 
