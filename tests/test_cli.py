@@ -471,7 +471,7 @@ def test_help_teaches_with_an_example(capsys, command):
         main([*command, "--help"])
     assert ended.value.code == 0
     told = capsys.readouterr().out
-    assert "usage: mixcollate" in told
+    assert "usage: mixcollate" in told and "default: None" not in told
     examples = [line.strip() for line in told.splitlines() if line.startswith("  mixcollate ")]
     assert examples == ([cli.EXAMPLES[command[0]]] if command else list(cli.EXAMPLES.values()))
     for example in examples:

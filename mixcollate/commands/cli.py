@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 import tempfile
+import textwrap
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -63,7 +64,10 @@ def _end(command: str, message: str, status: int) -> NoReturn:
 
 
 class _Help(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
-    """Defaults are told, and examples stay as they are written."""
+    """Defaults are told where there are any, and examples stay as they are written."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        return action.help if action.default in (None, []) else super()._get_help_string(action)
 
 
 EXAMPLES = {
@@ -87,7 +91,7 @@ def parser() -> argparse.ArgumentParser:
     commands = result.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
     def add(name: str, told: str, more: str = "") -> argparse.ArgumentParser:
-        description = f"{told[0].upper()}{told[1:]}.{more and ' '}{more}"
+        description = textwrap.fill(f"{told[0].upper()}{told[1:]}. {more}", 80)
         example = f"example:\n  {EXAMPLES[name]}"
         return commands.add_parser(name, help=told, description=description, epilog=example, formatter_class=_Help)
 
