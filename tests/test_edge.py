@@ -670,6 +670,15 @@ def test_nothing_is_written_if_a_later_part_is_refused(inplace):
             assert torch.equal(value, before[key]), key
 
 
+def test_images_that_share_memory_are_not_mixed_twice():
+    images = COLOURS.clone()
+    batch = {"rgb": images, "view": images, "half": images[:, :, :], "y": LABELS}
+    collate = mc.MixupCollate(num_classes=B, image_key=("rgb", "view", "half"), label_key="y")
+    mixed = collate.mix(batch, inplace=True)
+    for key in ("rgb", "view", "half"):
+        torch.testing.assert_close(mixed[key].mean((2, 3)), mixed["y"])
+
+
 @st.composite
 def batches(draw):
     """Random nested batches, with what must become of every part of them."""
