@@ -68,20 +68,19 @@ def everything(rows: Sequence[Row]) -> str:
 
 
 def commands(rows: Sequence[Row]) -> str:
-    """The command lines that make these rows: one for all that share their seeds, their start and their lengths."""
-    seeds: dict[str, list[int]] = {}
-    for row in rows:
-        seeds.setdefault(str(_arm(row)), []).append(row["run"]["seed"])
+    """The command lines that make these rows, as few as there can be: each makes all combinations of its values."""
     groups: dict[tuple[object, ...], list[Row]] = {}
     for row in rows:
-        arm = tuple(sorted(seeds[str(_arm(row))])), row["run"]["start"], row["run"]["label_noise"], row["run"]["epochs"]
-        groups.setdefault(arm, []).append(row)
-    merged: dict[tuple[object, ...], list[Row]] = {}
-    for (own, start, _, _), members in groups.items():  # the same methods at several lengths and noises: one command
-        merged.setdefault((own, start, tuple(dict.fromkeys(row["run"]["method"] for row in members))), []).extend(
-            members
-        )
-    return "```sh\n" + "\n".join(map(command, merged.values())) + "\n```\n"
+        groups.setdefault(tuple(_arm(row).values()), []).append(row)
+    found = list(groups.values())
+    for name in ("method", "epochs", "label_noise"):  # join those that differ in this one alone
+        joined: dict[tuple[object, ...], list[Row]] = {}
+        for group in found:
+            names = [key for key in group[0]["run"] if key != name]
+            alike = tuple(tuple(dict.fromkeys(row["run"][key] for row in group)) for key in names)
+            joined.setdefault(alike, []).extend(group)
+        found = list(joined.values())
+    return "```sh\n" + "\n".join(map(command, found)) + "\n```\n"
 
 
 def _arm(row: Row) -> dict[str, object]:
