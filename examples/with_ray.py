@@ -45,9 +45,9 @@ def train(options: dict[str, Any]) -> dict[str, float]:
 def main(workers: int = 2, epochs: int = 2, **options: Any) -> Any:
     """Train on CPU workers; the last figures."""
     digits = load_digits()
-    pixels = np.round(digits.images[:512] * (255 / 16)).astype(np.uint8)[:, None]
-    data = ray.data.from_numpy(pixels).rename_columns({"data": "image"})
-    data = data.zip(ray.data.from_numpy(digits.target[:512]).rename_columns({"data": "label"}))
+    pixels = np.round(digits.images * (255 / 16)).astype(np.uint8)[:, None]  # [1797, 1, 8, 8]
+    rows = [{"image": image, "label": label} for image, label in zip(pixels[:512], digits.target[:512], strict=True)]
+    data = ray.data.from_items(rows)
     scaling = ScalingConfig(num_workers=workers, use_gpu=torch.cuda.is_available())
     trainer = TorchTrainer(
         train, train_loop_config={"epochs": epochs}, datasets={"train": data}, scaling_config=scaling, **options

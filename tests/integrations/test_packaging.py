@@ -1,7 +1,6 @@
 """The wheel and the sdist: what is in them, and that the wheel works beside its required dependencies alone."""
 
 import os
-import re
 import subprocess
 import sys
 import tarfile
@@ -96,10 +95,15 @@ def test_the_version_is_said_once(built):
 
 
 def test_importing_it_costs_little_beside_torch(python):
-    """Its own modules in 50 ms; with what torch and torchvision load already, as by -X importtime."""
-    code = "import torch, torchvision, torchvision.transforms.v2, mixcollate"
-    done = subprocess.run(
-        [str(python), "-I", "-X", "importtime", "-c", code], capture_output=True, text=True, check=True
-    )
-    (line,) = [line for line in done.stderr.splitlines() if re.search(r"\| mixcollate$", line)]
-    assert int(line.split("|")[1]) < 4 * 50_000  # a shared machine may take four times as long
+    """50 ms beside a second and more; as a share, which a busy machine leaves as it is."""
+    command = [str(python), "-I", "-X", "importtime", "-c", "import torch, torchvision.transforms.v2, mixcollate"]
+    shares = []
+    for _ in range(3):
+        lines = subprocess.run(command, capture_output=True, text=True, check=True).stderr.splitlines()
+        cost = {}
+        for line in lines:
+            name = line.split("|")[-1].strip()
+            if name in ("torch", "torchvision.transforms.v2", "mixcollate"):
+                cost[name] = int(line.split("|")[1])  # microseconds, with all that it imports
+        shares.append(cost["mixcollate"] / (cost["torch"] + cost["torchvision.transforms.v2"]))
+    assert min(shares) < 0.05
