@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 TOGETHER := -n auto --maxprocesses 8 --dist loadfile  # a process for each core; a file stays in one, with what its tests share
 
-.PHONY: demo test test-deep test-floor test-integrations docs lint gallery evidence bench gpu clean
+.PHONY: demo test test-deep coverage test-floor test-integrations docs lint gallery evidence bench gpu clean
 
 demo: .venv/ready  ## train on real images, plain and mixed, with right and with wrong labels (two minutes)
 	$(BIN)/mixcollate demo
@@ -15,6 +15,11 @@ test: lint  ## lint, types and tests
 test-deep: .venv/ready  ## what takes minutes: long runs, many cases, mutants; each by name, and why it is here
 	@echo "== deep tests"
 	$(BIN)/python -m pytest -v -rs $(TOGETHER) -m deep
+
+coverage: .venv/ready  ## lines and branches that the tests reach; what is left out of the count says why in pyproject.toml
+	@echo "== coverage"
+	$(BIN)/coverage run -m pytest -q
+	$(BIN)/coverage report --skip-covered --fail-under 97
 
 lint: .venv/ready
 	@echo "== lint and types"

@@ -1,0 +1,192 @@
+"""One fault in a loader's epoch: a clear error, nothing left behind, and the next epoch works.
+
+python -m tests.deep.faults FAULT CONTEXT     # a process of its own, so that whatever hangs can be ended
+"""
+
+import contextlib
+import gc
+import os
+import signal
+import sys
+import threading
+import time
+
+import torch
+from torch.utils.data import DataLoader, Dataset, default_collate
+
+import mixcollate as mc
+
+BATCH, COUNT = 8, 10
+
+
+class Images(Dataset):
+    """Image ``k`` is full of ``k``; number ``bad`` cannot be read, once ``armed`` says so; each has ``side`` rows."""
+
+    def __init__(self, bad=None, side=16):
+        self.bad, self.side = bad, side
+        self.armed = torch.zeros(1, dtype=torch.bool).share_memory_()
+
+    def __len__(self):
+        return BATCH * COUNT
+
+    def __getitem__(self, index):
+        if index == self.bad and bool(self.armed):
+            raise OSError(f"image {index} cannot be read")
+        return torch.full((3, self.side, self.side), index, dtype=torch.uint8), index % 10
+
+
+class Collating:
+    """``default_collate``, which fails for one batch while ``armed``."""
+
+    def __init__(self):
+        self.armed = torch.zeros(1, dtype=torch.bool).share_memory_()
+
+    def __call__(self, samples):
+        if bool(self.armed) and any(int(image[0, 0, 0]) == 20 for image, _ in samples):
+            raise ArithmeticError("this batch cannot be collated")
+        return default_collate(samples)
+
+
+def loader(context, data=None, **options):
+    collate = mc.MixupCollate(num_classes=10, seed=0, **options)
+    return DataLoader(data or Images(), BATCH, collate_fn=collate, num_workers=2, multiprocessing_context=context)
+
+
+def epoch(batches):
+    """Reads a whole epoch; every sample is there, with a weight of one."""
+    total = torch.zeros(10)
+    for images, targets in batches:
+        assert images.shape[1:2] == (3,)
+        total += targets.sum(0)
+    torch.testing.assert_close(total, torch.full((10,), BATCH * COUNT / 10), rtol=0, atol=1e-4)
+
+
+def traces():
+    """What a process could leave behind: children, threads, descriptors, shared segments of its own."""
+    gc.collect()
+    children = []
+    for pid in filter(str.isdigit, os.listdir("/proc")):
+        with contextlib.suppress(OSError), open(f"/proc/{pid}/stat") as stat:
+            state, parent = stat.read().rpartition(")")[2].split()[:2]
+            children += [pid] if int(parent) == os.getpid() and state != "Z" else []
+    segments = [name for name in os.listdir("/dev/shm") if name.startswith(f"torch_{os.getpid()}_")]
+    return {
+        "children": len(children),
+        "threads": threading.active_count(),
+        "descriptors": len(os.listdir("/proc/self/fd")),
+        "segments": len(segments),
+    }
+
+
+@contextlib.contextmanager
+def raises(kind, *words):
+    try:
+        yield
+    except kind as error:
+        assert all(word in str(error) for word in words), error
+    else:
+        raise AssertionError(f"{kind.__name__} was not raised")
+
+
+def killed(context):
+    batches = loader(context)
+    with raises(RuntimeError, "DataLoader worker", "exited unexpectedly"):
+        iterator = iter(batches)
+        next(iterator)
+        for worker in iterator._workers:
+            os.kill(worker.pid, signal.SIGKILL)
+        for batch in iterator:
+            batch.mix()
+    return batches
+
+
+def data_set(context):
+    data = Images(bad=30)
+    batches = loader(context, data)
+    data.armed[0] = True
+    with raises(OSError, "image 30 cannot be read"):
+        epoch(batches)
+    data.armed[0] = False
+    return batches
+
+
+def collate_fn(context):
+    inner = Collating()
+    batches = loader(context, collate_fn=inner)
+    inner.armed[0] = True
+    with raises(ArithmeticError, "this batch cannot be collated"):
+        epoch(batches)
+    inner.armed[0] = False
+    return batches
+
+
+def loop(context):
+    batches = loader(context)
+    with raises(ZeroDivisionError):
+        for k, batch in enumerate(batches):
+            batch.mix()
+            1 / (k - 3)
+    return batches
+
+
+def interrupt(context):
+    batches = loader(context)
+    with raises(KeyboardInterrupt):
+        for k, batch in enumerate(batches):
+            batch.mix()
+            if k == 3:
+                os.kill(os.getpid(), signal.SIGINT)
+                time.sleep(1)
+    return batches
+
+
+def early_break(context):
+    batches = loader(context)
+    for batch in batches:
+        images, kept = batch.mix()[0], batch.mix()[0].clone()
+        break
+    epoch(batches)
+    assert torch.equal(images, kept)
+    return batches
+
+
+def garbage(context):
+    """The iterator is gone in mid-epoch; what it has delivered can still be mixed."""
+    batches = loader(context)
+    iterator = iter(batches)
+    late = [next(iterator) for _ in range(3)]
+    del iterator
+    gc.collect()
+    for batch in late:
+        images, _ = batch.mix()
+        assert images.shape == (BATCH, 3, 16, 16)
+    return batches
+
+
+def full(context):
+    """Shared memory holds no batch: the error says so, and smaller batches still pass."""
+    with raises(RuntimeError):
+        epoch(loader(context, Images(side=400)))
+    return loader(context)
+
+
+FAULTS = {
+    "killed": killed, "data set": data_set, "collate_fn": collate_fn, "loop": loop, "interrupt": interrupt,
+    "early break": early_break, "garbage": garbage, "full": full,
+}  # fmt: skip
+
+
+def main(fault, context):
+    torch.set_num_threads(1)
+    epoch(loader(context))  # what a healthy epoch leaves is no trace of a fault
+    before = traces()
+    epoch(FAULTS[fault](context))
+    end = time.monotonic() + 20
+    while (after := traces()) != before and time.monotonic() < end:
+        time.sleep(0.1)
+    assert all(after[name] <= before[name] for name in before), f"left behind: {before} became {after}"
+    print("the next epoch works")
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
