@@ -22,7 +22,7 @@ from mixcollate.checks import (
 from mixcollate.execution import execute, pixels
 from mixcollate.kernels import AXES, Axes, Impl, Statistic, uncompiled
 from mixcollate.kernels.packed import PackedPlan
-from mixcollate.plan import Draw, MixPlan, Pairing, PairingFunction, Per, Stream, draw_from, identity, only
+from mixcollate.plan import PLACES, Draw, MixPlan, Pairing, PairingFunction, Per, Stream, draw_from, identity, only
 from mixcollate.roles import USUAL, Keys, LabelsGetter, Roles, find, leaf_at
 from mixcollate.schedules import Scheduled, at
 from mixcollate.targets import LabelMode, TargetRule, Targets
@@ -211,7 +211,12 @@ class MixTransform(v2.Transform):
         source = self.stream.next() if stream is None else check_kind("stream", stream, Stream).next()
         epoch = self.epoch if epoch is None else check_count("epoch", epoch, least=0)
         layout = self.layout if layout is None else check_choice("layout", layout, AXES)
-        return self.draw_plan(draw_from(source, plan_shape(images, layout), self.pairing, epoch, labels))
+        plan = self.draw_plan(draw_from(source, plan_shape(images, layout), self.pairing, epoch, labels))
+        if plan.size == (1, 1) and not PLACES.isdisjoint(plan.shapes):
+            raise ValueError(
+                f"images of one pixel have no room for boxes, got {tuple(images.shape)}; use MixUp for them"
+            )
+        return plan
 
     def replay(
         self,

@@ -109,7 +109,7 @@ def test_signatures_spell_out_every_argument(method):
     for name, parameter in shown.items():
         method(**{**members, **({} if name in members else {name: parameter.default})})
     documented = re.findall(r"^    (\w+):", inspect.getdoc(method).partition("Args:\n")[2], re.MULTILINE)
-    told_with_options = set() if method in methods.ALL.values() else {"inplace", "seed"}
+    told_with_options = set() if method in methods.ALL.values() else {"inplace", "layout", "seed"}
     assert set(documented) == {*own, "options"} - told_with_options
 
 
@@ -162,7 +162,7 @@ def test_small_batches_and_images(name, shape):
 @pytest.mark.parametrize("name", cases.MIXING)
 def test_shares_are_a_census(name):
     """Image k is all colour k: how much of each colour is in an output is its label, counted, not assumed."""
-    for batch, size in ((7, (13, 29)), (6, (8, 8)), (3, (1, 1))):
+    for batch, size in ((7, (13, 29)), (6, (8, 8)), (3, (1, 1)), (5, (1, 40)), (4, (9, 1))):
         images = torch.eye(batch)[:, :, None, None].expand(batch, batch, *size)
         for per in ("pair", "sample", "batch"):
             plan = cases.plan(name, (batch, batch, *size), per=per)
@@ -212,6 +212,127 @@ def test_samples_are_independent(name):
     assert abs(np.corrcoef(own[1:].ravel(), own[:-1].ravel())[0, 1]) < bound
     partners = np.stack([cases.plan(name, (64, 3, 21, 18), per="sample", seed=s).partners[:, 0] for s in range(200)])
     assert abs(np.corrcoef(own.ravel(), np.take_along_axis(own, partners, 1).ravel())[0, 1]) < bound
+
+
+# Signals: one pixel high, or wide.
+
+
+@pytest.mark.parametrize("size", [(1, 400), (400, 1)])
+@pytest.mark.parametrize(
+    ("method", "own_share"),
+    [
+        (methods.CutMix(placement="inside"), 1 / 2),
+        (methods.CutMix(), 1 - 5 / 12),  # centred anywhere and clipped: a share s shows s - s² / 4
+        (methods.CutMix(minmax=(0.2, 0.4)), 0.7),
+        (methods.ResizeMix(), 0.55),
+        (methods.ResizeMix(clipped=True), 1 - 0.45 + (0.8**3 - 0.1**3) / 0.7 / 12),
+        (methods.RICAP(), 1 / 2),
+        (methods.Mosaic(), 1 / 2),
+        (methods.FMix(), 1 / 2),
+    ],
+)
+def test_boxes_of_signals_have_their_share_along_the_one_axis(method, own_share, size):
+    many = 400 if isinstance(method, methods.FMix) else 10_000
+    plan = cases.drawn(method, draw_for(size, many), "sample")
+    assert_mean(plan.own_share.astype(float), own_share, rounding=4e-3)  # sides are whole pixels, of 400
+    if plan.box is not None:
+        top, left, bottom, right = plan.box[plan.own_share < 1].T
+        thin = (top, bottom) if size[0] == 1 else (left, right)
+        assert (thin[0] == 0).all()
+        assert (thin[1] == 1).all()
+    else:  # two crops meet, the other two are empty
+        assert ((plan.shares > 0).sum(1) <= 2).all()
+
+
+@pytest.mark.parametrize("size", [(1, 400), (400, 1)])
+@pytest.mark.parametrize(
+    ("method", "erased"),
+    [
+        (methods.Cutout(fill=1.0), 7 / 16),
+        (methods.Cutout(fill=1.0, length=100, inside=True), 1 / 4),
+        (methods.RandomErasing(fill=1.0), 0.175),
+        (methods.RandomErasing(fill=1.0, log_ratio=False, count=(2, 2), scale=(0.1, 0.1)), 0.0975),  # they may overlap
+        (methods.GridMask(fill=1.0), 0.4),
+        (methods.GridMask(fill=1.0, invert=True), 0.6),
+        (methods.HideAndSeek(fill=1.0), 0.4),
+    ],
+)
+def test_intervals_of_signals_are_erased(method, erased, size):
+    share = erased_share(cases.drawn(method, draw_for(size, 2000), "sample"))
+    assert_mean(share, erased, rounding=8e-3)
+    assert (share > 0).mean() > 0.7  # Hide-and-Seek leaves a fifth whole
+
+
+@pytest.mark.parametrize("method", methods.ALL.values(), ids=methods.ALL)
+def test_every_method_changes_signals(method):
+    """``[B, C, T]``: what erases leaves marks; what mixes leaves a census."""
+    signals = torch.eye(6)[:, :, None].expand(6, 6, 50).contiguous()
+    options = {"num_classes": 6} if method.mixes else {"fill": 7.0}
+    transform = method(**options, p=1.0, layout="BCT", seed=0)
+    if not method.mixes:
+        assert not torch.equal(transform(signals), signals)
+        return
+    mixed, targets = transform(signals, torch.arange(6))
+    assert not torch.equal(mixed, signals)
+    if method is not methods.ResizeMix:  # between two pixels of one colour it rounds
+        torch.testing.assert_close(mixed.mean(2), targets, rtol=0, atol=1e-6)  # float32
+
+
+@pytest.mark.parametrize(
+    ("method", "size", "message"),
+    [
+        (methods.CutMix(), (1, 1), "images of one pixel have no room for boxes, got .4, 3, 1, 1.; use MixUp"),
+        (methods.RandomErasing(1.0), (1, 1), "images of one pixel have no room"),
+        (methods.CutMix(), (2, 2), "images must have more than 2 pixels a side for CutMix's clipped boxes"),
+        (methods.Cutout(length=0.1), (4, 4), "length must be at least 2 pixels of .4, 4., or nothing .* got 0.1"),
+        (methods.Cutout(length=1), (8, 8), "length must be at least 2 pixels of .8, 8., or nothing .* got 1"),
+        (methods.Cutout(length=0.1, inside=True), (4, 4), "length must be at least 1 pixels of .4, 4."),
+        (methods.GridMask(tile=(1, 3)), (8, 8), "tile and ratio must leave holes of a pixel or more, got tile=.1, 3."),
+        (methods.GridMask(), (2, 2), "tile and ratio must leave holes of a pixel or more"),
+        (methods.HideAndSeek(sizes=(0,)), (8, 8), r"sizes must be a pixel or more, or nothing is hidden, got \(0,\)"),
+        (methods.HideAndSeek(), (2, 2), "sizes must be a pixel or more, or nothing is hidden"),
+    ],
+)
+def test_what_can_change_nothing_is_refused(method, size, message):
+    with pytest.raises(ValueError, match=message):
+        method.make_plan(torch.empty(4, 3, *size))
+
+
+@pytest.mark.parametrize(
+    ("method", "size"),
+    [
+        (methods.CutMix(nonempty=True), (2, 2)),
+        (methods.CutMix(placement="inside"), (2, 2)),
+        (methods.Cutout(length=1, inside=True), (8, 8)),
+        (methods.Cutout(length=2), (2, 2)),
+        (methods.GridMask(tile=(1, 4), p=1.0), (8, 8)),
+        (methods.GridMask(tile=(1, 2), invert=True, p=1.0), (8, 8)),
+        (methods.HideAndSeek(sizes=(0, 1)), (2, 2)),
+        (methods.MixUp(), (1, 1)),
+    ],
+)
+def test_what_can_change_a_little_is_not(method, size):
+    images = torch.arange(64.0)[:, None, None, None].expand(64, 3, *size) + 1
+    plan = method.make_plan(images)
+    assert not torch.equal(mix(images, plan), images)
+
+
+def test_nonempty_boxes():
+    """A pixel at least; and no other box changes."""
+    for options in ({}, {"placement": "inside"}, {"placement": "timm"}, {"minmax": (0.0, 0.5)}, {"alpha": 0.05}):
+        plain, full = (
+            cases.drawn(methods.CutMix(nonempty=nonempty, **options), draw_for((9, 7), 4000), "sample")
+            for nonempty in (False, True)
+        )
+        before, after = (box_areas(plan.box, (9, 7)) for plan in (plain, full))
+        assert (before == 0).any()
+        assert (after > 0).all()
+        assert (full.box >= 0).all()
+        assert (full.box[:, 2:] <= (9, 7)).all()
+        assert (full.box[before > 0] == plain.box[before > 0]).all()
+        np.testing.assert_allclose(full.own_share, 1 - after, atol=1e-7)  # float32
+    off = methods.CutMix(alpha=lambda epoch: 0, nonempty=True).make_plan(torch.empty(8, 3, 9, 7))
+    assert (off.own_share == 1).all()
 
 
 # mixup.

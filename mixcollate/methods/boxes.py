@@ -11,7 +11,7 @@ def edges(
     """Where boxes with these sides begin and end on axes of this length, in the shape of ``side``.
 
     ``inside`` places them fully inside. Else the centre may be any pixel and what lies outside is cut off; as in
-    the papers' code an odd side loses a pixel, unless ``odd`` keeps it (timm).
+    the papers' code an odd side loses a pixel, unless ``odd`` keeps it (timm) or there is no other pixel to keep.
     """
     if inside:
         side = np.minimum(side, length)
@@ -19,7 +19,22 @@ def edges(
         return start, start + side
     centre = below(numbers, length, side.shape)
     before = side // 2
-    return np.maximum(centre - before, 0), np.minimum(centre + (side - before if odd else before), length)
+    after = np.where(length == 1, side, side - before if odd else before)
+    return np.maximum(centre - before, 0), np.minimum(centre + after, length)
+
+
+def signal_axis(size: tuple[int, int]) -> Array:
+    """``[2, 1]`` bool: the axis that a signal, one pixel high or wide, lacks; none of an image.
+
+    There a box reaches from one side to the other, so it has its share of the area along the axis that there is.
+    """
+    flat: Array = (np.array(size)[:, None] == 1) & (max(size) > 1)
+    return flat
+
+
+def shorter_side(size: tuple[int, int]) -> int:
+    """The shorter side of an image, or the length of a signal, which is one pixel high or wide."""
+    return max(size) if min(size) == 1 else min(size)
 
 
 def below(numbers: np.random.Generator, bound: int | Array, shape: tuple[int, ...]) -> Array:

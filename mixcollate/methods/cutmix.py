@@ -13,7 +13,7 @@ from mixcollate.checks import (
     check_range,
     check_scheduled,
 )
-from mixcollate.methods.boxes import as_boxes, below, counted_share, edges, pasted
+from mixcollate.methods.boxes import as_boxes, below, counted_share, edges, pasted, shorter_side, signal_axis
 from mixcollate.plan import Draw, MixPlan, beta
 from mixcollate.schedules import Scheduled, at
 from mixcollate.transforms import MixOptions, MixTransform
@@ -26,7 +26,7 @@ class CutMix(MixTransform):
 
     At ``alpha=1`` the clipped boxes cover on average 0.32 of a 224-pixel image, not one half. As in the paper's code a
     few of them are empty, 0.4 % at 32×32 pixels: such an image stays as it is, its label too; ``nonempty=True``
-    prevents it.
+    prevents it. Boxes of signals (``layout="BCT"``, or images one pixel high) reach over one axis, by the share itself.
 
     Args:
         alpha: the box has a share 1 - Beta(alpha, alpha) of the area before clipping; a number or a function of the
@@ -59,15 +59,24 @@ class CutMix(MixTransform):
     def plan_batch(self, draw: Draw) -> MixPlan:
         count, unit = draw.units(self.per)
         lengths = np.array(draw.size)[:, None]  # [2, 1]: both axes at once, height first
+        flat = signal_axis(draw.size)
+        if self.placement == "clipped" and self.minmax is None and not self.nonempty and shorter_side(draw.size) == 2:
+            raise ValueError(
+                f"images must have more than 2 pixels a side for CutMix's clipped boxes, got {draw.size}: give "
+                "placement='inside' or nonempty=True"
+            )
         alpha = at("alpha", self.alpha, draw.epoch, check_not_negative)
         inside, odd = self.placement == "inside", self.placement == "timm"
         if self.minmax is None:
             own_share = beta(draw.numbers, alpha, count)
-            side = (np.sqrt(1 - own_share) * lengths).astype(np.int64)  # [2, count]
+            # of a signal, which has one axis, the share itself
+            share = 1 - own_share if flat.any() else np.sqrt(1 - own_share)
+            side = (share * lengths).astype(np.int64)  # [2, count]
         else:
             low, high = ((lengths * bound).astype(np.int64) for bound in self.minmax)
             side = low + below(draw.numbers, np.maximum(high - low, 1), (2, count))
             inside = True
+        side = np.where(flat, 1, side)
         start, end = edges(draw.numbers, lengths, side, inside=inside, odd=odd)
         if self.nonempty and (alpha or self.minmax is not None):  # alpha = 0 is to mix nothing
             end = np.maximum(end, np.minimum(start + 1, lengths))

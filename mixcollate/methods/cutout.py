@@ -6,7 +6,7 @@ import numpy as np
 from typing_extensions import Unpack
 
 from mixcollate.checks import check_count, check_flag, check_number
-from mixcollate.methods.boxes import as_boxes, edges
+from mixcollate.methods.boxes import as_boxes, edges, shorter_side, signal_axis
 from mixcollate.methods.fill import Fill, check_fill, filled
 from mixcollate.plan import Draw, MixPlan, identity
 from mixcollate.transforms import ErasingOptions, ErasingTransform
@@ -14,6 +14,8 @@ from mixcollate.transforms import ErasingOptions, ErasingTransform
 
 class Cutout(ErasingTransform):
     """Erase a square of every image (https://arxiv.org/abs/1708.04552).
+
+    Of signals (``layout="BCT"``, or images one pixel high) an interval is erased; their length is the shorter side.
 
     Args:
         length: the square's side in pixels (a whole number), or as a share of the shorter side of the image. The
@@ -42,12 +44,18 @@ class Cutout(ErasingTransform):
         self.fill = check_fill("fill", fill)
 
     def plan_batch(self, draw: Draw) -> MixPlan:
-        shorter = min(draw.size)
+        shorter = shorter_side(draw.size)
         length = self.length if isinstance(self.length, int) else round(self.length * shorter)
         if length > 2 * shorter:
             raise ValueError(f"length must be at most twice the shorter side ({shorter} pixels), got {length}")
+        least = 1 if self.inside or shorter == 1 else 2  # clipped, an odd side loses a pixel
+        if 0 < shorter and length < least:
+            raise ValueError(
+                f"length must be at least {least} pixels of {draw.size}, or nothing is erased, got {self.length}"
+            )
         count, unit = draw.units(self.per)
         side = np.full((2, count * self.holes), length)  # both axes at once, height first
+        side = np.where(signal_axis(draw.size), 1, side)
         start, end = edges(draw.numbers, np.array(draw.size)[:, None], side, inside=self.inside)
         box = as_boxes(start, end).reshape(count, self.holes, 4)[unit]
         plan = identity(draw.shape[0], draw.size)

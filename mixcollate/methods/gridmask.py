@@ -7,6 +7,7 @@ import numpy as np
 from typing_extensions import Unpack
 
 from mixcollate.checks import check_count, check_counts, check_flag, check_number
+from mixcollate.methods.boxes import shorter_side, signal_axis
 from mixcollate.methods.fill import Fill, check_fill, filled
 from mixcollate.plan import Draw, MixPlan, identity
 from mixcollate.schedules import Scheduled
@@ -18,6 +19,9 @@ MOST = 2**20
 
 class GridMask(ErasingTransform):
     """Erase a regular grid of squares (https://arxiv.org/abs/2001.04086).
+
+    Of signals (``layout="BCT"``, or images one pixel high) intervals go, 1 - ratio of them; their length is the shorter
+    side, and nothing is turned.
 
     Args:
         tile: range of the grid's period in pixels, the upper end excluded. Default: the authors' (96, 224) at 224
@@ -54,17 +58,26 @@ class GridMask(ErasingTransform):
         self.fill = check_fill("fill", fill)
 
     def plan_batch(self, draw: Draw) -> MixPlan:
-        shorter = min(draw.size)
+        shorter = shorter_side(draw.size)
         low = max(round(shorter * 96 / 224), 1)
         tile = self.tile or (low, max(shorter, low + 1))
+        if 0 < shorter and not self.invert and int(tile[1] - 1 - math.ceil((tile[1] - 1) * self.ratio)) == 0:
+            raise ValueError(
+                f"tile and ratio must leave holes of a pixel or more, got tile={tile}, ratio={self.ratio} for images "
+                f"of {draw.size}"
+            )
         count, unit = draw.units(self.per)
         side = draw.numbers.integers(*tile, size=count)
         hole = side - np.ceil(side * self.ratio).astype(np.int64)
         reach = math.ceil(math.hypot(*draw.size) / 2) + 1  # how far a pixel can lie before the centre
         rows, cols = draw.numbers.integers(side) + reach, draw.numbers.integers(side) + reach
+        turns = max(self.rotate, 1)
+        if (flat := signal_axis(draw.size)[:, 0]).any():  # its one row of pixels is one of those that are in holes
+            first = -(-reach // side) * side
+            rows, cols, turns = np.where(flat[0], first, rows), np.where(flat[1], first, cols), 1
         grid = np.stack([side, hole, rows, cols, np.full(count, self.invert)], 1).astype(np.int32)
         # Not turned is turned by 0, so that a plan may hold both kinds.
-        angle = -np.deg2rad(draw.numbers.integers(max(self.rotate, 1), size=count))
+        angle = -np.deg2rad(draw.numbers.integers(turns, size=count))
         turn = np.stack([np.cos(angle), np.sin(angle)], 1).astype(np.float32)
         plan = identity(draw.shape[0], draw.size)
         return replace(plan, grid=grid[unit], turn=turn[unit], **filled(draw, 1, self.fill, self.per))

@@ -7,6 +7,7 @@ import numpy as np
 from typing_extensions import Unpack
 
 from mixcollate.checks import check_count, check_probability, shown
+from mixcollate.methods.boxes import shorter_side
 from mixcollate.methods.fill import Fill, check_fill, filled
 from mixcollate.plan import Draw, MixPlan, identity
 from mixcollate.transforms import ErasingOptions, ErasingTransform
@@ -14,6 +15,8 @@ from mixcollate.transforms import ErasingOptions, ErasingTransform
 
 class HideAndSeek(ErasingTransform):
     """Hide random cells of a grid (https://arxiv.org/abs/1704.04232, https://arxiv.org/abs/1811.02545).
+
+    Of signals (``layout="BCT"``, or images one pixel high) intervals are hidden; their length is the shorter side.
 
     Args:
         sizes: the cells' sides in pixels, one of which is drawn for each image; 0 leaves it whole. Default: the
@@ -40,9 +43,12 @@ class HideAndSeek(ErasingTransform):
         self.fill = check_fill("fill", fill)
 
     def plan_batch(self, draw: Draw) -> MixPlan:
-        shorter = min(draw.size)
+        shorter = shorter_side(draw.size)
+        sizes = self.sizes or [round(size * shorter / 224) for size in (0, 16, 32, 44, 56)]
+        if 0 < shorter and max(sizes) == 0:
+            raise ValueError(f"sizes must be a pixel or more, or nothing is hidden, got {sizes} for {draw.size} pixels")
         if self.sizes is None:
-            return self.hide_cells(draw, [round(size * shorter / 224) for size in (0, 16, 32, 44, 56)])
+            return self.hide_cells(draw, sizes)
         if max(self.sizes) > shorter / 2:
             raise ValueError(
                 f"sizes must be at most half the shorter side ({shorter} pixels), got {max(self.sizes)}, which can "

@@ -4,6 +4,7 @@ import numpy as np
 from typing_extensions import Unpack
 
 from mixcollate.checks import check_range
+from mixcollate.methods.boxes import signal_axis
 from mixcollate.methods.ricap import joined
 from mixcollate.plan import Draw, MixPlan
 from mixcollate.transforms import MixOptions, MixTransform
@@ -11,6 +12,8 @@ from mixcollate.transforms import MixOptions, MixTransform
 
 class Mosaic(MixTransform):
     """Show a quadrant of each of four images, in place (YOLOv4, https://arxiv.org/abs/2004.10934; darknet).
+
+    Of signals (``layout="BCT"``, or images one pixel high) two parts meet.
 
     Args:
         centre: where the quadrants meet, drawn uniformly from this share of each side.
@@ -27,5 +30,5 @@ class Mosaic(MixTransform):
         for length in draw.size:
             low, high = (int(share * length) for share in self.centre)
             corner.append(draw.numbers.integers(low, max(high, low + 1), size=count))
-        corners = np.stack(corner, 1)[unit]  # [B, 2]
+        corners = np.where(signal_axis(draw.size)[:, 0], 1, np.stack(corner, 1))[unit]  # [B, 2]
         return joined(draw, corners, np.zeros((len(corners), 4, 2), np.int64))

@@ -8,7 +8,7 @@ import numpy as np
 from typing_extensions import Unpack
 
 from mixcollate.checks import check_count, check_counts, check_flag, check_range
-from mixcollate.methods.boxes import as_boxes, edges
+from mixcollate.methods.boxes import as_boxes, edges, signal_axis
 from mixcollate.methods.fill import KINDS, Fill, check_fill, filled
 from mixcollate.plan import Array, Draw, MixPlan, identity
 from mixcollate.schedules import Scheduled
@@ -20,7 +20,8 @@ class RandomErasing(ErasingTransform):
 
     ``p``, ``scale``, ``ratio``, ``value`` and ``inplace`` are torchvision's, but every image has a draw of its own
     (``per="batch"``: torchvision's one). The authors' code is ``scale=(0.02, 0.4), ratio=(0.3, 1 / 0.3),
-    log_ratio=False, attempts=100``; the paper's Algorithm 1 draws smaller boxes.
+    log_ratio=False, attempts=100``; the paper's Algorithm 1 draws smaller boxes. Of signals (``layout="BCT"``, or
+    images one pixel high) an interval with the share itself is erased.
 
     Args:
         p: probability that an image is changed; a number or a function of the epoch.
@@ -64,31 +65,31 @@ class RandomErasing(ErasingTransform):
         least, most = self.count
         boxes = draw.numbers.integers(least, most + 1, size=(units, 1))
         pixels = np.repeat(draw.size[0] * draw.size[1] / boxes, most)  # [units * N] that a box has a share of
-        lengths = np.array(draw.size)[:, None]  # [2, 1]: both axes at once, height first
-        side = self._fitting_sides(draw.numbers, lengths, pixels)  # [2, units * N]
+        side = self._fitting_sides(draw.numbers, draw.size, pixels)  # [2, units * N]: both axes at once, height first
         side *= (np.arange(most) < boxes).ravel()
-        start, end = edges(draw.numbers, lengths, side, inside=True)
+        start, end = edges(draw.numbers, np.array(draw.size)[:, None], side, inside=True)
         box = as_boxes(start, end).reshape(units, most, 4)[unit]
         plan = identity(draw.shape[0], draw.size)
         return replace(plan, erase_box=box, **filled(draw, most, self.fill, self.per))
 
-    def _fitting_sides(self, numbers: np.random.Generator, lengths: Array, pixels: Array) -> Array:
+    def _fitting_sides(self, numbers: np.random.Generator, size: tuple[int, int], pixels: Array) -> Array:
         """``[2, N]``: heights and widths of the first boxes that fit; 0 where none of ``attempts`` does."""
-        side = self._drawn_sides(numbers, pixels)
-        for _ in range(
-            self.attempts - 1
-        ):  # nearly all fit at once, so a round draws again only for the few that do not
-            again = np.flatnonzero((side >= lengths).any(0))
+        lengths, flat = np.array(size)[:, None], signal_axis(size)
+        side = self._drawn_sides(numbers, flat, pixels)
+        for _ in range(self.attempts - 1):
+            # Nearly all fit at once, so a round draws again only for the few that do not.
+            again = np.flatnonzero(~(flat | (side < lengths)).all(0))
             if again.size == 0:
                 return side
-            side[:, again] = self._drawn_sides(numbers, pixels[again])
-        return side * (side < lengths).all(0)
+            side[:, again] = self._drawn_sides(numbers, flat, pixels[again])
+        return side * (flat | (side < lengths)).all(0)
 
-    def _drawn_sides(self, numbers: np.random.Generator, pixels: Array) -> Array:
+    def _drawn_sides(self, numbers: np.random.Generator, flat: Array, pixels: Array) -> Array:
         """``[2, N]``: heights and widths of boxes with a share of ``pixels [N]``, whether they fit or not."""
         area, aspect = numbers.random((2, pixels.size))
         area = (self.scale[0] + (self.scale[1] - self.scale[0]) * area) * pixels
         low, high = map(math.log, self.ratio) if self.log_ratio else self.ratio
         aspect = low + (high - low) * aspect
         aspect = np.exp(aspect) if self.log_ratio else aspect
-        return np.rint(np.sqrt([area * aspect, area / aspect])).astype(np.int64)
+        side = np.where(flat, 1, area) if flat.any() else np.sqrt([area * aspect, area / aspect])
+        return np.rint(side).astype(np.int64)

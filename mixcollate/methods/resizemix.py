@@ -7,7 +7,7 @@ import numpy as np
 from typing_extensions import Unpack
 
 from mixcollate.checks import check_choice, check_flag, check_range
-from mixcollate.methods.boxes import as_boxes, counted_share, edges, pasted
+from mixcollate.methods.boxes import as_boxes, counted_share, edges, pasted, signal_axis
 from mixcollate.plan import Draw, MixPlan
 from mixcollate.transforms import MixOptions, MixTransform
 
@@ -42,6 +42,7 @@ class ResizeMix(MixTransform):
         drawn = draw.numbers.uniform(*self.scale, count)
         lengths = np.array(draw.size)[:, None]  # [2, 1]: both axes at once, height first
         side = np.maximum((drawn * lengths).astype(np.int64), 0 if self.clipped else 1)  # [2, count]
+        side = np.where(signal_axis(draw.size), 1, side)
         start, end = edges(draw.numbers, lengths, side, inside=not self.clipped)
         own_share = 1 - counted_share(start, end, draw.size)
         plan = pasted(draw, as_boxes(start, end)[unit], own_share.astype(np.float32)[unit])

@@ -4,6 +4,7 @@ import numpy as np
 from typing_extensions import Unpack
 
 from mixcollate.checks import check_not_negative, check_positive, check_scheduled
+from mixcollate.methods.boxes import signal_axis
 from mixcollate.plan import Array, Draw, MixPlan
 from mixcollate.plan import beta as beta_shares
 from mixcollate.schedules import Scheduled, at
@@ -14,7 +15,7 @@ class RICAP(MixTransform):
     """Put four images' crops together around a random point (https://arxiv.org/abs/1811.09030).
 
     The image's own crop is top left; in a shuffled batch this is the paper's method, which draws four permutations,
-    with the images renamed.
+    with the images renamed. Of signals (``layout="BCT"``, or images one pixel high) two crops meet.
 
     Args:
         beta: the point's coordinates come from Beta(beta, beta); a number or a function of the epoch.
@@ -30,7 +31,7 @@ class RICAP(MixTransform):
         beta = at("beta", self.beta, draw.epoch, check_not_negative)
         # Whole pixels, a half to the even one, as in the official code.
         corner = [np.rint(length * beta_shares(draw.numbers, beta, count)) for length in draw.size]
-        corners = np.stack(corner, 1).astype(np.int64)  # [count, 2]
+        corners = np.where(signal_axis(draw.size)[:, 0], 1, np.stack(corner, 1).astype(np.int64))  # [count, 2]
         start, side = pieces(corners, draw.size)
         offset = draw.numbers.integers(np.array(draw.size) - side + 1)  # [count, 4, 2]
         return joined(draw, corners[unit], (offset - start)[unit])
