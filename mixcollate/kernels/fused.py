@@ -86,13 +86,15 @@ def mix(images: Tensor, plan: PackedPlan, out: Tensor, *, affine: Affine | None)
     in_place = out.data_ptr() == images.data_ptr()
     geometry = _geometry(images, out, in_place=in_place, normalise=affine is not None)
     shape = geometry
-    if (
-        in_place and not plan.layout.paired and (entry.own_outside or entry.corner)
-    ):  # what one image needs, another writes
+    # In place, an image may be another's partner that is written already. A pair is safe, as one program reads and
+    # writes both; any other partners need one program for all images, or a copy to read from.
+    if in_place and not plan.layout.paired and (entry.own_outside or entry.corner):
         if entry.corner or entry.resized or entries > MOST_IMAGES:
             images = images.clone()
         else:
             shape, entries = _of_all_images(geometry, entries, VECTORS_OF_ALL), 1
+    # What changes nothing is skipped at three levels: here the launch, if the plan has no part that does anything; in
+    # _any_changed_in_tile a tile, by one branch that all its threads take; in _needed_vectors the vectors of a tile.
     if entry.own_outside or entry.corner or entry.erase_box or entry.grid or entry.hidden or not shape.skip:
         launch(
             mix_kernel,
@@ -130,6 +132,8 @@ def _geometry_of(
     vec = max(16 // out_dtype.itemsize, 1)
     steps = (height * width, strides[0], out_strides[0])
     aligned = all(step % 16 == 0 for step in steps)  # as Triton must see it to keep vectors whole
+    # Where both sides have one order, places follow memory and every access is a whole vector. Between planes and lines
+    # one side would be read or written 2 bytes at a time: three channels are sorted in registers instead.
     if {read, write} == {"planes", "lines"} and channels == 3 and aligned:
         read, write = ("interleaved" if order == "lines" else order for order in (read, write))
     elif read != write:
@@ -243,7 +247,7 @@ def mix_kernel(
     if ENTRY.partner_count > 0:
         other = tl.load(entry_ptr + 1).to(tl.int64)
     own = own_share(entry_ptr, row, col, x, live, ENTRY, SHAPE)
-    others_own = own
+    others_own = own  # a mutual pair shares its numbers, so that one difference serves both
     if ENTRY.images == 2 and not ENTRY.mutual:
         others_own = own_share(entry_ptr + ENTRY.second, row, col, x, live, ENTRY, SHAPE)
     itself = _is_its_own_partner(entry_ptr, image, other, ENTRY, SHAPE)
@@ -292,7 +296,7 @@ def mix_kernel(
         second = _interleave(second[0], second[1], second[2])
     out_strides = (out_channel_stride, out_row_stride, out_col_stride)
     if SHAPE.batch > 0:
-        tl.debug_barrier()
+        tl.debug_barrier()  # in a tile of all images a partner is another thread's: all have read, before any writes
     for c in tl.static_range(group):
         target = _offsets(start, place, row, col, channel + c, out_strides, order, SHAPE)
         tl.store(out_ptr + image * out_image_stride + target, first[c].to(out_ptr.dtype.element_ty), mask=written)
@@ -325,6 +329,8 @@ def _places_of_tile(tile, SHAPE: tl.constexpr):
     unit: tl.constexpr = SHAPE.channels if SHAPE.write == "lines" else 1
     line: tl.constexpr = SHAPE.width * unit
     count: tl.constexpr = SHAPE.height * line
+    # A vector that lies in one row has one row number, and one that lies in the image whole has one mask: shapes
+    # [vectors, 1] tell the compiler so, which then keeps accesses 16 bytes wide and divides once a vector, not a place.
     vector = tl.arange(0, SHAPE.vectors)
     start = ((tile * SHAPE.each + vector % SHAPE.each) * SHAPE.vec)[:, None]
     lane = tl.arange(0, SHAPE.vec)[None, :]
@@ -340,7 +346,7 @@ def _places_of_tile(tile, SHAPE: tl.constexpr):
     else:
         live = place < count
     if SHAPE.batch > 0:
-        live = live & (vector // SHAPE.each < SHAPE.batch)[:, None]
+        live = live & (vector // SHAPE.each < SHAPE.batch)[:, None]  # images are a power of two, so some do not exist
     return start, place, row, x, live
 
 
@@ -350,7 +356,7 @@ def _any_changed_in_tile(entry_ptr, tile, ENTRY: tl.constexpr, SHAPE: tl.constex
     images: tl.constexpr = ENTRY.images
     mixings: tl.constexpr = 1 if ENTRY.mutual else images
     top, bottom = _rows_of_tile(tile, SHAPE)
-    changes = top < 0
+    changes = top < 0  # never: a scalar False that the compiler can add to
     if ENTRY.corner:
         changes = top >= 0
     for side in tl.static_range(mixings):
@@ -363,6 +369,7 @@ def _any_changed_in_tile(entry_ptr, tile, ENTRY: tl.constexpr, SHAPE: tl.constex
 @triton.jit
 def _any_mixed_in_rows(entry_ptr, top, bottom, ENTRY: tl.constexpr):
     """Whether an image takes anything from its partner between two rows."""
+    # Shares are compared as bits: the interpreter cannot compare scalar floats, and equal bits are equal shares.
     mixes = top < 0
     if ENTRY.own_outside:
         mixes = mixes | (tl.load(entry_ptr + ENTRY.own_outside) != _ONE)
@@ -376,6 +383,7 @@ def _any_mixed_in_rows(entry_ptr, top, bottom, ENTRY: tl.constexpr):
 @triton.jit
 def _any_erased_in_rows(entry_ptr, top, bottom, ENTRY: tl.constexpr):
     """Whether anything is erased between two rows."""
+    # Of grids and cells it is only asked whether there are any: their rows would take as long as they save.
     boxes: tl.constexpr = ENTRY.boxes
     erases = top < 0
     for n in tl.static_range(boxes):
@@ -383,9 +391,8 @@ def _any_erased_in_rows(entry_ptr, top, bottom, ENTRY: tl.constexpr):
     if ENTRY.grid:
         erases = erases | (tl.load(entry_ptr + ENTRY.grid) > 0)
     if ENTRY.hidden:
-        erases = erases | (
-            tl.load(entry_ptr + ENTRY.cell) < _FAR
-        )  # the side that a plan gives an image without hidden cells
+        # FAR is the side of the cells that a plan gives an image without hidden ones
+        erases = erases | (tl.load(entry_ptr + ENTRY.cell) < _FAR)
     return erases
 
 
@@ -446,6 +453,8 @@ def _needed_vectors(entry_ptr, start, row, col, x, live, ENTRY: tl.constexpr, SH
                 entry_ptr + side * ENTRY.second, start, row, col, x, live, ENTRY, SHAPE
             )
         written = live & changes
+    # Where the image's share is 0 it need not be read, where it is 1 its partner need not: a pasted box costs no more
+    # than a copy. A pair reads both, as each is what the other takes.
     mine = written
     theirs = written
     if ENTRY.own_outside and ENTRY.images == 1:
@@ -598,6 +607,7 @@ def blend(values, other, own, itself, SHAPE: tl.constexpr):
     """``image + (1 - own) * (other - image)``, and the same for the partner. A share of 1 or 0 copies, and so does an
     image that is its own partner: of two infinite pixels the difference is no number.
     """
+    # The partner loses what the image gains: rounded once, so that a pair of integer images keeps its sum exactly.
     difference = (1 - own).to(SHAPE.real) * (other - values)
     if SHAPE.rounded:
         difference = _round_half_to_even(difference)
@@ -620,7 +630,7 @@ def resize_into_box(other_ptr, entry_ptr, row, col, channel, mask, strides, ENTR
     kind = tl.full([SHAPE.vectors, 1], 0, tl.int32) + tl.load(entry_ptr + ENTRY.resized)
     above = tl.where(kind == 2, above, tl.where(kind == 1, near_row, row))
     before = tl.where(kind == 2, before, tl.where(kind == 1, near_col, col))
-    bilinear = mask & (kind == 2)
+    bilinear = mask & (kind == 2)  # the nearest pixel, and one that is not resized, is one load instead of four
     resized = ()
     for c in tl.static_range(group):
         corner = tl.load(other_ptr + _strided_offsets(above, before, channel + c, strides), mask=mask, other=0).to(
@@ -676,6 +686,7 @@ def join_pieces(
     for piece in tl.static_range(4):
         down = tl.load(entry_ptr + ENTRY.shift + 2 * piece)
         across = tl.load(entry_ptr + ENTRY.shift + 2 * piece + 1)
+        # a piece is an offset that a pixel adds to its own: image and shift together, chosen by two comparisons
         pieces = pieces + (
             tl.load(entry_ptr + piece).to(tl.int64) * image_stride + _strided_offsets(down, across, 0, strides),
         )
@@ -778,7 +789,7 @@ def on_grid(entry_ptr, row, col, ENTRY: tl.constexpr, SHAPE: tl.constexpr):
 def _modulo(number, divisor):
     """The remainder that is never negative."""
     divisor = tl.maximum(divisor, 1)
-    remainder = number % divisor
+    remainder = number % divisor  # of the sign of the number, as in C
     return tl.where(remainder < 0, remainder + divisor, remainder)
 
 
@@ -792,7 +803,7 @@ def in_hidden_cell(entry_ptr, row, col, live, ENTRY: tl.constexpr):
 @triton.jit
 def _load_bits(words_ptr, index, mask):
     """Bits of a bitmap, lowest first: bytes and words number them alike."""
-    word = tl.load(words_ptr + (index >> 5), mask=mask, other=0)
+    word = tl.load(words_ptr + (index >> 5), mask=mask, other=0)  # places that do not exist may lie beyond the bitmap
     return ((word >> (index & 31)) & 1) != 0
 
 
@@ -804,6 +815,7 @@ def _load_float(word_ptr):
 @triton.jit
 def _round_half_to_even(values):
     """To whole numbers, half to even, below 2**22 in size."""
+    # 1.5 * 2**23: added to it, float32 has no bits left for a fraction, and the adder rounds as it must
     return (values + 12582912.0) - 12582912.0
 
 
@@ -853,6 +865,7 @@ def noise_kernel(
 @triton.jit
 def noise(place, key, SHAPE: tl.constexpr):
     """Normal noise in float32, or uniform in 0 … 255, for every place."""
+    # The place is scrambled before the key is added: else key + 1 would be the noise of this key, moved by one place.
     bits = _scramble(_scramble(place.to(tl.uint32)) + key.to(tl.uint32, bitcast=True))
     if SHAPE.rounded:
         return (bits >> 24).to(tl.float32)
