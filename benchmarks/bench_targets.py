@@ -11,6 +11,7 @@ from torch.nn import functional
 from benchmarks.common import Rivals, copy_of, scaled
 from benchmarks.peers import imported, where
 from mixcollate import MixUp, soft_cross_entropy
+from mixcollate.targets import TargetRule
 
 CLASS_COUNTS = scaled([10, 100, 1000, 10_000, 21_843], [10, 100])
 
@@ -32,7 +33,7 @@ def test_targets(race, device, classes, rival):
 
     def rivals() -> Rivals:
         plan, labels = plan_and_labels(classes, device)
-        dense, sparse = MixUp(num_classes=classes), MixUp(num_classes=classes, targets="sparse")
+        dense, sparse = TargetRule(num_classes=classes), TargetRule(num_classes=classes, targets="sparse")
         own = torch.rand(len(labels), 1, device=device)
 
         def roll() -> Tensor:
@@ -41,8 +42,8 @@ def test_targets(race, device, classes, rival):
 
         return {
             "copy": copy_of(moved, device),
-            "mixcollate dense": lambda: dense.mix_labels(labels, plan),
-            "mixcollate": lambda: sparse.mix_labels(labels, plan),
+            "mixcollate dense": lambda: dense.mix(labels, plan),
+            "mixcollate": lambda: sparse.mix(labels, plan),
             "timm mixup_target": where(
                 imported("timm.data.mixup"), lambda m: lambda: m.mixup_target(labels, classes, own)
             ),
@@ -67,7 +68,7 @@ def test_loss(race, device, classes, rival):
 
     def rivals() -> Rivals:
         plan, labels = plan_and_labels(classes, device)
-        dense, sparse = MixUp(num_classes=classes), MixUp(num_classes=classes, targets="sparse")
+        dense, sparse = TargetRule(num_classes=classes), TargetRule(num_classes=classes, targets="sparse")
         logits = torch.randn(batch, classes, device=device, dtype=dtype, requires_grad=True)
 
         def step(loss):
@@ -78,15 +79,15 @@ def test_loss(race, device, classes, rival):
             return run
 
         def two() -> Tensor:
-            (first, second), own = sparse.mix_labels(labels, plan).labels.T, 0.7
+            (first, second), own = sparse.mix(labels, plan).labels.T, 0.7
             return own * functional.cross_entropy(logits, first) + (1 - own) * functional.cross_entropy(logits, second)
 
         return {
             "copy": copy_of(moved, device),
-            "mixcollate": step(lambda: soft_cross_entropy(logits, sparse.mix_labels(labels, plan))),
-            "mixcollate dense": step(lambda: soft_cross_entropy(logits, dense.mix_labels(labels, plan))),
+            "mixcollate": step(lambda: soft_cross_entropy(logits, sparse.mix(labels, plan))),
+            "mixcollate dense": step(lambda: soft_cross_entropy(logits, dense.mix(labels, plan))),
             "dense + F.cross_entropy": step(
-                lambda: functional.cross_entropy(logits, dense.mix_labels(labels, plan).to(dtype))
+                lambda: functional.cross_entropy(logits, dense.mix(labels, plan).to(dtype))
             ),
             "two F.cross_entropy of indices": step(two),
         }
