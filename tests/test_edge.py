@@ -756,3 +756,40 @@ def test_pil_images_say_what_to_do():
     rows = [(PIL.Image.new("RGB", (4, 4)), 1)] * 2
     with pytest.raises((TypeError, ValueError), match="PIL|Image"):
         mc.MixupCollate(num_classes=B)(rows)
+
+
+# Signals
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("name", ["MixUp", "CutMix", "RICAP", "FMix", "Mosaic", "ResizeMix"])
+def test_signals_are_mixed_along_their_one_axis(way, name):
+    """The census again; and a box has its whole share of the axis, not the root of it."""
+    signals = torch.eye(B)[:, :, None].expand(B, B, 400).contiguous()
+    transform = getattr(mc, name)
+    shares = []
+    for seed in range(12):
+        for made, layout in ((transform(), "BCT"), (transform(layout="BCT"), None)):
+            mixed = through(way, (signals, LABELS), made, num_classes=B, layout=layout, seed=seed)
+            torch.testing.assert_close(mixed[0].mean(2), mixed[1], rtol=0, atol=1e-5)
+        shares.append(mixed[1].diagonal())
+    own = torch.stack(shares)
+    assert (own < 1).any(1).all()  # none is passed without a change
+    if (
+        name == "CutMix"
+    ):  # clipped: an interval of a share s around any point covers s - s**2 / 4 on average, 5/12 of all
+        assert abs(float(1 - own.mean()) - 5 / 12) < 0.15
+
+
+def test_signals_are_erased_along_their_one_axis():
+    for transform in (mc.Cutout, mc.RandomErasing, mc.GridMask, mc.HideAndSeek):
+        erased = transform(p=1.0, layout="BCT", seed=0)(torch.ones(64, 2, 400))
+        assert torch.equal(erased[:, 0], erased[:, 1]) and 0.02 < (erased == 0).float().mean() < 0.9, transform
+    with pytest.raises(ValueError, match=r"signals \[B, C, T\] take layout='BCT'"):
+        mc.CutMix(num_classes=B)(torch.rand(B, 2, 64), LABELS)
+
+
+def test_a_batch_that_no_box_can_change_is_refused():
+    for transform in (mc.CutMix(num_classes=B), mc.RICAP(num_classes=B), mc.RandomErasing(p=1.0)):
+        with pytest.raises(ValueError):
+            transform(torch.rand(B, 3, 1, 1), LABELS)

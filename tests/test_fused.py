@@ -640,6 +640,7 @@ def test_mix_targets_is_fused(rules, packed, monkeypatch):
     ran, run = [], fused_targets.soft_targets
     monkeypatch.setattr(fused_targets, "soft_targets", lambda *args, **options: ran.append(run(*args, **options)))
     monkeypatch.setattr(targets, "is_fusible", lambda tensor: True)
+    monkeypatch.setattr(targets, "_is_on_host", lambda tensor: False)
     if DEVICE == "cpu":
         monkeypatch.setattr(torch.cuda, "device", contextlib.nullcontext)
     made = mix_targets(labels.to(DEVICE), pack(plan, DEVICE) if packed else plan, num_classes=6)
