@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 TOGETHER := -n auto --maxprocesses 8 --dist loadfile  # a process for each core; a file stays in one, with what its tests share
 
-.PHONY: demo test test-deep coverage test-floor test-integrations docs lint gallery evidence bench gpu clean
+.PHONY: demo test test-deep coverage test-floor test-integrations docs lint gallery evidence bench gpu compile-check clean
 
 demo: .venv/ready  ## train on real images, plain and mixed, with right and with wrong labels (two minutes)
 	$(BIN)/mixcollate demo
@@ -49,8 +49,12 @@ evidence: .venv/ready  ## its tables and pictures, from the committed rows
 bench: .venv/ready
 	$(BIN)/mixcollate bench
 
-gpu:  ## correctness and benchmarks on this machine's GPU, with the packages that are there: it needs no network
-	PYTHONPATH=. $(PYTHON) -m benchmarks.gpu
+OUT ?= .benchmarks/gpu
+gpu:  ## correctness and benchmarks on this machine's GPU, with the packages that are there; no network. ONLY=peers OUT=folder
+	PYTHONPATH=. $(PYTHON) -m benchmarks.gpu --out $(OUT) $(foreach step,$(ONLY),--only $(step))
+
+compile-check: .venv/ready  ## every kernel that the tests launch, compiled for ten architectures, none of which need be here
+	$(BIN)/python -W ignore -m tests.compile_check $(ARCH)
 
 .venv/ready: pyproject.toml
 	@echo "== .venv: mixcollate and what its demo, tests and lint need (PyTorch is large: this can take minutes)"

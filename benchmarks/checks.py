@@ -230,7 +230,8 @@ def loader(device: torch.device) -> None:
     """DeviceLoader delivers what mixing on the CPU gives, whatever the step's pace; its memory stays flat."""
     images = make_images(torch.device("cpu")).repeat(4, 1, 1, 1)
     samples = list(zip(images, labels_for(images).tolist(), strict=True))
-    batch = len(images) // 6  # the last batch is smaller
+    batch = len(images) // 6
+    samples = samples[: 6 * batch - 1]  # so that the last batch is smaller
     collate, twin = (MixupCollate(num_classes=CLASSES, seed=7, **NORMALISED) for _ in range(2))
     batches = DataLoader(samples, batch, num_workers=2, collate_fn=collate, pin_memory=device.type == "cuda")
     loaded = DeviceLoader(batches, device)

@@ -139,17 +139,41 @@ def test_dry_run_of_the_gpu_script(monkeypatch, tmp_path, capsys):
     assert (tmp_path / "cpu-abc1234.json").exists() and (tmp_path / "gpu.log").exists()
 
 
+def test_what_is_measured_lies_there_before_the_next_step_begins(raw, monkeypatch, tmp_path):
+    """Whoever ends a run, or gives the machine back, keeps it."""
+
+    def run_step(name, command, environment, limit, log):
+        if name == "bench step":
+            raise KeyboardInterrupt
+        (log.parent / "host.json").write_text(json.dumps(raw))
+        return gpu.Outcome(name, "ok", 1.0, "measured")
+
+    monkeypatch.setattr(gpu, "run_step", run_step)
+    with pytest.raises(KeyboardInterrupt):
+        gpu.main(["--dry-run", "--out", str(tmp_path), "--commit", "abc1234", "--only", "host", "--only", "step"])
+    assert json.loads((tmp_path / "cpu-abc1234.json").read_text())["rows"]
+    assert (tmp_path / "gpu.log").read_text().startswith("===== bench host: ok, 1 s\nmeasured")
+    assert "C4" in (tmp_path / "gpu.txt").read_text()
+
+
+def test_unknown_steps_are_refused(capsys):
+    with pytest.raises(SystemExit):
+        gpu.main(["--dry-run", "--only", "everything"])
+    assert "--only must be of small, graph" in capsys.readouterr().err
+
+
 def test_no_gpu_is_said(monkeypatch, capsys):
     monkeypatch.setattr(gpu, "has_gpu", lambda: False)
     assert gpu.main([]) == 2
     assert "no GPU that torch can use" in capsys.readouterr().out
 
 
-def test_a_step_out_of_time_is_a_failure_with_its_output():
+def test_a_step_out_of_time_is_a_failure_with_its_output(tmp_path):
     code = "import time; print('begun', flush=True); time.sleep(60)"
-    outcome = gpu.run_step("slow", [sys.executable, "-c", code], dict(os.environ), 2)
+    outcome = gpu.run_step("slow", [sys.executable, "-c", code], dict(os.environ), 2, tmp_path / "log")
     assert outcome.state == "FAILED" and outcome.output.splitlines()[0] == "begun"
     assert gpu.last_line(outcome) == "out of time: 2 s"
+    assert (tmp_path / "log").read_text() == "begun\n"
 
 
 def test_nothing_outlives_a_step_out_of_time(tmp_path):
@@ -157,7 +181,7 @@ def test_nothing_outlives_a_step_out_of_time(tmp_path):
     late = tmp_path / "late"
     child = f"import time; time.sleep(3); open({str(late)!r}, 'w')"
     code = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {child!r}])"
-    assert gpu.run_step("slow", [sys.executable, "-c", code], dict(os.environ), 1).state == "FAILED"
+    assert gpu.run_step("slow", [sys.executable, "-c", code], dict(os.environ), 1, tmp_path / "log").state == "FAILED"
     time.sleep(3)
     assert not late.exists()
 

@@ -649,12 +649,25 @@ def test_mix_targets_is_fused(rules, packed, monkeypatch):
 
 
 def test_a_class_that_is_not_there_shows():
-    """On a GPU nobody looks at labels before; here, a row of NaN."""
+    """On a GPU nobody looks at labels before. Here a row is infinite: NaN would be what is not annotated."""
     plan = draw_plan("nothing", (3, 1, 4, 4), np.random.default_rng(19))
-    labels = torch.tensor([0, 3, -1], device=DEVICE)
-    rows = fused_targets.soft_targets(labels, pack(plan, DEVICE), num_classes=3, label_smoothing=0.1)
-    loss = fused_targets.soft_cross_entropy(torch.zeros(3, 3, device=DEVICE), labels[:, None], rows[:, :1] * 0 + 1)
-    assert rows.isnan().all(1).tolist() == loss.isnan().tolist() == [False, True, True]
+    labels, ones = torch.tensor([0, 3, -1], device=DEVICE), torch.ones(3, 1, device=DEVICE)
+    for options in ({}, {"label_smoothing": 0.1}):
+        rows = fused_targets.soft_targets(labels, pack(plan, DEVICE), num_classes=3, **options)
+        loss = fused_targets.soft_cross_entropy(torch.zeros(3, 3, device=DEVICE), labels[:, None], ones, **options)
+        assert rows.isposinf().all(1).tolist() == loss.isposinf().tolist() == [False, True, True]
+        assert rows[0].isfinite().all()
+
+
+@pytest.mark.filterwarnings("ignore:invalid value encountered:RuntimeWarning")  # NumPy's, from the interpreter
+@pytest.mark.parametrize("label_smoothing", [0.0, 0.1])
+def test_a_row_without_a_label_costs_nothing_whatever_its_logits(label_smoothing):
+    logits = torch.tensor([[float("nan"), 1.0, 2.0], [1.0, 2.0, 3.0]], device=DEVICE, requires_grad=True)
+    labels, shares = torch.tensor([[-100], [2]], device=DEVICE), torch.ones(2, 1, device=DEVICE)
+    loss = fused_targets.soft_cross_entropy(logits, labels, shares, label_smoothing=label_smoothing)
+    loss.sum().backward()
+    assert loss[0] == 0 and loss[1] > 0
+    assert (logits.grad[0] == 0).all() and logits.grad.isfinite().all()
 
 
 @pytest.mark.parametrize("batch, classes, sources", [(0, 3, 2), (1, 1, 1), (5, 7, 2), (2, 8195, 4)])

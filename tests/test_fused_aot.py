@@ -11,7 +11,7 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -40,15 +40,33 @@ class Kernel(NamedTuple):
         return f"{self.registers:9} {self.spills:6} {self.exchanges:9} {self.instructions:9.1f}  {' / '.join(moves)}"
 
 
-def compile_for_h200(kernel, arguments, constants, elements, warps):
-    """Compile as a launch with these arguments would, and read the machine code."""
+class Launch(NamedTuple):
+    """What a launch compiles: the kernel, its arguments as ``source_of`` takes them, and elements a program writes."""
+
+    kernel: Any
+    arguments: list[Any]
+    constants: list[Any]
+    elements: int
+    warps: int
+
+
+def compiled_for(target, launch):
+    """Compile as this launch would on another machine."""
     import triton
 
-    from tests.ahead_of_time import TARGET, source_of
+    from tests.ahead_of_time import source_of
 
+    warps = max(launch.warps * 32 // target.warp_size, 1)
     options = {"num_warps": warps, "enable_fp_fusion": False}
-    compiled = triton.compile(source_of(kernel, arguments, constants), target=TARGET, options=options)
-    return _read(compiled, elements / (32 * warps))
+    source = source_of(launch.kernel, launch.arguments, launch.constants)
+    return triton.compile(source, target=target, options=options)
+
+
+def compile_for_h200(launch):
+    """Compile, and read the machine code."""
+    from tests.ahead_of_time import TARGET
+
+    return _read(compiled_for(TARGET, launch), launch.elements / (32 * launch.warps))
 
 
 def _read(compiled, elements):
@@ -110,7 +128,9 @@ def plans():
     }
 
 
-def compile_mix(plan, source, target, *, read="nchw", write="nchw", size=(H, W), in_place=False, noise=False, all_of=0):
+def launch_of_mix(
+    plan, source, target, *, read="nchw", write="nchw", size=(H, W), in_place=False, noise=False, all_of=0
+):
     """The kernel that ``mix`` would launch for one batch; images on ``meta`` have shapes and strides, no memory."""
     from mixcollate.kernels import fused, packed
     from tests.ahead_of_time import TYPES
@@ -130,7 +150,7 @@ def compile_mix(plan, source, target, *, read="nchw", write="nchw", size=(H, W),
     if noise:
         kernel, arguments = fused.noise_kernel, [pointers[1], "*i32", *out.stride()]
         elements = shape.vectors * shape.vec * shape.channels
-    return compile_for_h200(kernel, arguments, [layout.entry, shape], elements, fused._warp_count(shape))
+    return Launch(kernel, arguments, [layout.entry, shape], elements, fused._warp_count(shape))
 
 
 U8, BF16, F32 = torch.uint8, torch.bfloat16, torch.float32
@@ -181,7 +201,7 @@ CASES = {
 }
 
 
-def compile_target(kernel, dtype):
+def launch_of_targets(kernel, dtype):
     """The kernels of soft targets and their loss, for 1000 classes and two labels a row."""
     from mixcollate.kernels import fused_targets
     from tests.ahead_of_time import TYPES
@@ -189,13 +209,13 @@ def compile_target(kernel, dtype):
     labels, numbers = ["*i64", "*fp32"], ["fp32", "fp32", "i32"]
     if kernel == "dense":
         arguments = ["*i64", "*i32", "*fp32", 4096, 4352, *numbers]
-        return compile_for_h200(fused_targets.soft_targets_kernel, arguments, [1000, 2, True, 1024], 1024, 4)
+        return Launch(fused_targets.soft_targets_kernel, arguments, [1000, 2, True, 1024], 1024, 4)
     if kernel == "loss":
         arguments = [f"*{TYPES[dtype]}", *labels, "*fp32", "*fp32", 1024, *numbers]
         block, warps = fused_targets._row_block(21841)
-        return compile_for_h200(fused_targets.cross_entropy_kernel, arguments, [21841, 2, True, block], block, warps)
+        return Launch(fused_targets.cross_entropy_kernel, arguments, [21841, 2, True, block], block, warps)
     arguments = [f"*{TYPES[dtype]}", *labels, "*fp32", "*fp32", f"*{TYPES[dtype]}", 1024, 1, *numbers]
-    return compile_for_h200(fused_targets.cross_entropy_gradient_kernel, arguments, [1000, 2, 1024], 1024, 4)
+    return Launch(fused_targets.cross_entropy_gradient_kernel, arguments, [1000, 2, 1024], 1024, 4)
 
 
 TARGETS = {
@@ -205,11 +225,15 @@ TARGETS = {
 }
 
 
-def compile_case(name):
+def launch_of(name):
     if name in TARGETS:
-        return compile_target(*TARGETS[name])
+        return launch_of_targets(*TARGETS[name])
     plan, source, target, options = CASES[name]
-    return compile_mix(plans()[plan], source, target, **options)
+    return launch_of_mix(plans()[plan], source, target, **options)
+
+
+def compile_case(name):
+    return compile_for_h200(launch_of(name))
 
 
 @pytest.fixture(scope="module")

@@ -9,6 +9,7 @@ import json
 import struct
 import subprocess
 import sys
+import types
 from pathlib import Path
 from typing import NamedTuple
 
@@ -151,3 +152,55 @@ if __name__ == "__main__":
         sys.argv[1], mode=ctypes.RTLD_GLOBAL
     )  # found again by its name: torch and Triton ask for that
     print(json.dumps(launches_without_gpu(library)))
+
+
+class Storage:
+    """As much of a tensor as the key of a launch asks for."""
+
+    def __init__(self, nbytes):
+        self.device, self.dtype, self.size = torch.device("cpu"), torch.float32, nbytes
+
+    def data_ptr(self):
+        return 0
+
+    def untyped_storage(self):
+        return types.SimpleNamespace(nbytes=lambda: self.size)
+
+
+@pytest.fixture
+def compiled_kernels(monkeypatch):
+    from mixcollate.kernels import launch
+
+    monkeypatch.setattr(launch, "_COMPILED", {})
+    return launch
+
+
+def test_amd_compiles_anew_for_large_storages(compiled_kernels, monkeypatch):
+    """Its code for small ones has offsets of 32 bits."""
+    made = []
+
+    class Kernel:
+        def __getitem__(self, grid):
+            return lambda *arguments, **options: made.append(arguments) or {(1, 1, 1): lambda *again: None}
+
+    kernel = Kernel()
+    for hip, wanted in (("6.4", 2), (None, 1)):
+        compiled_kernels._COMPILED.clear()
+        made.clear()
+        monkeypatch.setattr(torch.version, "hip", hip)
+        for nbytes in (100, 2**31, 2**31 + 1, 2**33, 100):
+            compiled_kernels.launch(kernel, (1, 1, 1), [Storage(nbytes)], (), ())
+        assert len(made) == wanted
+
+
+def test_kernels_are_kept_but_not_without_bound(compiled_kernels):
+    """One for each size of images, in a run that has many sizes."""
+
+    class Kernel:
+        def __getitem__(self, grid):
+            return lambda *arguments, **options: {(1, 1, 1): lambda *again: None}
+
+    kernel = Kernel()
+    for size in range(3 * compiled_kernels.MOST_KEPT):
+        compiled_kernels.launch(kernel, (1, 1, 1), [Storage(1)], (), (size,))
+        assert len(compiled_kernels._COMPILED) <= compiled_kernels.MOST_KEPT

@@ -9,6 +9,20 @@ holds a few vectors of every image: all that may be read is read before any of i
 # ruff: noqa: RUF005 - Triton adds tuples, but does not unpack them
 # mypy: disable-error-code="attr-defined, no-untyped-call, call-arg, arg-type, assignment, misc, var-annotated"
 # (to mypy a kernel is a plain function, and constexpr a class without attributes)
+#
+# How to read this file. `ENTRY` says where an entry of the plan holds what, `SHAPE` what images and tiles are like;
+# both are constants to the compiler, so an `if` on them costs nothing, and what a plan does not hold is not compiled.
+# Everything about places is `[vectors, vec]`, or `[vectors, 1]` where it is the same for a whole vector: a thread holds
+# whole vectors, and what is known of a vector is worked out once for it.
+#
+# Four ways for pixels to lie. "planes" and "lines" are the two dense ones, in which a vector is 16 bytes in a row of
+# memory. Going from one to the other, a place would be read and written at different strides; for three channels
+# ("interleaved") three whole vectors are read and sorted in registers instead. All else is "strided": right, and slow.
+#
+# Two levels of skipping in place, where what does not change need not move: a program whose rows nothing touches ends
+# at once (`_any_changed_in_tile`, a few scalar loads); of the others, vectors that nothing touches are neither read nor
+# written (`_needed_vectors`). And everywhere, where a whole vector comes from one image, the other is not read.
+#
 # Triton compiles what follows a return in a branch, too: where results differ in shape, the other one needs its else.
 
 import functools
@@ -129,7 +143,9 @@ def _geometry_of(
     for one in (strides, out_strides):
         _check_extent(shape, one)
     read, write = _memory_order(shape, strides), _memory_order(shape, out_strides)
-    vec = max(16 // out_dtype.itemsize, 1)
+    vec = max(16 // out_dtype.itemsize, 1)  # the widest that a thread can write at once
+    # A vector of pixels is read in one access only if its address is known to be a multiple of its size: images and
+    # channels must begin at multiples of 16 elements, as Triton is told of strides that are.
     steps = (height * width, strides[0], out_strides[0])
     aligned = all(step % 16 == 0 for step in steps)  # as Triton must see it to keep vectors whole
     # Where both sides have one order, places follow memory and every access is a whole vector. Between planes and lines
@@ -138,7 +154,7 @@ def _geometry_of(
         read, write = ("interleaved" if order == "lines" else order for order in (read, write))
     elif read != write:
         read = write = "strided"
-    vectors = 2 * vectors if write == "lines" else vectors
+    vectors = 2 * vectors if write == "lines" else vectors  # one channel a place: a thread has twice as many places
     geometry = Geometry(
         height=height,
         width=width,
@@ -151,7 +167,7 @@ def _geometry_of(
         batch=0,
         each=vectors,
         normalise=normalise,
-        skip=in_place and not normalise,
+        skip=in_place and not normalise,  # normalising changes every pixel
         exact=dtype.is_floating_point,
         rounded=not out_dtype.is_floating_point,
         real=tl.float64 if dtype == torch.float64 else tl.float32,
@@ -209,7 +225,15 @@ def _launch_grid(rows: int, programs: int) -> tuple[int, int, int]:
 
 
 def _warp_count(geometry: Geometry) -> int:
-    return max(min(geometry.vectors // 32, 16 if geometry.batch else 4), 1)
+    """Warps of a program, so that a thread has one vector, or two in a tile of all images."""
+    most = 16 if geometry.batch else 4
+    return max(min(geometry.vectors // 32, most) * 32 // _threads_in_a_warp(), 1)
+
+
+@functools.cache
+def _threads_in_a_warp() -> int:
+    """64 on some of AMD's GPUs, 32 everywhere else."""
+    return 32 if torch.version.hip is None else int(torch.cuda.get_device_properties(0).warp_size)
 
 
 @triton.jit
@@ -234,6 +258,7 @@ def mix_kernel(
     group: tl.constexpr = SHAPE.group
     entry_ptr = plan_ptr + _entry_index(SHAPE).to(tl.int64) * ENTRY.width
     tile, channel = _tile_and_channel(SHAPE)
+    # The first level of skipping; a tile of all images has no one entry to ask.
     if SHAPE.skip and SHAPE.batch == 0:
         if not _any_changed_in_tile(entry_ptr, tile, ENTRY, SHAPE):
             return
@@ -271,6 +296,7 @@ def mix_kernel(
         scales = _load_per_channel(scale_ptr, channel, start, SHAPE)
         biases = _load_per_channel(bias_ptr, channel, start, SHAPE)
 
+    # Tuples, because a list of tensors is not Triton's; the loop is unrolled, each channel keeps its registers.
     first = ()
     second = ()
     for c in tl.static_range(group):
@@ -354,7 +380,7 @@ def _places_of_tile(tile, SHAPE: tl.constexpr):
 def _any_changed_in_tile(entry_ptr, tile, ENTRY: tl.constexpr, SHAPE: tl.constexpr):
     """Whether the plan changes any pixel of the rows that a tile lies in."""
     images: tl.constexpr = ENTRY.images
-    mixings: tl.constexpr = 1 if ENTRY.mutual else images
+    mixings: tl.constexpr = 1 if ENTRY.mutual else images  # what erases is each image's own even in a mutual pair
     top, bottom = _rows_of_tile(tile, SHAPE)
     changes = top < 0  # never: a scalar False that the compiler can add to
     if ENTRY.corner:
@@ -458,6 +484,7 @@ def _needed_vectors(entry_ptr, start, row, col, x, live, ENTRY: tl.constexpr, SH
     mine = written
     theirs = written
     if ENTRY.own_outside and ENTRY.images == 1:
+        # Where the whole vector comes from the one image, the other is not fetched: of CutMix half of the bytes.
         mine = written & _vectors_with_share_other_than(0, entry_ptr, start, row, x, ENTRY, SHAPE)
         theirs = written & _vectors_with_share_other_than(1, entry_ptr, start, row, x, ENTRY, SHAPE)
     return mine, theirs, written
@@ -468,13 +495,14 @@ def _vectors_with_share_other_than(
     SHARE: tl.constexpr, entry_ptr, start, row, x, ENTRY: tl.constexpr, SHAPE: tl.constexpr
 ):
     """Which vectors hold an own share other than ``SHARE``, 0 or 1."""
-    bits: tl.constexpr = 0x3F800000 * SHARE
+    bits: tl.constexpr = 0x3F800000 * SHARE  # of 1.0 or 0.0: shares are compared as integers, see _ONE
     vectors = start < (1 - SHARE) * 0x7FFFFFFF
     if ENTRY.own_outside:
         vectors = (tl.full([SHAPE.vectors, 1], 0, tl.int32) + tl.load(entry_ptr + ENTRY.own_outside)) != bits
         if ENTRY.box:
             inside = (tl.full([SHAPE.vectors, 1], 0, tl.int32) + tl.load(entry_ptr + ENTRY.own_inside)) != bits
             meets, within = _vectors_in_box(entry_ptr + ENTRY.box, start, row, x, SHAPE)
+            # A vector that lies wholly in the box has nothing of the outside; with a bitmap it still may.
             if not ENTRY.bitmap:
                 vectors = vectors & ~within
             vectors = vectors | (meets & inside)
@@ -486,7 +514,7 @@ def _vectors_in_box(box_ptr, start, row, x, SHAPE: tl.constexpr):
     """Which vectors have a place in a box, and which have all."""
     unit: tl.constexpr = SHAPE.channels if SHAPE.write == "lines" else 1
     line: tl.constexpr = SHAPE.width * unit
-    if line % SHAPE.vec != 0:
+    if line % SHAPE.vec != 0:  # vectors that run over the end of a row are looked at place by place
         inside = in_box(box_ptr, row, x, SHAPE)
         return _any_place(inside), tl.min(inside.to(tl.int32), axis=1)[:, None] > 0
     else:
@@ -525,6 +553,7 @@ def _any_place(places):
 @triton.jit
 def _offsets(start, place, row, col, channel, strides, ORDER: tl.constexpr, SHAPE: tl.constexpr):
     """Offsets within an image; where channels are interleaved, of three vectors that follow each other."""
+    # Sums of the vector's start and its lane, so that the compiler sees that a vector's places follow each other.
     if ORDER == "lines":
         return place
     elif ORDER == "planes":
@@ -690,6 +719,7 @@ def join_pieces(
         pieces = pieces + (
             tl.load(entry_ptr + piece).to(tl.int64) * image_stride + _strided_offsets(down, across, 0, strides),
         )
+    # The piece is chosen by its address, not by its value: one load a place instead of four.
     piece = tl.where(under, tl.where(right, pieces[3], pieces[2]), tl.where(right, pieces[1], pieces[0]))
     values = ()
     for c in tl.static_range(group):

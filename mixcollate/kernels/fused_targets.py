@@ -68,13 +68,16 @@ def soft_targets_kernel(
         total += share
     if SMOOTH:
         values = kept * values + spread * total
+    values = tl.where((column < CLASSES) & (tl.zeros_like(values) + total == float("inf")), float("inf"), values)
     tl.store(out_ptr + row * CLASSES + column, values, mask=column < CLASSES)
 
 
 @triton.jit
 def _known(label, share, ignore_index, CLASSES: tl.constexpr):
-    """A label and its share: 0 if it is ignored, NaN if there is no such class, so that the loss shows it."""
-    share = tl.where((label >= 0) & (label < CLASSES), share, float("nan"))
+    """A label and its share: 0 if it is ignored, infinite if there is no such class, so that the loss shows it (NaN
+    would be left out, as what is not annotated).
+    """
+    share = tl.where((label >= 0) & (label < CLASSES), share, float("inf"))
     return label, tl.where(label == ignore_index, 0.0, share)
 
 
@@ -185,10 +188,11 @@ def cross_entropy_kernel(
         label, share = _label(labels_ptr, shares_ptr, row * SOURCES + s, ignore_index, CLASSES)
         here = (share != 0) & (label >= 0) & (label < CLASSES)
         logit = tl.load(row_ptr + label, mask=here, other=0.0).to(tl.float32)
-        loss += kept * share * (log_sum - logit) * (share != 0).to(tl.float32)
+        loss += tl.where(share != 0, kept * share * (log_sum - logit), 0.0)
         known += share
     if SMOOTH:
-        loss += spread * known * (CLASSES * log_sum - plain)
+        loss += tl.where(known != 0, spread * known * (CLASSES * log_sum - plain), 0.0)
+    loss = tl.where(known == float("inf"), float("inf"), loss)
     tl.store(loss_ptr + row, loss)
     tl.store(log_sum_ptr + row, log_sum)
 
@@ -223,5 +227,6 @@ def cross_entropy_gradient_kernel(
         known += share
     softmax = tl.exp(logits - tl.load(log_sum_ptr + row))
     grad = known * softmax - (kept * target + spread * known)
+    grad = tl.where(tl.zeros_like(grad) + known != 0, grad, 0.0)  # a row without a label, whatever its logits are
     grad = grad * tl.load(grad_loss_ptr + row * grad_loss_stride)
     tl.store(grad_ptr + row * CLASSES + column, grad.to(grad_ptr.dtype.element_ty), mask=live)
