@@ -19,8 +19,8 @@ from benchmarks.common import (
     shape_name,
     standard_shape,
 )
-from mixcollate import RICAP, CutMix, FMix, HideAndSeek, MixUp, RandomErasing, ResizeMix
 from mixcollate.kernels import mix
+from mixcollate.methods import ALL
 from mixcollate.plan import identity
 
 U8, F16, BF16, F32 = torch.uint8, torch.float16, torch.bfloat16, torch.float32
@@ -34,15 +34,9 @@ CASES = [  # dtype, dtype of the result, layout; normalised where they differ
     (U8, F16, "NCHW"),
     (BF16, BF16, "NCHW"),
 ]
-METHODS = {
-    "MixUp": MixUp(),
-    "CutMix": CutMix(),
-    "RICAP": RICAP(),
-    "ResizeMix": ResizeMix(),
-    "FMix (one mask a batch)": FMix(per="batch"),
-    "RandomErasing": RandomErasing(p=0.25),
-    "HideAndSeek": HideAndSeek(),
-}
+OPTIONS = {"FMix": {"per": "batch"}, "RandomErasing": {"p": 0.25}}
+NAMES = {"FMix": "FMix (one mask a batch)"}
+METHODS = {NAMES.get(name, name): method(**OPTIONS.get(name, {})) for name, method in ALL.items()}
 RIVALS = ["copy", "no mixing", *METHODS, "MixUp in place", "CutMix in place"]
 
 

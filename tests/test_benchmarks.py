@@ -14,9 +14,10 @@ import torch
 
 pytest.importorskip("pytest_benchmark", reason="pytest-benchmark is not installed")
 
-from benchmarks import checks, common, gpu, plots, report, tables
+from benchmarks import bench_cost, checks, common, gpu, plots, report, tables
 from benchmarks.goals import GOALS
 from benchmarks.results import cases, condense, goal_rows, latest, questions, write
+from mixcollate.methods import ALL
 
 ROOT = Path(__file__).parent.parent
 FILES = sorted((ROOT / "benchmarks").glob("bench_*.py"))
@@ -48,6 +49,11 @@ def test_first_line_is_a_question(path):
 
 def test_every_file_is_measured(results):
     assert {row["file"] for row in results["rows"]} == set(questions())
+
+
+def test_every_method_is_measured_and_checked_on_a_gpu():
+    assert {type(method) for method in bench_cost.METHODS.values()} == set(ALL.values())
+    assert set(ALL) <= set(checks.METHODS)
 
 
 def test_rows_state_their_bytes_and_rates(results):
