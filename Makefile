@@ -37,7 +37,7 @@ test-integrations: .venv/integrations  ## the examples, the wheel, and the docs'
 
 docs: .venv/docs  ## the pages of docs/, into site/
 	@echo "== docs"
-	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 gallery: .venv/ready  ## the README's pictures
 	$(BIN)/mixcollate preview --method all --seed 927 --out images/methods.jpg
