@@ -433,6 +433,7 @@ def test_env(capsys):
     [
         ("rich.console", ["demo", *QUICK]),
         ("sklearn.datasets", ["demo", *QUICK]),
+        ("scipy.optimize", ["demo", *QUICK]),
         ("skimage", ["preview"]),
         ("pytest_benchmark", ["bench"]),
     ],

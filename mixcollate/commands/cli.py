@@ -19,7 +19,7 @@ from mixcollate.commands.networks import ARCHITECTURES
 from mixcollate.commands.pictures import draw
 from mixcollate.commands.training import STARTS
 
-EXTRA = ("rich", "sklearn", "skimage", "pytest", "pytest_benchmark")
+EXTRA = ("rich", "scipy", "sklearn", "skimage", "pytest", "pytest_benchmark")
 """What only the commands need: imported by the command that does."""
 
 
