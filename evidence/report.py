@@ -33,15 +33,13 @@ def accuracy(rows: Sequence[Row]) -> str:
     names = varying(rows)
     told = {(line.method, line.setting): line for line in lines(rows)}
     settings = sorted({setting for _, setting in told})
-    heads = [
-        ", ".join(_setting(name, value) for name, value in zip(names, setting, strict=True)) for setting in settings
-    ]
+    heads = [", ".join(filter(None, map(_setting, names, setting))) for setting in settings]
     table = [["", *heads]]
     for method in dict.fromkeys(row["run"]["method"] for row in rows):
         parts = [method]
         for setting in settings:
             line = told.get((method, setting))
-            gain = "" if line is None or line.gain is None else f" ({line.gain.mean:+.1f})"
+            gain = "" if line is None or line.gain is None else f" ({round(line.gain.mean, 1) + 0.0:+.1f})"
             shown = line is not None and line.gain is not None and line.gain.shown
             text = "" if line is None else f"{line.of('accuracy').told()}{gain}"
             parts.append(f"**{text}**" if shown else text)
