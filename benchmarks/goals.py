@@ -31,6 +31,8 @@ GOALS = {
     "C4": Goal("a plan for 256 images, MixUp or CutMix chosen for each pair", 100, "µs"),
     "C5 MixUp": Goal("in-place float32 MixUp on the CPU, against v2.MixUp", 4),
     "C5 CutMix": Goal("in-place float32 CutMix on the CPU, against v2.CutMix", 8),
+    "C6 MixUp": Goal("the whole call for 64 images of 8×8 on the CPU, against v2.MixUp", 1),
+    "C6 CutMix": Goal("the whole call for 64 images of 8×8 on the CPU, against v2.CutMix", 1),
     "G1 float32": Goal("in-place MixUp, against a copy of the same bytes", 0.9),
     "G1 bfloat16": Goal("in-place MixUp, against a copy of the same bytes", 0.9),
     "G1 float32 peers": Goal("in-place MixUp, against v2.MixUp and timm's Mixup", 4),

@@ -88,6 +88,7 @@ def _draw_fastest(pyplot: Any, results: Results) -> Any:
 def _draw_growth(pyplot: Any, results: Results) -> Any:
     """Time over size, for the batch, the pixels and the classes."""
     panels = {"batch": "images of 32×32", "pixels": "pixels of each of 64 images", "classes": "classes"}
+    panels |= {method: f"elements of a small batch, {method}" for method in ("MixUp", "CutMix")}
     lines = growth_curves(results)
     if not lines:
         return None
