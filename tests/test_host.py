@@ -9,7 +9,7 @@ from torch import Tensor
 
 from mixcollate import methods
 from mixcollate.kernels import host, mix
-from mixcollate.plan import MixPlan, chain, draw_from, numbers, select, two_shares
+from mixcollate.plan import MixPlan, chain, draw_from, numbers, only, select, two_shares
 from tests import cases
 
 DTYPES = [torch.uint8, torch.float16, torch.bfloat16, torch.float32, torch.float64]
@@ -104,6 +104,20 @@ def test_more_than_one_chunk(name, dtypes):
                 assert same_bits(result, expected)
             if dtypes[0] == dtypes[1]:
                 assert same_bits(mix(images, plan, out=images, impl="host"), expected)
+
+
+@pytest.mark.parametrize("source", [torch.uint8, torch.float32], ids=str)
+@pytest.mark.parametrize("name", [*cases.METHODS, "all"])
+def test_large_images_are_normalised_once(name, source):
+    """Some right after they are mixed, some with the rest, some in the pass that mixes them."""
+    shape = (7, 3, 53, 59)
+    for per, pairing in (("pair", "matching"), ("sample", "shuffle")):
+        plan, images = cases.plan(name, shape, per=per, pairing=pairing), draw_images(shape, source)
+        for one in (plan, only(np.arange(7) % 3 > 0, plan)):
+            expected = mix(images, one, impl="reference", **STATISTICS)
+            for memory_format in (torch.contiguous_format, torch.channels_last):
+                result = mix(images, one, memory_format=memory_format, impl="host", **STATISTICS)
+                assert same_bits(result, expected), (per, memory_format)
 
 
 @pytest.mark.parametrize("name", ["mixup", "cutmix", "resizemix", "gridmask", "cutout-noise"])
