@@ -69,7 +69,7 @@ class CutMix(MixTransform):
         inside, odd = self.placement == "inside", self.placement == "timm"
         if self.minmax is None:
             own_share = beta(draw.numbers, alpha, count)
-            # of a signal, which has one axis, the share itself
+            # Of a signal, which has one axis, the share itself.
             share = 1 - own_share if flat.any() else np.sqrt(1 - own_share)
             side = (share * lengths).astype(np.int64)  # [2, count]
         else:

@@ -61,7 +61,8 @@ class GridMask(ErasingTransform):
         shorter = shorter_side(draw.size)
         low = max(round(shorter * 96 / 224), 1)
         tile = self.tile or (low, max(shorter, low + 1))
-        if 0 < shorter and not self.invert and int(tile[1] - 1 - math.ceil((tile[1] - 1) * self.ratio)) == 0:
+        largest = tile[1] - 1  # which is drawn
+        if 0 < shorter and not self.invert and math.ceil(largest * self.ratio) == largest:
             raise ValueError(
                 f"tile and ratio must leave holes of a pixel or more, got tile={tile}, ratio={self.ratio} for images "
                 f"of {draw.size}"
@@ -72,7 +73,8 @@ class GridMask(ErasingTransform):
         reach = math.ceil(math.hypot(*draw.size) / 2) + 1  # how far a pixel can lie before the centre
         rows, cols = draw.numbers.integers(side) + reach, draw.numbers.integers(side) + reach
         turns = max(self.rotate, 1)
-        if (flat := signal_axis(draw.size)[:, 0]).any():  # its one row of pixels is one of those that are in holes
+        flat = signal_axis(draw.size)[:, 0]
+        if flat.any():  # the row of pixels that a signal is lies in the holes, so that they are intervals of it
             first = -(-reach // side) * side
             rows, cols, turns = np.where(flat[0], first, rows), np.where(flat[1], first, cols), 1
         grid = np.stack([side, hole, rows, cols, np.full(count, self.invert)], 1).astype(np.int32)
