@@ -333,4 +333,4 @@ def test_command_line_condenses_and_shows(raw, tmp_path, capsys):
     assert report.main(["condense", str(source), "--commit", "abc1234", "--out", str(tmp_path / "results")]) == 0
     assert "cpu-abc1234.json" in capsys.readouterr().out
     assert report.main(["show", str(tmp_path / "results" / "cpu-abc1234.json")]) == 0
-    assert "C5 CutMix" in capsys.readouterr().out.splitlines()[-1]  # the goals come last
+    assert "C6 CutMix" in capsys.readouterr().out.splitlines()[-1]  # the goals come last
