@@ -52,7 +52,8 @@ def photographs(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 
 def test_demo_as_a_user_runs_it(tmp_path):
     out = tmp_path / "new" / "folder"
-    command = [sys.executable, "-m", "mixcollate", "demo", "--epochs", "2", "--runs", "2", "--out", str(out)]
+    options = ["--epochs", "2", "--runs", "2", "--label-noise", "0.4", "--out", str(out)]
+    command = [sys.executable, "-m", "mixcollate", "demo", *options]
     told = subprocess.run(command, capture_output=True, text=True, check=True, timeout=240)
     assert told.stderr == ""
     for words in ("898 images to train, 899 to test", "2 workers", "plain", "accuracy", "±", "With 40% wrong labels"):
