@@ -274,9 +274,7 @@ def batches(draw):
     return images, numbers.integers(0, CLASSES, shape[0])
 
 
-REFUSED = (
-    "sizes must be at most half the shorter side|length must be at most twice the shorter|fill must be whole numbers"
-)
+REFUSED = "(sizes|length|tile and ratio) must |fill must be whole numbers|images of one pixel have no room"
 
 
 def check_batch(transform, batch, options):
@@ -323,8 +321,10 @@ def check_masks(images, plan):
         return
     masks = torch.arange(images[:, 0].numel()).view(images[:, 0].shape)
     plan = plan.for_masks()
-    wanted = oracle(masks[:, None].double(), plan, torch.float64)[:, 0]
-    assert torch.equal(mix_masks(masks, plan), wanted.long())
+    mixed = mix_masks(masks, plan)
+    # where a centre falls between two pixels, single and double precision may differ in which is nearest
+    wanted = [oracle(masks[:, None].to(real), plan, real)[:, 0].long() for real in (torch.float64, torch.float32)]
+    assert any(torch.equal(mixed, one) for one in wanted)
 
 
 def compare(made, wanted, plan):
