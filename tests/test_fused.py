@@ -540,6 +540,7 @@ def test_launches_happen_on_the_device_of_the_tensors(monkeypatch):
     monkeypatch.setattr(torch.cuda, "device", Recorded)
     for module in (targets, losses):
         monkeypatch.setattr(module, "is_fusible", lambda tensor: True)
+    monkeypatch.setattr(targets, "_is_on_host", lambda tensor: False)
     images, logits = torch.zeros(2, 3, 4, 4, device=DEVICE), torch.zeros(2, 5, device=DEVICE)
     labels, plan = torch.zeros(2, dtype=torch.int64, device=DEVICE), identity(2, (4, 4))
     run_passes("fused", images, pack(plan, DEVICE), images, None)
