@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 TOGETHER := -n auto --maxprocesses 8 --dist loadfile  # a process for each core; a file stays in one, with what its tests share
 
-.PHONY: demo test test-deep coverage test-floor test-integrations docs lint gallery evidence bench gpu compile-check clean
+.PHONY: demo test test-slow test-deep coverage test-floor test-integrations docs lint gallery evidence bench gpu compile-check clean
 
 demo: .venv/ready  ## train on real images, plain and mixed, with right and with wrong labels (two minutes)
 	$(BIN)/mixcollate demo
@@ -11,6 +11,10 @@ demo: .venv/ready  ## train on real images, plain and mixed, with right and with
 test: lint  ## lint, types and tests
 	@echo "== tests"
 	$(BIN)/python -m pytest -q $(TOGETHER)
+
+test-slow: .venv/ready  ## what takes longer for a reason of its own: compilers, processes, the benchmarks and the demo whole
+	@echo "== slow tests"
+	$(BIN)/python -m pytest -q $(TOGETHER) -m slow
 
 test-deep: .venv/ready  ## what takes minutes: long runs, many cases, mutants; each by name, and why it is here
 	@echo "== deep tests"

@@ -133,6 +133,7 @@ def test_checks_find_what_is_wrong():
         checks.same(images * 1.01, images, "off")
 
 
+@pytest.mark.slow  # starts every step of the GPU run, each in a process
 def test_dry_run_of_the_gpu_script(monkeypatch, tmp_path, capsys):
     """A step that fails is told, and the rest still runs."""
     monkeypatch.setattr(gpu, "CHECKS", ("memory", "no such check"))

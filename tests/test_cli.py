@@ -50,6 +50,7 @@ def photographs(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     return sorted(folder.iterdir())
 
 
+@pytest.mark.slow  # trains in a process of its own, with workers
 def test_demo_as_a_user_runs_it(tmp_path):
     out = tmp_path / "new" / "folder"
     options = ["--epochs", "2", "--runs", "2", "--label-noise", "0.4", "--out", str(out)]
@@ -371,6 +372,7 @@ def test_bench_as_a_user_runs_it(tiny, capfd):
     assert sorted(RESULTS.iterdir()) == committed
 
 
+@pytest.mark.slow  # runs pytest in a process
 def test_bench_leaves_pytest_benchmark_what_it_is_asked(tiny, capfd):
     """Its file, and its table."""
     raw = str(tiny / "raw.json")
@@ -408,6 +410,7 @@ def test_bench_ends_as_pytest_does(tiny, monkeypatch, status, measured, reported
     assert not measured or commands[1][-1] == str(raw)
 
 
+@pytest.mark.slow  # runs pytest in a process
 def test_bench_passes_its_arguments_to_pytest(tiny, capfd):
     with pytest.raises(SystemExit) as ended:
         main(["bench", "benchmarks/bench_naive.py", "--collect-only", "-q", "-k", "equal_work"])

@@ -331,6 +331,7 @@ def in_another_process(rank, collate, unpicklable, wanted):
             all_of(loader(unpicklable, num_workers=workers))
 
 
+@pytest.mark.slow  # a launcher's processes, which are not forked
 def test_a_process_of_a_launcher_mixes():
     """torch.multiprocessing.spawn pickles as a loader's workers are pickled, but such a process does all the work."""
     wanted = all_of(loader(mc.MixupCollate(num_classes=10, seed=3)))
@@ -520,6 +521,7 @@ def rank_of_a_worker(rank, results):
     torch.distributed.destroy_process_group()
 
 
+@pytest.mark.slow  # four processes that are not forked, each of which imports torch
 def test_spawned_workers_of_ranks_draw_different_plans(tmp_path):
     torch.multiprocessing.spawn(rank_of_a_worker, (str(tmp_path),), nprocs=2)
     first, second = (torch.load(tmp_path / f"{rank}.pt") for rank in range(2))

@@ -68,6 +68,7 @@ def losses_of_two_ranks(workers):
     return sorted(line for line in done.stdout.splitlines() if line.startswith("rank"))
 
 
+@pytest.mark.slow  # two launches of two ranks
 def test_ddp():
     first, again = losses_of_two_ranks(0), losses_of_two_ranks(1)
     assert first == again  # the same run with another number of workers is the same

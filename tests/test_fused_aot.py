@@ -19,6 +19,8 @@ import torch
 
 from mixcollate.plan import MixPlan
 
+pytestmark = pytest.mark.slow  # compiles 45 kernels down to the machine code of an H100
+
 B, H, W = 8, 224, 224
 
 

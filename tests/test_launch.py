@@ -18,6 +18,8 @@ import torch
 
 from mixcollate.kernels.support import c_compiler, python_header
 
+pytestmark = pytest.mark.slow  # Triton builds its launchers with a C compiler, and a driver without a device
+
 U8, F16, BF16 = torch.uint8, torch.float16, torch.bfloat16
 BATCHES = {  # where images start, how many elements lie between them, and what they become
     "first": (0, 0, BF16),
