@@ -6,6 +6,7 @@ Else a captured CUDA graph would stop taking plans, or a kernel would be compile
 from itertools import product
 
 import pytest
+import torch
 
 import mixcollate as mc
 from mixcollate.kernels.packed import pack
@@ -79,3 +80,40 @@ def test_pairs_stay_pairs_whatever_is_drawn(name, per, mutual):
         assert (packed.layout.entries, packed.layout.paired, packed.layout.mutual) == (4, True, mutual)
         again = packed.unpack()
         assert pack(again, "cpu").layout is packed.layout
+
+
+class Kernel:
+    """Stands for Triton's: how often it is asked for what is not compiled yet."""
+
+    compiled = 0
+
+    def __getitem__(self, grid):
+        return self.launch
+
+    def launch(self, *arguments, **options):
+        if not options:  # launched again, as it is
+            return self
+        self.compiled += 1
+        return self
+
+
+@pytest.mark.parametrize("in_place", [False, True])
+@pytest.mark.parametrize("name", ["MixUp", "choice", "mix or erase", "mix, then erase", "four or two"])
+@pytest.mark.parametrize("per, pairing", [("pair", "matching"), ("sample", "shuffle"), ("sample", "flip")])
+def test_a_run_of_many_plans_compiles_one_kernel(name, per, pairing, in_place, monkeypatch):
+    """Whatever is drawn; as ``launch`` counts kernels, which asks for another where Triton would."""
+    fused = pytest.importorskip("mixcollate.kernels.fused", reason="Triton is not installed")
+    from mixcollate.kernels import launch
+
+    kernel = Kernel()
+    monkeypatch.setattr(launch, "_COMPILED", {})
+    monkeypatch.setattr(fused, "mix_kernel", kernel)
+    transform = MIXING[name](per=per, pairing=pairing, p=CHANCES[-1])
+    images = torch.zeros(8, 3, 16, 24)
+    out = images if in_place else torch.empty_like(images)
+    for step in range(60):
+        plan = transform.draw_plan(draw_from(numbers(3, 0, step), (8, 3, 16, 24), transform.pairing, step))
+        fused.mix(images, pack(plan, "cpu"), out, affine=None)
+    assert kernel.compiled == len(launch._COMPILED) == 1
+    fused.mix(images[:, :, :8], pack(mc.MixUp().make_plan(images[:, :, :8]), "cpu"), out[:, :, :8], affine=None)
+    assert kernel.compiled == 2  # so that what is counted is what is compiled

@@ -7,10 +7,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
 
-from mixcollate.kernels import mix
+from mixcollate import MixUp, targets
+from mixcollate.kernels import mix, support
 from mixcollate.kernels.packed import PackedPlan, layout_from_key, pack
 from mixcollate.plan import PARTS, MixPlan, chain, identity, two_shares
+from mixcollate.targets import mix_targets
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 BATCH, SIZE = 4, (6, 10)
@@ -139,6 +142,28 @@ def test_copy_of_a_plan_without_pieces():
     plan = replace(identity(BATCH, SIZE), partners=full().partners, shares=full().shares)
     images = torch.rand(BATCH, 3, *SIZE, device=DEVICE)
     assert torch.equal(mix(images, packed.copy_(plan)), images)
+
+
+@pytest.mark.parametrize("call", ["mix", "transform", "targets", "copy_"])
+def test_no_plan_is_captured(call, monkeypatch):
+    """Each replay of the graph would mix by it again. On a device that is not there, while a capture is said to run."""
+    monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: True)
+    for module in (support, targets):
+        monkeypatch.setattr(module, "can_fuse", lambda: True)
+    transform, shape = MixUp(num_classes=3, seed=1), (BATCH, 3, *SIZE)
+    plan = transform.make_plan(torch.empty(shape))
+    layout = pack(plan, "cpu").layout
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        images, labels = torch.empty(shape, device="cuda"), torch.empty(BATCH, dtype=torch.int64, device="cuda")
+        packed = PackedPlan(torch.empty(100, dtype=torch.int32, device="cuda"), layout)
+        calls = {
+            "mix": lambda: mix(images, plan),
+            "transform": lambda: transform(images, labels),
+            "targets": lambda: mix_targets(labels, plan, num_classes=3),
+            "copy_": lambda: packed.copy_(plan),
+        }
+        with pytest.raises(RuntimeError, match="plan must be packed before a CUDA graph is captured"):
+            calls[call]()
 
 
 BOX = {"box": np.zeros((4, 4), np.int32), "own_inside": np.ones(4, np.float32)}

@@ -242,7 +242,10 @@ def _words_on_host(plan: MixPlan, layout: Layout, device: torch.device) -> Tenso
     while passes[-1].then is not None:
         passes.append(passes[-1].then)
     if device.type == "cuda" and torch.cuda.is_current_stream_capturing():
-        raise RuntimeError("plan must be packed before a CUDA graph is captured: each replay would repeat it")
+        raise RuntimeError(
+            "plan must be packed before a CUDA graph is captured, or each replay would repeat it: give what "
+            "pack(plan, device) returns, and before each replay copy_ the next plan into it"
+        )
     count, pinned = sum(one.words for one in passes), device.type == "cuda"
     words = torch.empty(count, dtype=torch.int32, device="cpu", pin_memory=pinned)
     start, array = 0, words.numpy()
