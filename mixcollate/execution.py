@@ -13,7 +13,7 @@ from mixcollate.kernels.prepare import result_dtype
 from mixcollate.plan import MixPlan
 from mixcollate.roles import Path, Roles, is_one_sample, leaf_at, replace, told
 from mixcollate.stacking import Stacking, Unstacked
-from mixcollate.targets import TargetRule
+from mixcollate.targets import TargetRule, as_target
 
 _VALUES = TargetRule(targets="values")
 
@@ -52,8 +52,13 @@ def execute(
     options["layout"] = layout
     placed = place(plan, pixels(batch, roles), impl)
     changed: dict[Path, Any] = {}
+    unwritten = None  # targets that the launch of the (first) images writes, too
     for path, rule in zip(roles.labels, _one_each(rules, roles.labels), strict=False):
-        changed[path] = rule.mix(plain(leaf_at(batch, path)), placed)
+        labels = plain(leaf_at(batch, path))
+        if unwritten is None and isinstance(placed, PackedPlan) and (unwritten := rule.unwritten(labels, placed)):
+            changed[path] = as_target(unwritten)
+        else:
+            changed[path] = rule.mix(labels, placed)
     for path in roles.blended:
         changed[path] = _blended(leaf_at(batch, path), path, placed)
     runs: list[tuple[Path, Callable[[], Tensor]]] = []  # what is still to run has passed its checks
@@ -65,7 +70,8 @@ def execute(
         memories = [plain(leaf_at(batch, path)).untyped_storage().data_ptr() for path in roles.images]
         inplace = len(set(memories)) == len(memories)
     for path in roles.images:
-        runs.append((path, _run_images(leaf_at(batch, path), placed, inplace, memory, options)))
+        runs.append((path, _run_images(leaf_at(batch, path), placed, inplace, memory, options, unwritten)))
+        unwritten = None
     for path, run in runs:
         changed[path] = _alike(run(), leaf_at(batch, path))
     return replace(batch, changed)
@@ -129,8 +135,9 @@ def _run_images(
     inplace: bool,
     memory: Stacking | None,
     options: dict[str, Any],
+    unwritten: Any,
 ) -> Callable[[], Tensor]:
-    """What mixes images, once it is called."""
+    """What mixes images, and writes targets that are ``unwritten`` yet, once it is called."""
     like = images.like if isinstance(images, Unstacked) else _as_batch(images)
     normalised = options["mean"] is not None or options["std"] is not None
     dtype = result_dtype(like, options["dtype"], normalised=normalised, out=None)
@@ -146,7 +153,7 @@ def _run_images(
             out = like
         elif memory is not None and like.device.type == "cpu" and like.is_contiguous():
             out = memory.empty(tuple(like.shape), dtype)
-    return prepare(like, plan, **options, out=out).run
+    return prepare(like, plan, **options, out=out, targets=unwritten).run
 
 
 def _blended(value: Tensor, path: Path, plan: MixPlan | PackedPlan) -> Tensor:

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal, NamedTuple, TypedDict, get_args
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypedDict, get_args
 
 import numpy as np
 import torch
@@ -14,6 +14,9 @@ from mixcollate.checks import check_choice, check_count, check_number, check_ten
 from mixcollate.kernels.packed import PackedPlan, pack
 from mixcollate.kernels.support import can_fuse
 from mixcollate.plan import MixPlan
+
+if TYPE_CHECKING:
+    from mixcollate.kernels.fused_targets import UnwrittenTargets
 
 Targets = Literal["dense", "sparse", "values"]
 LabelMode = Literal["lerp", "union"]
@@ -207,15 +210,17 @@ class TargetRule:
             and of no other. Values are float32, or float64 if they come so.
         """
         indices = self._checked_indices(labels, plan)
+        unwritten = self._unwritten(labels, indices, plan)
+        if unwritten is not None:
+            with torch.cuda.device(labels.device):  # Triton launches on the current device
+                unwritten.write()
+            return as_target(unwritten)
         if self.targets == "values":
             return _mix_rows(labels if labels.dtype == torch.float64 else labels.to(torch.float32), plan, "lerp")
         if indices is None:
             return smooth(_mix_rows(labels.to(torch.float32), plan, self.label_mode), self.label_smoothing)
-        if self.targets == "dense" and self.label_mode == "lerp":
-            if _is_on_host(indices):
-                return smooth(self._mix_on_host(indices, plan), self.label_smoothing)
-            if plan.then is None and is_fusible(indices):
-                return self._mix_fused(indices, plan)
+        if self.targets == "dense" and self.label_mode == "lerp" and _is_on_host(indices):
+            return smooth(self._mix_on_host(indices, plan), self.label_smoothing)
         indices = indices.to(torch.int64)
         target = _mix_indices(indices, plan)
         if self.targets == "sparse":
@@ -224,6 +229,33 @@ class TargetRule:
             target = SoftTarget(target.labels, (target.shares > 0).to(torch.float32))
         rows = target.dense(self.num_classes or 0, ignore_index=self.ignore_index)
         return smooth(rows.clamp_(max=1) if self.label_mode == "union" else rows, self.label_smoothing)
+
+    def unwritten(self, labels: Tensor, plan: MixPlan | PackedPlan) -> "UnwrittenTargets | None":
+        """What :meth:`mix` makes of labels on a GPU, for the launch that mixes their images to write; ``None`` where
+        torch makes it. :func:`as_target` says what the caller gets.
+        """
+        return self._unwritten(labels, self._checked_indices(labels, plan), plan)
+
+    def _unwritten(
+        self, labels: Tensor, indices: Tensor | None, plan: MixPlan | PackedPlan
+    ) -> "UnwrittenTargets | None":
+        exact = self.targets == "values" and (labels.dtype == torch.float64 or labels.requires_grad)
+        if plan.then is not None or self.label_mode == "union" or exact or not is_fusible(labels):
+            return None
+        from mixcollate.kernels import fused_targets  # the only way to Triton, taken on first use
+
+        placed = pack(plan, labels.device) if isinstance(plan, MixPlan) else plan
+        if indices is None:
+            return fused_targets.prepare_mixed(labels, placed, label_smoothing=self.label_smoothing)
+        if self.targets == "sparse":
+            return fused_targets.prepare_sparse(indices, placed)
+        return fused_targets.prepare_dense(
+            indices,
+            placed,
+            num_classes=self.num_classes or 0,  # the check has made sure that it is given
+            label_smoothing=self.label_smoothing,
+            ignore_index=self.ignore_index,
+        )
 
     def _mix_on_host(self, labels: Tensor, plan: MixPlan | PackedPlan) -> Tensor:
         """Dense targets in NumPy, which takes a third of torch's time for a few numbers."""
@@ -237,23 +269,15 @@ class TargetRule:
             array[index, label] += share
         return rows
 
-    def _mix_fused(self, labels: Tensor, plan: MixPlan | PackedPlan) -> Tensor:
-        from mixcollate.kernels import fused_targets  # one launch; the only way to Triton, taken on first use
-
-        placed = pack(plan, labels.device) if isinstance(plan, MixPlan) else plan
-        with torch.cuda.device(labels.device):  # Triton launches on the current device
-            return fused_targets.soft_targets(
-                labels,
-                placed,
-                num_classes=self.num_classes or 0,  # the check has made sure that it is given
-                label_smoothing=self.label_smoothing,
-                ignore_index=self.ignore_index,
-            )
-
 
 def mix_targets(labels: Tensor, plan: MixPlan | PackedPlan, **options: Unpack[TargetOptions]) -> Tensor | SoftTarget:
     """Mix labels as ``plan`` mixes their images, by the :class:`TargetRule` that the keyword arguments make."""
     return TargetRule(**options).mix(labels, plan)
+
+
+def as_target(unwritten: "UnwrittenTargets") -> Tensor | SoftTarget:
+    """Soft targets as the caller gets them."""
+    return unwritten.out if unwritten.rows.kind != "sparse" else SoftTarget(unwritten.out, unwritten.shares)
 
 
 def smooth(rows: Tensor, label_smoothing: float) -> Tensor:

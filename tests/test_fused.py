@@ -1,6 +1,7 @@
 """Every kernel equals the reference, bit for bit; on the CPU under Triton's interpreter."""
 
 import contextlib
+import importlib
 import itertools
 import os
 import pickle
@@ -9,13 +10,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 if DEVICE == "cpu":
     os.environ.setdefault("TRITON_INTERPRET", "1")  # read when the kernels are defined
 fused = pytest.importorskip("mixcollate.kernels.fused", reason="Triton is not installed")
 
-from mixcollate import CutMix, Cutout, MixUp, RandomChoice, losses, targets  # noqa: E402
+from mixcollate import RICAP, Compose, CutMix, Cutout, MixUp, RandomChoice, RandomErasing, losses, targets  # noqa: E402
 from mixcollate.kernels import fused_targets, reference  # noqa: E402
 from mixcollate.kernels.packed import pack  # noqa: E402
 from mixcollate.kernels.pixels import Affine  # noqa: E402
@@ -533,7 +535,7 @@ def test_launches_happen_on_the_device_of_the_tensors(monkeypatch):
 
     for module, name in (
         (fused, "mix"),
-        (fused_targets, "soft_targets"),
+        (fused_targets.UnwrittenTargets, "write"),
         (fused_targets, "soft_cross_entropy"),
     ):
         monkeypatch.setattr(module, name, lambda *args, name=name, **options: entered.append(name))
@@ -546,7 +548,7 @@ def test_launches_happen_on_the_device_of_the_tensors(monkeypatch):
     run_passes("fused", images, pack(plan, DEVICE), images, None)
     mix_targets(labels, plan, num_classes=5)
     soft_cross_entropy(logits, labels, reduction="none")
-    assert entered == [images.device, "mix", labels.device, "soft_targets", logits.device, "soft_cross_entropy"]
+    assert entered == [images.device, "mix", labels.device, "write", logits.device, "soft_cross_entropy"]
 
 
 @pytest.mark.filterwarnings("ignore:invalid value encountered:RuntimeWarning")  # NumPy's, from the interpreter
@@ -587,13 +589,20 @@ def test_no_images():
     plan = pack(identity(0, (4, 4)), DEVICE)
     fused.mix(images, plan, images, **UNCHANGED)
     assert images.shape == (0, 3, 4, 4)
-    assert fused_targets.soft_targets(labels, plan, num_classes=3).shape == (0, 3)
+    assert soft_targets(labels, plan, num_classes=3).shape == (0, 3)
 
 
 def test_an_image_of_too_many_elements_is_refused():
     images = torch.empty(1, 1, 1, 2**30 + 1, device="meta")
     with pytest.raises(ValueError, match=r"an image must span at most 2\*\*30 elements .* got 1073741825"):
         mix_fused(images, identity(1, images.shape[2:]), images, **UNCHANGED)
+
+
+def soft_targets(labels, plan, **options):
+    """Written by a launch of their own."""
+    unwritten = fused_targets.prepare_dense(labels, plan, **options)
+    unwritten.write()
+    return unwritten.out
 
 
 def draw_target(batch, classes, sources, numbers):
@@ -616,7 +625,7 @@ def test_soft_targets(rule, batch, classes, label_smoothing):
     labels[1::3] = -100  # no class
     options = {"num_classes": classes, "label_smoothing": label_smoothing}
     wanted = mix_targets(labels, plan, **options)
-    made = fused_targets.soft_targets(labels.to(DEVICE), pack(plan, DEVICE), **options)
+    made = soft_targets(labels.to(DEVICE), pack(plan, DEVICE), **options)
     torch.testing.assert_close(made.cpu(), wanted, rtol=0, atol=1e-7 if label_smoothing else 0)
 
 
@@ -625,28 +634,151 @@ def test_soft_targets_of_narrow_labels(dtype):
     """A type need not hold num_classes or ignore_index."""
     plan = draw_plan("mixup, roll", (4, 3, 4, 4), np.random.default_rng(21))
     labels, options = torch.tensor([156, 0, 255, 7]), {"num_classes": 40_000}
-    made = fused_targets.soft_targets(labels.to(DEVICE, dtype), pack(plan, DEVICE), **options)
+    made = soft_targets(labels.to(DEVICE, dtype), pack(plan, DEVICE), **options)
     assert torch.equal(made.cpu(), mix_targets(labels, plan, **options))
 
 
-@pytest.mark.parametrize("rules", [["mixup, roll"], ["pieces"], ["mixup", "cutmix, roll"]], ids=str)
+@pytest.fixture
+def as_on_a_device(monkeypatch):
+    """Labels and images count as on a GPU, wherever they are."""
+    monkeypatch.setattr(targets, "is_fusible", lambda tensor: True)
+    monkeypatch.setattr(targets, "_is_on_host", lambda tensor: False)
+    monkeypatch.setattr(importlib.import_module("mixcollate.kernels.prepare"), "choose", lambda images, impl: "fused")
+    if DEVICE == "cpu":
+        monkeypatch.setattr(torch.cuda, "device", contextlib.nullcontext)
+
+
+def draw_labels(kind, batch, numbers):
+    """Labels, and how they become targets."""
+    if kind == "rows":
+        rows = numbers.random((batch, 6), np.float32)
+        rows[::3, 2] = np.nan
+        return torch.from_numpy(rows).half(), {}
+    if kind == "multi-hot":
+        return torch.from_numpy(numbers.random((batch, 6)) < 0.5), {"num_classes": 6}
+    if kind == "values":
+        return torch.from_numpy(numbers.random((batch, 2, 3), np.float32)), {"targets": "values"}
+    labels = torch.from_numpy(numbers.integers(0, 6, 2 * batch))[::2]  # apart in memory
+    labels[1::3] = -100
+    return labels, {"num_classes": 6, "targets": kind}
+
+
+LABELS = ["dense", "sparse", "rows", "multi-hot", "values"]
+
+
+@pytest.mark.parametrize("rules", [["mixup, roll"], ["pieces"], ["nothing"], ["mixup", "cutmix, roll"]], ids=str)
+@pytest.mark.parametrize("kind", LABELS)
 @pytest.mark.parametrize("packed", [False, True])
-def test_mix_targets_is_fused(rules, packed, monkeypatch):
-    """Where it can be: a plan of several passes is left to torch. Labels may lie apart in memory."""
+def test_mix_targets_is_fused(rules, kind, packed, as_on_a_device, monkeypatch):
+    """Where it can be: a plan of several passes is left to torch."""
     numbers = np.random.default_rng(18)
     plan, *later = (draw_plan(rule, (4, 3, 4, 4), numbers) for rule in rules)
     plan = replace(plan, then=later[0]) if later else plan
-    labels = torch.tensor([2, 7, 0, 7, 1, 7, 5, 7])[::2]
-    wanted = mix_targets(labels, plan, num_classes=6)
-    ran, run = [], fused_targets.soft_targets
-    monkeypatch.setattr(fused_targets, "soft_targets", lambda *args, **options: ran.append(run(*args, **options)))
-    monkeypatch.setattr(targets, "is_fusible", lambda tensor: True)
-    monkeypatch.setattr(targets, "_is_on_host", lambda tensor: False)
-    if DEVICE == "cpu":
-        monkeypatch.setattr(torch.cuda, "device", contextlib.nullcontext)
-    made = mix_targets(labels.to(DEVICE), pack(plan, DEVICE) if packed else plan, num_classes=6)
-    assert torch.equal((made if later else ran[0]).cpu(), wanted)
-    assert len(ran) == (not later)
+    labels, options = draw_labels(kind, 4, numbers)
+    with monkeypatch.context() as host:
+        host.setattr(targets, "is_fusible", lambda tensor: False)
+        wanted = mix_targets(labels, plan, **options)
+    written, write = [], fused_targets.UnwrittenTargets.write
+    monkeypatch.setattr(fused_targets.UnwrittenTargets, "write", lambda self: written.append(write(self)))
+    made = mix_targets(labels.to(DEVICE), pack(plan, DEVICE) if packed else plan, **options)
+    assert len(written) == (not later)
+    torch.testing.assert_close(to_host(made), wanted, rtol=0, atol=0, equal_nan=True)
+
+
+def to_host(target):
+    return target.cpu() if isinstance(target, torch.Tensor) else SoftTarget(*(part.cpu() for part in target))
+
+
+@pytest.mark.parametrize("label_smoothing", [0.0, 0.1])
+@pytest.mark.parametrize("classes", [1, 7, 1030])
+def test_rows_are_mixed_and_smoothed(classes, label_smoothing):
+    """Rows with NaN, too; with smoothing to 1e-6, because the sum of a row is another order of additions."""
+    numbers = np.random.default_rng(22)
+    plan = draw_plan("pieces", (5, 3, 4, 4), numbers)
+    rows = torch.from_numpy(numbers.random((5, classes), np.float32))
+    rows[::2, ::3] = float("nan")
+    wanted = mix_targets(rows, plan, label_smoothing=label_smoothing)
+    unwritten = fused_targets.prepare_mixed(rows.to(DEVICE), pack(plan, DEVICE), label_smoothing=label_smoothing)
+    unwritten.write()
+    tolerance = 1e-6 if label_smoothing else 0
+    torch.testing.assert_close(unwritten.out.cpu(), wanted, rtol=tolerance, atol=tolerance, equal_nan=True)
+
+
+@pytest.mark.parametrize("rule", ["nothing", "mixup", "mixup, roll", "cutmix, each", "pieces", "erased boxes"])
+@pytest.mark.parametrize("kind", ["dense", "sparse", "rows"])
+@pytest.mark.parametrize("in_place", [False, True])
+@pytest.mark.parametrize("batch", [1, 5])
+def test_targets_in_the_launch_of_the_images(rule, kind, in_place, batch, as_on_a_device):
+    """By programs of their own: pixels and targets are what either is alone."""
+    numbers = np.random.default_rng(23)
+    shape = (batch, 3, 5, 8)
+    plan, images = draw_plan(rule, shape, numbers), draw_images(shape, F32, numbers)
+    (labels, options), packed = draw_labels(kind, batch, numbers), pack(plan, DEVICE)
+    rule_of_targets = targets.TargetRule(**options)
+    wanted = rule_of_targets.mix(labels.to(DEVICE), packed), expected(images, plan, F32, UNCHANGED)
+    made = rule_of_targets.unwritten(labels.to(DEVICE), packed)
+    for tensor in (made.out, made.shares):
+        tensor.fill_(-7)
+    out = images if in_place else poisoned(images, F32)[1:-1]
+    fused.mix(images, packed, out, targets=made, **UNCHANGED)
+    assert torch.equal(out, wanted[1])
+    torch.testing.assert_close(targets.as_target(made), wanted[0], rtol=0, atol=0, equal_nan=True)
+
+
+class Counting(TorchDispatchMode):
+    """What a device would be asked to do: launches, and torch's operators but for those that only make a tensor."""
+
+    def __init__(self):
+        super().__init__()
+        self.asked = []
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        name = function._schema.name.removeprefix("aten::")
+        if not name.startswith(FREE):
+            self.asked.append(name)
+        return function(*args, **(kwargs or {}))
+
+    def launch(self, kernel, *arguments, **options):
+        self.asked.append(kernel.fn.__name__)
+
+
+FREE = ("empty", "view", "as_strided", "slice", "select", "detach", "alias", "unsqueeze", "squeeze", "permute")
+CALLS = {
+    "MixUp": lambda **options: MixUp(seed=1, **options),
+    "MixUp, shuffled": lambda **options: MixUp(seed=1, per="sample", pairing="shuffle", **options),
+    "CutMix, each": lambda **options: CutMix(seed=1, per="sample", **options),
+    "RICAP": lambda **options: RICAP(seed=1, **options),
+    "choice, erased": lambda **options: Compose(
+        [RandomChoice([MixUp(), CutMix()], **options), RandomErasing(p=0.5)], seed=1
+    ),
+    "choice, noise": lambda **options: Compose(
+        [RandomChoice([MixUp(), CutMix()], **options), RandomErasing(p=0.5, value="random")], seed=1
+    ),
+}
+
+
+@pytest.mark.parametrize("in_place", [False, True])
+@pytest.mark.parametrize("label_smoothing", [0.0, 0.1])
+@pytest.mark.parametrize("kind", LABELS)
+@pytest.mark.parametrize("name", CALLS)
+def test_a_call_is_one_launch(name, kind, label_smoothing, in_place, as_on_a_device, monkeypatch):
+    """Images and soft targets together, whatever the labels are; noise is a second. Nothing else is asked of the device
+    but to copy the plan.
+    """
+    numbers = np.random.default_rng(24)
+    labels, options = draw_labels(kind, 5, numbers)
+    if kind not in ("sparse", "values"):
+        options["label_smoothing"] = label_smoothing
+    transform = CALLS[name](**options)
+    transform.inplace = in_place
+    images, counting = draw_images((5, 3, 6, 8), F32, numbers), Counting()
+    for module in (fused, fused_targets):
+        monkeypatch.setattr(module, "launch", counting.launch)
+    plan, labels = transform.make_plan(images), labels.contiguous()
+    with counting:
+        transform.replay(images, labels, plan)
+    copied = ["clone"] if name == "RICAP" and in_place else []  # pieces are read where others are written
+    assert counting.asked == [*copied, "mix_kernel", *(["noise_kernel"] if name == "choice, noise" else [])]
 
 
 def test_a_class_that_is_not_there_shows():
@@ -654,7 +786,7 @@ def test_a_class_that_is_not_there_shows():
     plan = draw_plan("nothing", (3, 1, 4, 4), np.random.default_rng(19))
     labels, ones = torch.tensor([0, 3, -1], device=DEVICE), torch.ones(3, 1, device=DEVICE)
     for options in ({}, {"label_smoothing": 0.1}):
-        rows = fused_targets.soft_targets(labels, pack(plan, DEVICE), num_classes=3, **options)
+        rows = soft_targets(labels, pack(plan, DEVICE), num_classes=3, **options)
         loss = fused_targets.soft_cross_entropy(torch.zeros(3, 3, device=DEVICE), labels[:, None], ones, **options)
         assert rows.isposinf().all(1).tolist() == loss.isposinf().tolist() == [False, True, True]
         assert rows[0].isfinite().all()

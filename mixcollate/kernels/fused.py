@@ -33,6 +33,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from mixcollate.kernels.fused_targets import NO_ROWS, UnwrittenTargets, write_soft_target
 from mixcollate.kernels.launch import launch
 from mixcollate.kernels.noise import ERFINV_CENTRE, ERFINV_TAIL
 from mixcollate.kernels.packed import PackedPlan
@@ -62,6 +63,7 @@ class Geometry(NamedTuple):
             in registers) or ``"strided"``.
         write: how the output lies, likewise.
         vectors, vec: the tile.
+        programs: how many do the pixels of one entry of the plan, all of its channels.
         batch: how many images a tile holds vectors of, if of all in the batch; else 0.
         each: how many vectors of each image.
         normalise: whether there are scale and bias.
@@ -79,6 +81,7 @@ class Geometry(NamedTuple):
     write: str
     vectors: int
     vec: int
+    programs: int
     batch: int
     each: int
     normalise: bool
@@ -88,13 +91,17 @@ class Geometry(NamedTuple):
     real: tl.dtype
 
 
-def mix(images: Tensor, plan: PackedPlan, out: Tensor, *, affine: Affine | None) -> None:
+def mix(
+    images: Tensor, plan: PackedPlan, out: Tensor, *, affine: Affine | None, targets: UnwrittenTargets | None = None
+) -> None:
     """One pass over ``images [B, C, H, W]`` into ``out``, which may be ``images``: mix, normalise, erase, cast.
 
     In place, images are mixed without a copy of the batch; a plan that joins pieces or that resizes needs one, and so
-    does one of partners that make no pairs in a batch of more than 1024.
+    does one of partners that make no pairs in a batch of more than 1024. ``targets`` are written by the same launch.
     """
     if out.numel() == 0:
+        if targets is not None:
+            targets.write()
         return
     entry, entries = plan.layout.entry, plan.layout.entries
     in_place = out.data_ptr() == images.data_ptr()
@@ -110,17 +117,19 @@ def mix(images: Tensor, plan: PackedPlan, out: Tensor, *, affine: Affine | None)
     # What changes nothing is skipped at three levels: here the launch, if the plan has no part that does anything; in
     # _any_changed_in_tile a tile, by one branch that all its threads take; in _needed_vectors the vectors of a tile.
     if entry.own_outside or entry.corner or entry.erase_box or entry.grid or entry.hidden or not shape.skip:
+        # A soft target each for as many further programs as there are images: a launch for them alone would cost more.
+        programs = shape.programs if targets is None else shape.programs + -(-len(targets.labels) // entries)
         launch(
             mix_kernel,
-            _launch_grid(
-                entries, _tile_count(shape) * (1 if shape.write == "lines" else shape.channels // shape.group)
-            ),
-            (images, out, plan.words, *(affine or (out, out))),
-            (*images.stride(), *out.stride()),
-            (entry, shape),
+            _launch_grid(entries, programs),
+            (images, out, plan.words, *(affine or (out, out)), *(targets.tensors if targets else (out, out, out))),
+            (*images.stride(), *out.stride(), *(targets.numbers if targets else (0, 0))),
+            (entry, shape, targets.rows if targets else NO_ROWS),
             num_warps=_warp_count(shape),
             enable_fp_fusion=False,  # a * b + c is rounded twice, as in plain torch
         )
+    elif targets is not None:
+        targets.write()
     if entry.noise:
         grid = _launch_grid(plan.layout.entries * entry.images, _tile_count(geometry))
         options = {"num_warps": _warp_count(geometry), "enable_fp_fusion": False}
@@ -164,6 +173,7 @@ def _geometry_of(
         write=write,
         vectors=vectors,
         vec=vec,
+        programs=0,
         batch=0,
         each=vectors,
         normalise=normalise,
@@ -173,7 +183,7 @@ def _geometry_of(
         real=tl.float64 if dtype == torch.float64 else tl.float32,
     )
     vectors = min(vectors, _vectors_of_image(geometry))
-    return geometry._replace(vectors=vectors, each=vectors)
+    return _with_programs(geometry._replace(vectors=vectors, each=vectors))
 
 
 @functools.lru_cache(maxsize=256)
@@ -183,7 +193,12 @@ def _of_all_images(geometry: Geometry, batch: int, vectors: int) -> Geometry:
     vectors = vectors // 2 if geometry.vec > 8 else vectors  # 16 bytes of uint8 are 64 in float32
     each = max(min(vectors // images, _vectors_of_image(geometry)), 2)
     group = geometry.group if each * images <= vectors else 1
-    return geometry._replace(vectors=each * images, batch=batch, each=each, group=group)
+    return _with_programs(geometry._replace(vectors=each * images, batch=batch, each=each, group=group))
+
+
+def _with_programs(geometry: Geometry) -> Geometry:
+    groups = 1 if geometry.write == "lines" else geometry.channels // geometry.group
+    return geometry._replace(programs=_tile_count(geometry) * groups)
 
 
 def _places_of_image(geometry: Geometry) -> int:
@@ -243,6 +258,9 @@ def mix_kernel(
     plan_ptr,
     scale_ptr,
     bias_ptr,
+    labels_ptr,
+    target_ptr,
+    shares_ptr,
     image_stride,
     channel_stride,
     row_stride,
@@ -251,13 +269,26 @@ def mix_kernel(
     out_channel_stride,
     out_row_stride,
     out_col_stride,
+    batch,
+    partners,
     ENTRY: tl.constexpr,
     SHAPE: tl.constexpr,
+    ROWS: tl.constexpr,
 ):
-    """One program mixes a tile of a group of channels of one image, of both images of a pair, or of all images."""
+    """One program mixes a tile of a group of channels of one image, of both images of a pair, or of all images; or it
+    writes a soft target.
+    """
     group: tl.constexpr = SHAPE.group
+    program = tl.program_id(1) + tl.program_id(2) * _GRID_LIMIT
+    # All threads of a program take the same way here, and targets need fewer registers than any pixels do.
+    if ROWS.kind != "":
+        if program >= SHAPE.programs:
+            row = (program - SHAPE.programs) * tl.num_programs(0) + tl.program_id(0)
+            if row < batch:
+                write_soft_target(row, batch, partners, plan_ptr, labels_ptr, target_ptr, shares_ptr, ROWS)
+            return
     entry_ptr = plan_ptr + _entry_index(SHAPE).to(tl.int64) * ENTRY.width
-    tile, channel = _tile_and_channel(SHAPE)
+    tile, channel = _tile_and_channel(program, SHAPE)
     # The first level of skipping; a tile of all images has no one entry to ask.
     if SHAPE.skip and SHAPE.batch == 0:
         if not _any_changed_in_tile(entry_ptr, tile, ENTRY, SHAPE):
@@ -340,9 +371,8 @@ def _entry_index(SHAPE: tl.constexpr):
 
 
 @triton.jit
-def _tile_and_channel(SHAPE: tl.constexpr):
+def _tile_and_channel(program, SHAPE: tl.constexpr):
     """Which tile of places this program works on, and its first channel."""
-    program = tl.program_id(1) + tl.program_id(2) * _GRID_LIMIT
     groups: tl.constexpr = 1 if SHAPE.write == "lines" else SHAPE.channels // SHAPE.group
     return program // groups, program % groups * SHAPE.group
 

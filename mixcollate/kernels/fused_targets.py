@@ -1,7 +1,11 @@
 """Soft targets and their cross-entropy in Triton, from a few labels a row, whatever the number of classes."""
 
+# ruff: noqa: RUF005 - Triton adds tuples, but does not unpack them
 # mypy: disable-error-code="attr-defined, no-untyped-call, call-arg, arg-type, assignment, misc, var-annotated"
 # (to mypy a kernel is a plain function, and constexpr a class without attributes)
+
+import functools
+from typing import NamedTuple
 
 import torch
 import triton
@@ -11,65 +15,194 @@ from torch import Tensor
 from mixcollate.kernels.launch import launch
 from mixcollate.kernels.packed import PackedPlan
 
+BLOCK = 512  # numbers of a row at a time: 16 bytes for each thread of 4 warps
 
-def soft_targets(
-    labels: Tensor, plan: PackedPlan, *, num_classes: int, label_smoothing: float = 0.0, ignore_index: int = -100
-) -> Tensor:
-    """``[B, num_classes]`` float32 in one launch. Rows sum to one, less what belongs to ignored labels.
 
-    Args:
-        labels: ``[B]`` class indices.
-        plan: of one pass, on the device of the labels.
+class Rows(NamedTuple):
+    """What soft targets are compiled for.
+
+    Attributes:
+        kind: ``"dense"``: class indices become rows of shares; ``"sparse"``: class indices and their shares, side by
+            side; ``"mixed"``: rows of numbers are weighed and added; ``""``: there are no targets.
+        sources: labels that a target is made of.
+        classes: numbers in a row.
+        kept: what label smoothing leaves of a row.
+        spread: what part of the row's sum it gives to each class.
+        ignore_index: the class that is no label.
+        block: how many numbers of a row a program does at a time.
     """
-    batch, several = len(plan), plan.layout.partner_count
-    out = torch.empty(batch, num_classes, dtype=torch.float32, device=labels.device)
-    if out.numel() > 0:
-        block = min(triton.next_power_of_2(num_classes), 1024)
-        partners = plan.layout.table
-        launch(
-            soft_targets_kernel,
-            (batch, -(-num_classes // block), 1),
-            (labels.contiguous(), plan.words, out),
-            (partners, partners + batch * several, 1.0 - label_smoothing, label_smoothing / num_classes, ignore_index),
-            (num_classes, 1 + several, label_smoothing > 0, block),
-            enable_fp_fusion=False,
-        )
-    return out
+
+    kind: str = ""
+    sources: int = 1
+    classes: int = 1
+    kept: float = 1.0
+    spread: float = 0.0
+    ignore_index: int = -100
+    block: int = 1
+
+
+NO_ROWS = Rows()
+
+
+class UnwrittenTargets(NamedTuple):
+    """Soft targets that are yet to be written: by further programs of the images' launch, or by :meth:`write`.
+
+    Attributes:
+        labels: ``[B]`` class indices, or rows of numbers ``[B, ...]``, dense in memory.
+        plan: of one pass, on their device.
+        out: float32 rows ``[B, num_classes]`` or of the shape of ``labels``; of sparse targets ``[B, S]`` int64.
+        shares: of sparse targets ``[B, S]`` float32; else ``out`` again.
+        rows: what they are compiled for.
+    """
+
+    labels: Tensor
+    plan: PackedPlan
+    out: Tensor
+    shares: Tensor
+    rows: Rows
+
+    @property
+    def tensors(self) -> tuple[Tensor, Tensor, Tensor]:
+        """What a kernel takes of them, after the plan's words."""
+        return self.labels, self.out, self.shares
+
+    @property
+    def numbers(self) -> tuple[int, int]:
+        """How many there are, and where in the plan's words their partners are."""
+        return len(self.labels), self.plan.layout.table
+
+    def write(self) -> None:
+        """Write them, in one launch of their own."""
+        if self.out.numel() > 0:
+            grid = (len(self.labels), 1, 1)
+            tensors = (self.plan.words, *self.tensors)
+            launch(soft_targets_kernel, grid, tensors, self.numbers, (self.rows,), enable_fp_fusion=False)
+
+
+def prepare_dense(
+    labels: Tensor, plan: PackedPlan, *, num_classes: int, label_smoothing: float = 0.0, ignore_index: int = -100
+) -> UnwrittenTargets:
+    """``[B, num_classes]`` float32 of class indices ``[B]``. Rows sum to one, less what belongs to ignored labels."""
+    out = torch.empty(len(labels), num_classes, dtype=torch.float32, device=labels.device)
+    rows = _rows_of("dense", plan.layout.partner_count, num_classes, label_smoothing, ignore_index)
+    return UnwrittenTargets(labels.contiguous(), plan, out, out, rows)
+
+
+def prepare_sparse(labels: Tensor, plan: PackedPlan) -> UnwrittenTargets:
+    """``[B, S]`` int64 and float32: the class indices ``[B]`` of each image and its partners, and their shares."""
+    shape = len(labels), 1 + plan.layout.partner_count
+    out = torch.empty(shape, dtype=torch.int64, device=labels.device)
+    shares = torch.empty(shape, dtype=torch.float32, device=labels.device)
+    return UnwrittenTargets(labels.contiguous(), plan, out, shares, _rows_of("sparse", plan.layout.partner_count))
+
+
+def prepare_mixed(labels: Tensor, plan: PackedPlan, *, label_smoothing: float = 0.0) -> UnwrittenTargets:
+    """Rows ``[B, ...]`` of numbers weighed by their shares and added, as float32."""
+    labels = labels.contiguous()
+    labels = labels.view(torch.uint8) if labels.dtype == torch.bool else labels
+    out = torch.empty(labels.shape, dtype=torch.float32, device=labels.device)
+    count = labels.numel() // max(len(labels), 1)
+    return UnwrittenTargets(
+        labels, plan, out, out, _rows_of("mixed", plan.layout.partner_count, count, label_smoothing)
+    )
+
+
+@functools.lru_cache(maxsize=256)
+def _rows_of(
+    kind: str, partners: int, classes: int = 1, label_smoothing: float = 0.0, ignore_index: int = -100
+) -> Rows:
+    """Made once for each rule."""
+    return Rows(
+        kind=kind,
+        sources=1 + partners,
+        classes=classes,
+        kept=1.0 - label_smoothing,
+        spread=label_smoothing / max(classes, 1),
+        ignore_index=ignore_index,
+        block=min(triton.next_power_of_2(max(classes, 1)), BLOCK),
+    )
 
 
 @triton.jit
-def soft_targets_kernel(
-    labels_ptr,
-    plan_ptr,
-    out_ptr,
-    partners,
-    shares,
-    kept,
-    spread,
-    ignore_index,
-    CLASSES: tl.constexpr,
-    SOURCES: tl.constexpr,
-    SMOOTH: tl.constexpr,
-    BLOCK: tl.constexpr,
-):
-    """One program writes a block of classes of one row; the same class twice adds up."""
-    row = tl.program_id(0).to(tl.int64)
-    column = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
-    values = tl.zeros([BLOCK], tl.float32)
-    total = 0.0
-    for s in tl.static_range(SOURCES):
-        source = row
+def soft_targets_kernel(plan_ptr, labels_ptr, out_ptr, shares_ptr, batch, partners, ROWS: tl.constexpr):
+    """One program writes the soft target of one image."""
+    write_soft_target(tl.program_id(0), batch, partners, plan_ptr, labels_ptr, out_ptr, shares_ptr, ROWS)
+
+
+@triton.jit
+def write_soft_target(row, batch, partners, plan_ptr, labels_ptr, out_ptr, shares_ptr, ROWS: tl.constexpr):
+    """The soft target of one image, of its own label and those of its partners."""
+    count: tl.constexpr = ROWS.sources
+    row = row.to(tl.int64)
+    partners_ptr = plan_ptr + partners
+    share_ptr = partners_ptr + batch * (count - 1) + row * count
+    sources = (row,)
+    shares = ()
+    for s in tl.static_range(count):
         if s > 0:
-            source = tl.load(plan_ptr + partners + row * (SOURCES - 1) + (s - 1)).to(tl.int64)
-        share = tl.load(plan_ptr + shares + row * SOURCES + s).to(tl.float32, bitcast=True)
-        label = tl.load(labels_ptr + source).to(tl.int64)  # a narrower type may not hold the classes
-        label, share = _known(label, share, ignore_index, CLASSES)
-        values += tl.where(column == label, share, 0.0)
+            sources = sources + (tl.load(partners_ptr + row * (count - 1) + (s - 1)).to(tl.int64),)
+        shares = shares + (tl.load(share_ptr + s).to(tl.float32, bitcast=True),)
+    if ROWS.kind == "sparse":
+        for s in tl.static_range(count):
+            tl.store(out_ptr + row * count + s, tl.load(labels_ptr + sources[s]).to(tl.int64))
+            tl.store(shares_ptr + row * count + s, shares[s])
+    elif ROWS.kind == "dense":
+        _write_classes(out_ptr + row * ROWS.classes, labels_ptr, sources, shares, ROWS)
+    else:
+        _write_mixed_row(out_ptr + row * ROWS.classes, labels_ptr, sources, shares, ROWS)
+
+
+@triton.jit
+def _write_classes(row_ptr, labels_ptr, sources, shares, ROWS: tl.constexpr):
+    """The share of each class; the same class twice adds up."""
+    count: tl.constexpr = ROWS.sources
+    labels = ()
+    known = ()
+    total = 0.0
+    for s in tl.static_range(count):
+        label = tl.load(labels_ptr + sources[s]).to(tl.int64)  # a narrower type may not hold the classes
+        label, share = _known(label, shares[s], ROWS.ignore_index, ROWS.classes)
+        labels = labels + (label,)
+        known = known + (share,)
         total += share
-    if SMOOTH:
-        values = kept * values + spread * total
-    values = tl.where((column < CLASSES) & (tl.zeros_like(values) + total == float("inf")), float("inf"), values)
-    tl.store(out_ptr + row * CLASSES + column, values, mask=column < CLASSES)
+    for start in range(0, ROWS.classes, ROWS.block):
+        column = start + tl.arange(0, ROWS.block)
+        values = tl.zeros([ROWS.block], tl.float32)
+        for s in tl.static_range(count):
+            values += tl.where(column == labels[s], known[s], 0.0)
+        if ROWS.spread > 0:
+            values = ROWS.kept * values + ROWS.spread * total
+        values = tl.where(tl.zeros_like(values) + total == float("inf"), float("inf"), values)
+        tl.store(row_ptr + column, values, mask=column < ROWS.classes)
+
+
+@triton.jit
+def _write_mixed_row(row_ptr, labels_ptr, sources, shares, ROWS: tl.constexpr):
+    """Rows of numbers, weighed and added; NaN stays NaN and counts nothing in the sum that is spread."""
+    total = 0.0
+    if ROWS.spread > 0:
+        for start in range(0, ROWS.classes, ROWS.block):
+            values = _mixed_numbers(start, labels_ptr, sources, shares, ROWS)
+            total += tl.sum(tl.where(values == values, values, 0.0), 0)
+    for start in range(0, ROWS.classes, ROWS.block):
+        values = _mixed_numbers(start, labels_ptr, sources, shares, ROWS)
+        if ROWS.spread > 0:
+            values = ROWS.kept * values + ROWS.spread * total
+        column = start + tl.arange(0, ROWS.block)
+        tl.store(row_ptr + column, values, mask=column < ROWS.classes)
+
+
+@triton.jit
+def _mixed_numbers(start, labels_ptr, sources, shares, ROWS: tl.constexpr):
+    """A block of a row. A share of 0 is 0, whatever it is a share of."""
+    count: tl.constexpr = ROWS.sources
+    column = start + tl.arange(0, ROWS.block)
+    values = tl.zeros([ROWS.block], tl.float32)
+    for s in tl.static_range(count):
+        source_ptr = labels_ptr + sources[s] * ROWS.classes
+        numbers = tl.load(source_ptr + column, mask=column < ROWS.classes, other=0).to(tl.float32)
+        values += tl.where(tl.zeros_like(numbers) + shares[s] == 0, 0.0, numbers * shares[s])
+    return values
 
 
 @triton.jit

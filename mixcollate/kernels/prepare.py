@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from types import SimpleNamespace
-from typing import Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 import torch
@@ -21,6 +21,9 @@ from mixcollate.kernels.support import Impl, choose
 from mixcollate.memory import WORTH_KEEPING, Recycler
 from mixcollate.plan import PLACES, MixPlan
 
+if TYPE_CHECKING:
+    from mixcollate.kernels.fused_targets import UnwrittenTargets
+
 Axes = Literal["BCHW", "BTCHW", "BCDHW", "BCT"]
 AXES = get_args(Axes)
 
@@ -37,6 +40,7 @@ class Call:
         implementation: the one that runs.
         result: the memory of ``out`` with the axes that the caller knows.
         samples: the images, if they are yet to be stacked.
+        targets: soft targets that are written in the same launch.
     """
 
     images: Tensor
@@ -46,17 +50,18 @@ class Call:
     implementation: Impl
     result: Tensor
     samples: Sequence[Tensor] | None = None
+    targets: "UnwrittenTargets | None" = None
 
     def run(self) -> Tensor:
         """Write, and return the result."""
-        if self.out.numel() == 0:
+        if self.out.numel() == 0 and self.targets is None:
             return self.result
         if self.samples is not None and isinstance(self.plan, MixPlan):
             host.mix_samples(self.samples, self.plan, self.out, affine=self.affine)
             if self.plan.then is not None:
                 run_passes("host", self.out, self.plan.then, self.out, None)
         else:
-            run_passes(self.implementation, self.images, self.plan, self.out, self.affine)
+            run_passes(self.implementation, self.images, self.plan, self.out, self.affine, self.targets)
         return self.result
 
 
@@ -71,8 +76,10 @@ def prepare(
     out: Tensor | None = None,
     impl: Impl = "auto",
     layout: Axes | None = None,
+    targets: "UnwrittenTargets | None" = None,
 ) -> Call:
-    """Check a call of :func:`mixcollate.kernels.mix`, whose arguments these are, and settle what it leaves open.
+    """Check a call of :func:`mixcollate.kernels.mix`, whose arguments these are, and settle what it leaves open;
+    ``targets`` are written with the images.
 
     Raises:
         ValueError, TypeError: whatever ``mix`` refuses; :meth:`Call.run` refuses nothing.
@@ -100,7 +107,7 @@ def prepare(
         _check_out(images, out, dtype, memory_format)
     if implementation == "fused" and isinstance(plan, MixPlan):
         plan = pack(plan, images.device)  # all passes in one copy
-    return Call(pixels, plan, arranged(out), scaled, implementation, out)
+    return Call(pixels, plan, arranged(out), scaled, implementation, out, targets=targets)
 
 
 def prepare_samples(
@@ -186,7 +193,12 @@ def place(plan: MixPlan | PackedPlan, images: Tensor, impl: Impl = "auto") -> Mi
 
 
 def run_passes(
-    implementation: Impl, images: Tensor, plan: MixPlan | PackedPlan, out: Tensor, scaled: Affine | None
+    implementation: Impl,
+    images: Tensor,
+    plan: MixPlan | PackedPlan,
+    out: Tensor,
+    scaled: Affine | None,
+    targets: "UnwrittenTargets | None" = None,
 ) -> None:
     """Run the passes of ``plan``: the first from ``images`` into ``out``, further ones in place."""
     if implementation != "fused" and isinstance(plan, PackedPlan):
@@ -199,8 +211,10 @@ def run_passes(
         from mixcollate.kernels import fused  # the only way to Triton, taken on first use
 
         with torch.cuda.device(written.device):  # Triton launches on the current device
-            fused.mix(source, plan, written, affine=scaled)
+            fused.mix(source, plan, written, affine=scaled, targets=targets)
     else:
+        if targets is not None:  # of labels on a GPU beside images that another implementation mixes
+            targets.write()
         (host if implementation == "host" else reference).mix(source, plan, written, affine=scaled)
     if written is not target:
         out.copy_(written.view(out.shape))
