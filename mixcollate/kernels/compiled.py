@@ -44,10 +44,7 @@ def blend_apart(images, out, partners, outside, inside, boxes, planes, width, sc
         size = mixed.size // planes
         _blend_all(image, other, mixed, beside)
         if within != beside:
-            top, left, bottom, right = boxes[i]
-            for plane in range(planes):
-                for line in range(plane * size + top * width, plane * size + bottom * width, width):
-                    _blend_some(image, other, mixed, line + left, line + right, within)
+            _blend_box(image, other, mixed, boxes[i], planes, width, within)
         for plane in range(scale.size):
             factor, shift, values = scale[plane], bias[plane], mixed[plane * size : (plane + 1) * size]
             for k in range(values.size):
@@ -69,16 +66,21 @@ def _blend_all(image, other, mixed, own):
 
 
 @numba.njit(cache=True, nogil=True)
-def _blend_some(image, other, mixed, start, end, own):
-    """The same from one element to another: for a few of them, to cut three arrays would cost more than to blend."""
-    if own == 0:
-        for k in range(start, end):
-            mixed[k] = other[k]
-    else:
-        weight = np.float32(1) - own
-        for k in range(start, end):
-            change = _change(image[k], other[k], weight, mixed)
-            mixed[k] = image[k] if own == 1 else np.float32(image[k]) + change
+def _blend_box(image, other, mixed, box, planes, width, own):
+    """The same in a box of every plane. Its loops stand here: a call for each line would cost more than the line."""
+    top, left, bottom, right = box
+    size, weight = mixed.size // planes, np.float32(1) - own
+    for plane in range(planes):
+        for line in range(plane * size + top * width, plane * size + bottom * width, width):
+            if own == 0:
+                for k in range(line + left, line + right):
+                    mixed[k] = other[k]
+            elif own == 1:
+                for k in range(line + left, line + right):
+                    mixed[k] = image[k]
+            else:
+                for k in range(line + left, line + right):
+                    mixed[k] = np.float32(image[k]) + _change(image[k], other[k], weight, mixed)
 
 
 @numba.njit(cache=True, nogil=True)
