@@ -234,12 +234,15 @@ class MixTransform(v2.Transform):
 
         The keyword arguments are those of :func:`mixcollate.kernels.mix`.
         """
+        options: dict[str, Any] = {"mean": mean, "std": std, "dtype": dtype, "memory_format": memory_format}
+        options["impl"] = impl
+        if torch.compiler.is_compiling() and isinstance(plan, MixPlan):
+            return uncompiled(self.replay, images, labels, plan, **options)
         check_tensor("images", images)
         if labels is not None:
             check_tensor("labels", labels)
         check_kind("plan", plan, MixPlan, PackedPlan)
-        options: dict[str, Any] = {"mean": mean, "std": std, "dtype": dtype, "memory_format": memory_format}
-        options |= {"impl": impl, "layout": self.layout}
+        options["layout"] = self.layout
         batch: Any = images if labels is None else (images, labels)
         roles = ALONE if labels is None else USUAL
         return execute(batch, roles, plan, self._rules, inplace=self.inplace, **options)
