@@ -139,7 +139,9 @@ def check_scheduled(name: str, value: T, check: Callable[[str, Any], Any]) -> T:
 
 def check_kind(name: str, value: T, *kinds: type | None) -> T:
     """An object of one of these classes, or ``None`` if that is among them."""
-    if not any([value is None if kind is None else isinstance(value, kind) for kind in kinds]):
+    if type(value) in kinds or (value is None and None in kinds):  # which is nearly always so
+        return value
+    if not any([kind is not None and isinstance(value, kind) for kind in kinds]):
         names = " or ".join(["None" if kind is None else kind.__name__ for kind in kinds])
         raise TypeError(f"{name} must be a {names}, got {shown(value)}")
     return value
@@ -190,6 +192,8 @@ def check_tensor(name: str, value: object) -> Tensor:
 
 def as_number(value: object) -> float | None:
     """``value`` as Python's int or float, if it is one real number; a text that looks like one is none."""
+    if type(value) is float:
+        return value
     if isinstance(value, (np.generic, np.ndarray, Tensor)):
         value = None if value.ndim or (isinstance(value, Tensor) and value.is_meta) else value.item()
     if isinstance(value, int) and not isinstance(value, bool):

@@ -122,15 +122,19 @@ class MixPlan:
         """``[B]`` float32: the share of each image's label that stays its own."""
         return self.shares[:, 0]
 
+    @functools.cached_property
+    def parts(self) -> dict[str, Array]:
+        """The parts that are there, by their names."""
+        return {name: value for name, value in vars(self).items() if value is not None and name in PARTS}
+
     @property
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """The parts that are there, and their shapes for one image."""
-        return {name: array.shape[1:] for name in PARTS if (array := getattr(self, name)) is not None}
+        return {name: array.shape[1:] for name, array in self.parts.items()}
 
     def rows(self, index: Array) -> "MixPlan":
         """The plan of the images ``index`` alone; their partners keep their numbers in the whole batch."""
-        parts: dict[str, Any] = {name: getattr(self, name) for name in PARTS}
-        parts = {name: array[index] for name, array in parts.items() if array is not None}
+        parts: dict[str, Any] = {name: array[index] for name, array in self.parts.items()}
         later = None if self.then is None else self.then.rows(index)
         return replace(self, partners=self.partners[index], shares=self.shares[index], then=later, **parts)
 
@@ -196,11 +200,11 @@ class MixPlan:
     @functools.cached_property
     def mutual(self) -> bool:
         """Whether pairs moreover mix in the same way: what one image gains is what the other loses."""
-        mixing = {name: array for name in MIXING if (array := getattr(self, name)) is not None}
-        if self.pairs is None or any([PARTS[name].apart for name in mixing]):
+        if self.pairs is None or not APART.isdisjoint(self.parts):
             return False
         first, second = self.pairs.T
-        return all([bool((array[first] == array[second]).all()) for array in mixing.values()])
+        mixing = [array for name, array in self.parts.items() if not PARTS[name].erases]
+        return all([bool((array[first] == array[second]).all()) for array in mixing])
 
     def told(self, pairs: Array | None, mutual: bool) -> "MixPlan":
         """This plan, told what its numbers would be searched for otherwise.
@@ -208,8 +212,7 @@ class MixPlan:
         What a draw tells follows from what was asked for, never from the numbers: so all plans of one transform pack
         alike, whether two images happen to be each other's partners, or happen to have equal numbers, or not.
         """
-        apart = any([PARTS[name].apart for name in MIXING if getattr(self, name) is not None])
-        vars(self).update(pairs=pairs, mutual=mutual and not apart)
+        vars(self).update(pairs=pairs, mutual=mutual and APART.isdisjoint(self.parts))
         return self
 
     def _told_as(self, other: "MixPlan", *, alike: bool = True) -> "MixPlan":
@@ -238,8 +241,8 @@ PARTS: dict[str, Part] = {f.name: f.metadata["part"] for f in fields(MixPlan) if
 """The optional fields of a plan, and what each is."""
 
 ERASING = tuple(name for name, one in PARTS.items() if one.erases)
-MIXING = tuple(name for name, one in PARTS.items() if not one.erases)
 PLACES = frozenset(name for name, one in PARTS.items() if one.places)
+APART = frozenset(name for name, one in PARTS.items() if one.apart)
 
 
 def identity(batch: int, size: tuple[int, int]) -> MixPlan:
@@ -280,7 +283,7 @@ def select(choice: Array, plans: Sequence[MixPlan], *, alike: bool = False) -> M
     later = None
     if any([plan.then for plan in plans]):
         later = select(choice, [plan.then or identity(batch, plan.size) for plan in plans])
-    present = {name for plan in plans for name, part in vars(plan).items() if part is not None}
+    present = {name for plan in plans for name in plan.parts}
     parts: dict[str, Any] = {
         name: _chosen_rows(chosen, [getattr(plan, name) for plan in plans], one.neutral)
         for name, one in PARTS.items()
@@ -306,9 +309,7 @@ def only(changed: Array, plan: MixPlan, *, alike: bool = False) -> MixPlan:
     ``alike`` says that both images of a pair always are changed, or neither.
     """
     parts: dict[str, Any] = {
-        name: _rows_where(changed, array, one.neutral)
-        for name, one in PARTS.items()
-        if (array := getattr(plan, name)) is not None
+        name: _rows_where(changed, array, PARTS[name].neutral) for name, array in plan.parts.items()
     }
     alone = np.eye(1, plan.shares.shape[1], dtype=np.float32)
     later = None if plan.then is None else only(changed, plan.then)  # whose pairs are others
@@ -403,10 +404,10 @@ class Stream:
 
     def _rank(self) -> int:
         """This process's rank; a loader's worker that was not forked has that of the process that sent it here."""
-        parent = multiprocessing.parent_process()
-        if self._sent is not None and get_worker_info() is not None and parent is not None:
+        if self._sent is not None and get_worker_info() is not None:
+            parent = multiprocessing.parent_process()
             process, rank = self._sent
-            if process == parent.pid:
+            if parent is not None and process == parent.pid:
                 return rank
         return current_rank()
 
@@ -456,7 +457,7 @@ class Draw:
             return None
         partner = self.partner[:, 0]
         (first,) = (partner >= np.arange(len(partner))).nonzero()
-        return np.stack([first, partner[first]], 1)
+        return np.array([first, partner[first]]).T
 
     def tell(self, plan: MixPlan, per: Per) -> MixPlan:
         """``plan``, of this draw's partners and of numbers for each of ``units(per)``, told which pairs it has."""

@@ -152,7 +152,7 @@ class TargetRule:
             )
         end = 2**63 if self.num_classes is None else self.num_classes
         wide = labels.to(torch.int64)  # a narrow type may not hold num_classes
-        if not _is_on_host(labels) or wide.numpy().view(np.uint64).max(initial=0) < end:  # none below 0
+        if not _is_on_host(labels) or np.maximum.reduce(wide.numpy().view(np.uint64), initial=0) < end:  # none below 0
             return
         outside = (wide < 0) | (wide > end - 1)
         if labels.dtype != torch.uint64:  # in which -100 is a large number
@@ -261,12 +261,14 @@ class TargetRule:
         """Dense targets in NumPy, which takes a third of torch's time for a few numbers."""
         sources, shares = map(np.asarray, _sources(plan))
         mixed = labels.to(torch.int64).numpy()[sources]  # [B, S]
-        if (ignored := mixed == self.ignore_index).any():
+        if np.logical_or.reduce(ignored := mixed == self.ignore_index, axis=None):
             mixed, shares = np.where(ignored, 0, mixed), np.where(ignored, np.float32(0), shares)
         rows = torch.zeros(len(mixed), self.num_classes or 0, dtype=torch.float32, device="cpu")
-        array, index = rows.numpy(), np.arange(len(mixed))
-        for label, share in zip(mixed.T, shares.T, strict=True):
-            array[index, label] += share
+        numbers = rows.view(-1).numpy()  # which one index finds faster than two
+        places = (mixed + np.arange(0, rows.numel(), rows.shape[1])[:, None]).T
+        numbers[places[0]] = shares[:, 0]
+        for place, share in zip(places[1:], shares.T[1:], strict=True):
+            numbers[place] += share
         return rows
 
 

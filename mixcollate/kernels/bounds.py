@@ -1,6 +1,8 @@
 """The bounds of a plan's numbers, checked where plans enter, once a plan: a kernel would read what they point at."""
 
+import operator
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
@@ -20,19 +22,18 @@ def check_bounds(plan: MixPlan) -> None:
     batch, several = plan.partners.shape
     if plan.shares.shape != (batch, 1 + several):
         raise ValueError(f"plan.shares must be {(batch, 1 + several)} for {several} partners, got {plan.shares.shape}")
-    if plan.partners.size and not _in_range(plan.partners, 0, batch - 1):
+    if plan.partners.size and (plan.partners.dtype.kind not in "iu" or _greatest(plan.partners) >= batch):
         least, most = plan.partners.min(), plan.partners.max()
         raise ValueError(f"plan.partners must be in 0 … {batch - 1}, got {least} … {most}")
     _check_shares("shares", plan.shares)
-    for name in plan.shapes:
-        array = getattr(plan, name)
+    parts = plan.parts
+    for name, array in parts.items():
         if len(array) != batch:
             raise ValueError(f"plan.{name} must have a row for each of {batch} images, got {len(array)}")
         if name in _RULES and array.size:
             _RULES[name](name, array, plan)
-    for name, needed in _NEEDED.items():
-        if getattr(plan, name) is not None and any(getattr(plan, other) is None for other in needed):
-            raise ValueError(f"plan.{name} must come with {' and '.join(needed)}, got a plan of {[*plan.shapes]}")
+        if not parts.keys() >= (needed := _NEEDED.get(name, set())):
+            raise ValueError(f"plan.{name} must come with {' and '.join(sorted(needed))}, got a plan of {[*parts]}")
     if plan.corner is not None and several != 3:
         raise ValueError(f"plan.partners must be three for each image where pieces meet at corner, got {several}")
     if plan.own_outside is not None and several == 0:
@@ -42,22 +43,23 @@ def check_bounds(plan: MixPlan) -> None:
         check_bounds(plan.then)
 
 
-def _in_range(array: Array, least: int, most: int) -> bool:
-    return bool(array.min() >= least) and bool(array.max() <= most)
+def _greatest(array: Array, axis: int | None = None) -> Any:
+    """The greatest bit pattern, one look for two bounds: anything negative is greater than all that is not."""
+    return np.maximum.reduce(array.view(f"u{array.itemsize}"), axis=axis).tolist()
 
 
 def _check_shares(name: str, array: Array, plan: MixPlan | None = None) -> None:
-    """float32 in [0, 1]; one look at the bits is a third of the time of four at the numbers."""
+    """float32 in [0, 1]."""
     if array.dtype != np.float32:
         raise ValueError(f"plan.{name} must be float32, got {array.dtype}")
-    if array.size and array.view(np.uint32).max() > _ONE and not (array.min() >= 0 and array.max() <= 1):
+    if array.size and _greatest(array) > _ONE and not (array.min() >= 0 and array.max() <= 1):
         raise ValueError(f"plan.{name} must be in [0, 1], got {array.min()} … {array.max()}")
 
 
 def _check_boxes(name: str, array: Array, plan: MixPlan) -> None:
     height, width = plan.size
     boxes = array.reshape(-1, 4)
-    if boxes.min() < 0 or (boxes.max(0) > (height, width, height, width)).any():
+    if any(map(operator.gt, _greatest(boxes, axis=0), (height, width, height, width))):
         raise ValueError(
             f"plan.{name} must be boxes (top, left, bottom, right) within (height, width) {plan.size}, "
             f"got {boxes.min(0).tolist()} … {boxes.max(0).tolist()}"
@@ -102,7 +104,7 @@ def _check_cells(name: str, array: Array, plan: MixPlan) -> None:
 
 def _within(least: int, most: int) -> Callable[[str, Array, MixPlan], None]:
     def check(name: str, array: Array, plan: MixPlan) -> None:
-        if not _in_range(array, least, most):
+        if not least <= array.min() <= array.max() <= most:
             raise ValueError(f"plan.{name} must be in {least} … {most}, got {array.min()} … {array.max()}")
 
     return check
@@ -122,16 +124,16 @@ _RULES: dict[str, Callable[[str, Array, MixPlan], None]] = {
     "noise": _within(0, 2**32 - 1),
 }
 _NEEDED = {
-    "own_inside": ["own_outside", "box"],
-    "box": ["own_outside", "own_inside"],
-    "bitmap": ["box"],
-    "resized": ["box"],
-    "corner": ["shift"],
-    "shift": ["corner"],
-    "erase_box": ["fill"],
-    "grid": ["fill"],
-    "turn": ["grid"],
-    "cell": ["hidden"],
-    "hidden": ["cell", "fill"],
-    "noise": ["fill"],
+    "own_inside": {"own_outside", "box"},
+    "box": {"own_outside", "own_inside"},
+    "bitmap": {"box"},
+    "resized": {"box"},
+    "corner": {"shift"},
+    "shift": {"corner"},
+    "erase_box": {"fill"},
+    "grid": {"fill"},
+    "turn": {"grid"},
+    "cell": {"hidden"},
+    "hidden": {"cell", "fill"},
+    "noise": {"fill"},
 }

@@ -179,9 +179,10 @@ def _arrangement(
             raise ValueError(f"images must have the {len(layout)} axes of layout={layout!r}, got {tuple(images.shape)}")
     if layout == "BCT":
         return lambda signals: signals[:, :, None]
-    fill = (plan.layout.shapes if isinstance(plan, PackedPlan) else plan.shapes).get("fill", (0, 1))
-    if layout == "BCDHW" and (normalised or fill[1] > 1):
-        return lambda volumes: volumes.transpose(1, 2)
+    if layout == "BCDHW":
+        fill = (plan.layout.shapes if isinstance(plan, PackedPlan) else plan.shapes).get("fill", (0, 1))
+        if normalised or fill[1] > 1:
+            return lambda volumes: volumes.transpose(1, 2)
     return lambda pixels: pixels
 
 
@@ -236,7 +237,7 @@ def _check_images(images: Tensor, plan: MixPlan | PackedPlan) -> None:
     if not isinstance(images, Tensor):
         raise TypeError(f"images must be a tensor, got {type(images).__name__}; stack the samples first")
     check_tensor("images", images)
-    if images.ndim < 1 or len(images) != len(plan):
+    if images.shape[:1] != (len(plan),):
         raise ValueError(f"images must have one row for each of the plan's {len(plan)}, got {tuple(images.shape)}")
     check_pixels(images)
 

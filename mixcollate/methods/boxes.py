@@ -1,5 +1,7 @@
 """Where boxes lie, and the plan that shows the partner in them: what several methods share."""
 
+import functools
+
 import numpy as np
 
 from mixcollate.plan import Array, Draw, MixPlan, two_shares
@@ -19,10 +21,13 @@ def edges(
         return start, start + side
     centre = below(numbers, length, side.shape)
     before = side // 2
-    after = np.where(length == 1, side, side - before if odd else before)
+    after = side - before if odd else before
+    if length.min() == 1:
+        after = np.where(length == 1, side, after)
     return np.maximum(centre - before, 0), np.minimum(centre + after, length)
 
 
+@functools.lru_cache(maxsize=64)
 def signal_axis(size: tuple[int, int]) -> Array:
     """``[2, 1]`` bool: the axis that a signal, one pixel high or wide, lacks; none of an image.
 
@@ -62,6 +67,6 @@ def pasted(draw: Draw, box: Array, own_share: Array) -> MixPlan:
         partners=draw.partner,
         shares=two_shares(own_share),
         own_outside=ones,
-        own_inside=np.zeros_like(ones),
+        own_inside=np.zeros(len(box), np.float32),
         box=box,
     )

@@ -60,6 +60,7 @@ class CutMix(MixTransform):
         count, unit = draw.units(self.per)
         lengths = np.array(draw.size)[:, None]  # [2, 1]: both axes at once, height first
         flat = signal_axis(draw.size)
+        is_signal = flat.any()
         if self.placement == "clipped" and self.minmax is None and not self.nonempty and shorter_side(draw.size) == 2:
             raise ValueError(
                 f"images must have more than 2 pixels a side for CutMix's clipped boxes, got {draw.size}: give "
@@ -70,13 +71,14 @@ class CutMix(MixTransform):
         if self.minmax is None:
             own_share = beta(draw.numbers, alpha, count)
             # Of a signal, which has one axis, the share itself.
-            share = 1 - own_share if flat.any() else np.sqrt(1 - own_share)
+            share = 1 - own_share if is_signal else np.sqrt(1 - own_share)
             side = (share * lengths).astype(np.int64)  # [2, count]
         else:
             low, high = ((lengths * bound).astype(np.int64) for bound in self.minmax)
             side = low + below(draw.numbers, np.maximum(high - low, 1), (2, count))
             inside = True
-        side = np.where(flat, 1, side)
+        if is_signal:
+            side = np.where(flat, 1, side)
         start, end = edges(draw.numbers, lengths, side, inside=inside, odd=odd)
         if self.nonempty and (alpha or self.minmax is not None):  # alpha = 0 is to mix nothing
             end = np.maximum(end, np.minimum(start + 1, lengths))
