@@ -504,14 +504,10 @@ def draw_from(
     index = np.arange(batch)
     pair = None
     if pairing == "matching":
-        order = numbers.permutation(batch)
+        order, half = numbers.permutation(batch), batch // 2
         partner, pair = np.empty_like(index), np.empty_like(index)
-        half = batch // 2
-        first, second = order[:half], order[half : 2 * half]
-        partner[first], partner[second] = second, first
-        partner[order[2 * half :]] = order[2 * half :]
-        pair[first] = pair[second] = index[:half]
-        pair[order[2 * half :]] = half
+        partner[order] = np.concatenate([order[half : 2 * half], order[:half], order[2 * half :]])
+        pair[order] = np.concatenate([index[:half], index[:half], index[half : batch - half]])  # an odd one is the last
     elif callable(pairing):
         partner = _asked(pairing, labels, numbers, batch)
         if (partner[partner] == index).all():

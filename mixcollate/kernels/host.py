@@ -288,7 +288,10 @@ def blend_apart(images: Tensor, partner: Array, own: Array, blends: Array, out: 
     for chunk in [slice(start, start + length) for start in range(0, len(partner), length)]:
         if out.dtype in (torch.float32, torch.float64):  # on little NumPy takes half of torch's time
             here, there = out.numpy()[chunk], images.numpy()
-            here[...] = there[partner[chunk]]
+            if there.dtype == here.dtype:
+                there.take(partner[chunk], 0, out=here, mode="clip")  # straight there; checked are the bounds already
+            else:
+                here[...] = there[partner[chunk]]
             here -= there[chunk]
             here *= weight[chunk]
             here += there[chunk]
