@@ -7,7 +7,7 @@ import numpy as np
 
 from mixcollate import methods
 from mixcollate.methods.fill import Fill
-from mixcollate.plan import Draw, MixPlan, Pairing, Per, chain, draw_from, numbers, select
+from mixcollate.plan import Draw, MixPlan, Pairing, Per, chain, draw_from, numbers, select, two_shares
 from mixcollate.transforms import MixTransform
 
 Shape = tuple[int, int, int, int]
@@ -66,6 +66,23 @@ def plan(name: str, shape: Shape, *, per: Per = "pair", pairing: Pairing = "matc
         generator.integers(len(METHODS), size=shape[0]), [draw_plan(draw, per) for draw_plan in METHODS.values()]
     )
     return chain(mixing, ERASING["cutout"](draw, per))
+
+
+TIES = [(10, 7), (26, 23), (30, 25), (34, 31)]
+"""Pixels on an axis, and how many show them: some centre falls between two, and a rounded division takes either."""
+
+
+def shown_nearest(length: int, box: tuple[int, int, int, int]) -> MixPlan:
+    """Two square images, each shown in a box of the other, by nearest pixels."""
+    return MixPlan(
+        size=(length, length),
+        partners=np.array([[1], [0]]),
+        shares=two_shares(np.ones(2)),
+        own_outside=np.ones(2, np.float32),
+        own_inside=np.zeros(2, np.float32),
+        box=np.array([box] * 2, np.int32),
+        resized=np.ones(2, np.int8),
+    )
 
 
 def drawn(transform: MixTransform, draw: Draw, per: Per) -> MixPlan:

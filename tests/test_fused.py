@@ -26,6 +26,7 @@ from mixcollate.losses import soft_cross_entropy  # noqa: E402
 from mixcollate.plan import MixPlan, draw_from, identity, select, two_shares  # noqa: E402
 from mixcollate.plan import numbers as numbers_at  # noqa: E402
 from mixcollate.targets import SoftTarget, mix_targets  # noqa: E402
+from tests import cases  # noqa: E402
 from tests.ahead_of_time import arguments_of, compiling  # noqa: E402
 
 INTERPRETED = fused.triton.knobs.runtime.interpret
@@ -223,6 +224,13 @@ def test_equals_the_reference(rule, shape, dtypes):
     images = draw_images(shape, dtypes[0], numbers)
     plan = draw_plan(rule, shape, numbers)
     check(images, plan, dtypes[1], affine(shape[1]) if dtypes[0] != dtypes[1] else UNCHANGED)
+
+
+@pytest.mark.parametrize("dtype", [U8, F32, F64], ids=str)
+@pytest.mark.parametrize("length, shown", cases.TIES)
+def test_the_nearest_pixel_is_that_of_the_reference(length, shown, dtype):
+    plan = cases.shown_nearest(length, (0, 0, 1, shown))
+    check(torch.arange(length, device=DEVICE).expand(2, 1, length, length).to(dtype), plan, dtype, UNCHANGED)
 
 
 LAST = torch.channels_last

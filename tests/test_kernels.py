@@ -280,6 +280,18 @@ def test_empty_batches_are_mixed_into_what_is_given(impl):
     assert mix(empty, pack(plan, "cpu"), impl=impl).shape == empty.shape
 
 
+@pytest.mark.parametrize("impl", ["reference", "host"])
+@pytest.mark.parametrize("length, shown", cases.TIES)
+def test_the_nearest_pixel_is_the_same_for_every_dtype(length, shown, impl):
+    numbers = torch.arange(length).expand(2, 1, length, length)
+    wanted = (2 * torch.arange(shown) + 1) * length // (2 * shown)
+    across, down = (cases.shown_nearest(length, box) for box in ((0, 0, 1, shown), (0, 0, shown, 1)))
+    for dtype in (torch.uint8, torch.float16, torch.float32, torch.float64):
+        assert torch.equal(mix(numbers.to(dtype), across, impl=impl)[0, 0, 0, :shown], wanted.to(dtype))
+        assert torch.equal(mix(numbers.mT.to(dtype), down, impl=impl)[0, 0, :shown, 0], wanted.to(dtype))
+    assert torch.equal(mix_masks(numbers, across)[0, 0, 0, :shown], wanted)
+
+
 BIG = 2**53 + 1
 
 

@@ -716,7 +716,9 @@ def resize_into_box(other_ptr, entry_ptr, row, col, channel, mask, strides, ENTR
 @triton.jit
 def _resize_axis(inside, length, LENGTH: tl.constexpr, SHAPE: tl.constexpr):
     """Where on one axis the places of a box read: the fraction, the two pixels around it, and the nearest."""
-    length = tl.maximum(length, 1).to(SHAPE.real)
+    length = tl.maximum(length, 1)
+    nearest = (2 * tl.minimum(tl.maximum(inside, 0), length - 1) + 1) * LENGTH // (2 * length)
+    length = length.to(SHAPE.real)
     if SHAPE.real == tl.float64:
         reciprocal = 1 / length
     else:
@@ -725,7 +727,7 @@ def _resize_axis(inside, length, LENGTH: tl.constexpr, SHAPE: tl.constexpr):
     source = tl.minimum(tl.maximum(source, 0.0), LENGTH - 1.0)
     before = source.to(tl.int32)
     after = tl.minimum(before + 1, LENGTH - 1)
-    return source - before.to(SHAPE.real), before, after, (source + 0.5).to(tl.int32)
+    return source - before.to(SHAPE.real), before, after, nearest
 
 
 @triton.jit

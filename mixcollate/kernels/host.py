@@ -415,9 +415,10 @@ def paste_resized(source: Tensor, rows: Array, plan: MixPlan, box: Array, out: T
 def resize(image: Tensor, height: int, width: int, *, bilinear: bool, out: Tensor) -> Tensor:
     """``[C, height, width]`` in the dtype of ``out``: the whole image, pixel centres aligned, as in the reference."""
     arithmetic = torch.float64 if out.dtype == torch.float64 else torch.float32
-    row, col = _positions(image.shape[1], height, arithmetic), _positions(image.shape[2], width, arithmetic)
     if not bilinear:
-        return image.index_select(1, (row + 0.5).long()).index_select(2, (col + 0.5).long()).to(out.dtype)
+        row, col = _nearest(image.shape[1], height), _nearest(image.shape[2], width)
+        return image.index_select(1, row).index_select(2, col).to(out.dtype)
+    row, col = _positions(image.shape[1], height, arithmetic), _positions(image.shape[2], width, arithmetic)
     above, before = row.long(), col.long()
     below, after = (above + 1).clamp(max=image.shape[1] - 1), (before + 1).clamp(max=image.shape[2] - 1)
     down, across = (row - above)[:, None], col - before
@@ -430,6 +431,11 @@ def resize(image: Tensor, height: int, width: int, *, bilinear: bool, out: Tenso
     upper, lower = line(above), line(below)
     resized = lower.sub_(upper).mul_(down).add_(upper)
     return (resized if out.dtype.is_floating_point else resized.round_()).to(out.dtype)
+
+
+def _nearest(length: int, shown: int) -> Tensor:
+    """The pixels on an axis of ``length`` that are nearest to the centres of ``shown`` pixels."""
+    return (2 * torch.arange(shown, device="cpu") + 1) * length // (2 * shown)
 
 
 def _positions(length: int, shown: int, dtype: torch.dtype) -> Tensor:

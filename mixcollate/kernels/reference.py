@@ -79,13 +79,15 @@ def in_box(values: Tensor, plan: MixPlan) -> Tensor:
 
 
 def resize_into_box(other: Tensor, plan: MixPlan, *, rounded: bool) -> Tensor:
-    """Show the whole of each other image inside the box, where ``resized`` says so (pixel centres aligned)."""
+    """Show the whole of each other image inside the box, where ``resized`` says so (pixel centres aligned).
+
+    The nearest pixel is found in whole numbers, ties to the later one: images and masks of any dtype take the same.
+    """
     height, width = other.shape[2:]
     rows, cols = _rows_and_columns(other)
     top, left, bottom, right = _beside(other, plan.box)[:, :, None, None].unbind(1)  # [B, 1, 1]
-    row = ((rows - top).to(other.dtype) + 0.5) * (height / (bottom - top).to(other.dtype)) - 0.5  # [B, H, 1]
-    col = ((cols - left).to(other.dtype) + 0.5) * (width / (right - left).to(other.dtype)) - 0.5  # [B, 1, W]
-    row, col = row.clamp(0, height - 1), col.clamp(0, width - 1)  # outside the box the result is not looked at
+    row, nearest_row = _shown_at(rows - top, bottom - top, height, other.dtype)  # [B, H, 1]
+    col, nearest_col = _shown_at(cols - left, right - left, width, other.dtype)  # [B, 1, W]
     above, before = row.long(), col.long()
     below, after = (above + 1).clamp(max=height - 1), (before + 1).clamp(max=width - 1)
     down, across = (row - above)[:, None], (col - before)[:, None]  # [B, 1, H, 1], [B, 1, 1, W]
@@ -96,10 +98,18 @@ def resize_into_box(other: Tensor, plan: MixPlan, *, rounded: bool) -> Tensor:
         _pixels_at(other, below, after) - _pixels_at(other, below, before)
     )
     bilinear = upper + down * (lower - upper)
-    nearest = _pixels_at(other, (row + 0.5).long(), (col + 0.5).long())
+    nearest = _pixels_at(other, nearest_row, nearest_col)
     kind = _beside(other, plan.resized)[:, None, None, None]
     resized = torch.where(kind == 2, bilinear.round() if rounded else bilinear, nearest)
     return torch.where(kind == 0, other, resized)
+
+
+def _shown_at(inside: Tensor, shown: Tensor, length: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """Where on an axis of ``length`` the pixels ``inside`` a box of ``shown`` read: between two, and the nearest."""
+    shown = shown.clamp(min=1)
+    between = (inside.to(dtype) + 0.5) * (length / shown.to(dtype)) - 0.5
+    nearest = (2 * inside + 1) * length // (2 * shown)
+    return between.clamp(0, length - 1), nearest.clamp(0, length - 1)  # outside the box the result is not looked at
 
 
 def join_pieces(images: Tensor, plan: MixPlan, rows: Array) -> Tensor:
