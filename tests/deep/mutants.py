@@ -3,38 +3,37 @@
     python -m tests.deep.mutants [--sample 300] [--seed 0] [--seconds 3600]
 
 Cosmic Ray's own runner starts an interpreter for each mutant, 4 s before the first test; this takes its operators, and
-forks a process that has imported torch. A mutant that cannot be imported counts for nothing; one whose tests take too
-long is killed by that. Survivors are printed as what they change.
+forks a process that has imported torch. One run of all tests tells how long each takes and which lines it runs; a
+mutant is given to the tests that run its line, the quickest first. One that cannot be imported counts for nothing; one
+whose tests take too long is killed by that. Survivors are printed as what they change.
 """
 
 import argparse
+import ast
+import collections
+import contextlib
 import difflib
 import importlib.abc
 import importlib.machinery
 import importlib.util
+import json
 import os
 import random
+import resource
 import signal
 import sys
+import tempfile
 import time
+import traceback
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parent.parent.parent
-COMMON = ["tests/test_golden.py", "tests/test_fuzz.py"]
-TESTS = {  # what is run for a module, the likeliest to notice first
-    "plan": [
-        "tests/test_plan.py",
-        *COMMON,
-        "tests/test_operator.py",
-        "tests/test_transforms.py",
-        "tests/test_collate.py",
-    ],
-    "targets": ["tests/test_targets.py", "tests/test_fuzz.py", "tests/test_transforms.py", "tests/test_timm.py"],
-    "roles": ["tests/test_edge.py", "tests/test_transforms.py", "tests/test_collate.py"],
-    "collate": ["tests/test_collate.py", "tests/test_timm.py", "tests/test_edge.py", "tests/test_loader.py"],
-    "methods": ["tests/test_methods.py", *COMMON, "tests/test_wrong_calls.py", "tests/test_timm.py"],
-}
-LIMIT = 300  # seconds for the tests of one mutant
+TESTS = ["plan", "golden", "targets", "roles", "collate", "loader", "timm", "transforms", "edge", "methods", "operator"]
+TESTS = [f"tests/test_{name}.py" for name in (*TESTS, "wrong_calls", "fuzz")]
+ROOMS = ["plan", "targets", "roles", "collate", "methods"]
+LIMIT = 300  # seconds for the tests of one mutant, on a machine that does something else, too
 IMPORT_FAILED = 70
 SLOW = "not spawn and not forkserver and not launcher and not inductor and not death"  # new interpreters, compilers
 
@@ -78,47 +77,129 @@ def mutated(path, operator, occurrence):
     return mutate_code(path.read_text(), get_operator(operator)(), occurrence)
 
 
-def run(module, path, text, tests):
-    """``killed``, ``survived`` or ``not importable``."""
+def forked(action, seconds, output=os.devnull):
+    """The exit code of ``action`` in a process of its own, which writes to a file; ``None`` if that took too long."""
     child = os.fork()
     if child == 0:
         os.setpgid(0, 0)
-        silence = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(silence, 1)
-        os.dup2(silence, 2)
-        sys.meta_path.insert(0, Mutated(module, path, text))
+        for stream in (sys.stdout, sys.stderr):
+            os.dup2(os.open(output, os.O_WRONLY | os.O_CREAT | os.O_APPEND), stream.fileno())
         sys.dont_write_bytecode = True
+        code = IMPORT_FAILED
         try:
-            importlib.import_module("mixcollate")
-            importlib.import_module(module)
+            code = action()
         except BaseException:
-            os._exit(IMPORT_FAILED)
-        import pytest
-
-        given = ["-x", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", "-k", SLOW]
-        os._exit(int(pytest.main([*given, *[test for test in tests if (ROOT / test).exists()]])))
-    end = time.monotonic() + LIMIT
+            traceback.print_exc()
+        sys.stdout.flush()
+        os._exit(code)
+    end = time.monotonic() + seconds
     while time.monotonic() < end:
         done, status = os.waitpid(child, os.WNOHANG)
         if done:
-            code = os.waitstatus_to_exitcode(status)
-            return {0: "survived", IMPORT_FAILED: "not importable"}.get(code, "killed")
-        time.sleep(0.05)
+            return os.waitstatus_to_exitcode(status)
+        time.sleep(0.02)
     os.killpg(child, signal.SIGKILL)
     os.waitpid(child, 0)
-    return "killed"
+    return None
+
+
+def run_tests(files, plugin):
+    import mixcollate  # noqa: F401
+
+    files = [file for file in files if (ROOT / file).exists()]
+    given = ["-x", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", "-k", SLOW]
+    given += ["-W", "ignore::pytest.PytestAssertRewriteWarning"]  # of what has been imported for all
+    return int(pytest.main([*given, *files], [plugin]))
+
+
+class Watch:
+    """A plugin that keeps which lines each test runs, and how long it takes."""
+
+    def __init__(self, folder):
+        import coverage
+
+        files = [str(path) for path in sources().values()]
+        self.watch = coverage.Coverage(f"{folder}/lines", config_file=False, include=files)
+        self.seconds = {}
+        self.watch.start()
+
+    @pytest.hookimpl(hookwrapper=True)
+    def pytest_runtest_protocol(self, item):
+        self.watch.switch_context(item.nodeid)
+        start = time.monotonic()
+        yield
+        self.seconds[item.nodeid] = time.monotonic() - start
+        self.watch.switch_context("")
+
+    def pytest_sessionfinish(self):
+        self.watch.stop()
+        self.watch.save()
+        Path(self.watch.config.data_file).with_name("seconds").write_text(json.dumps(self.seconds))
+
+
+class Only:
+    """A plugin that runs some tests, in their order."""
+
+    def __init__(self, names):
+        self.place = {name: place for place, name in enumerate(names)}
+
+    def pytest_collection_modifyitems(self, items):
+        items[:] = sorted((item for item in items if item.nodeid in self.place), key=lambda i: self.place[i.nodeid])
+
+
+def watched():
+    """Seconds of each test; and for each file, the tests that run a line, ``""`` among them if importing runs it."""
+    import coverage
+
+    with tempfile.TemporaryDirectory() as folder:
+        if forked(lambda: run_tests(TESTS, Watch(folder)), 3600, f"{folder}/output") != 0:
+            told = Path(folder, "output").read_text()[-3000:]
+            raise SystemExit(f"the tests fail without a mutant, and what fails as it is kills nothing: {told}")
+        lines = coverage.CoverageData(f"{folder}/lines")
+        lines.read()
+        seconds = json.loads(Path(folder, "seconds").read_text())
+        return seconds, {path: lines.contexts_by_lineno(str(path)) for path in sources().values()}
+
+
+def tests_of(text, changed, lines, seconds):
+    """The tests that run a changed line's statement, the quickest first; all of them if importing runs it."""
+    names = {name for line in changed for name in lines.get(line, ())}
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, (ast.stmt, ast.excepthandler)):
+            inner = [part.lineno for part in getattr(node, "body", [])]
+            last = min(inner) - 1 if inner else node.end_lineno
+            if any(node.lineno <= line <= max(last, node.lineno) for line in changed):
+                names |= {name for line in range(node.lineno, last + 1) for name in lines.get(line, ())}
+    return sorted(seconds if "" in names else names, key=seconds.get)
+
+
+def judge(module, text, changed, lines, seconds):
+    """``killed``, ``survived`` or ``not importable``."""
+    path = sources()[module]
+    names = tests_of(path.read_text(), changed, lines, seconds)
+    if not names:
+        return "survived"
+
+    def act():
+        most = int(60 + 5 * sum(seconds[name] for name in names))
+        resource.setrlimit(resource.RLIMIT_CPU, (most, most))
+        sys.meta_path.insert(0, Mutated(module, path, text))
+        importlib.import_module(module)
+        files = dict.fromkeys(name.partition("::")[0] for name in names)
+        return run_tests(files, Only(names))
+
+    code = forked(act, LIMIT)
+    if code == pytest.ExitCode.NO_TESTS_COLLECTED:
+        raise SystemExit(f"none of these tests is there for a mutant of {module}: {names}")
+    return {0: "survived", IMPORT_FAILED: "not importable"}.get(code, "killed")
 
 
 def sources():
-    """Module name to ``(file, tests)``."""
+    """Module name to its file."""
     package = ROOT / "mixcollate"
-    found = {
-        f"mixcollate.{name}": (package / f"{name}.py", tests) for name, tests in TESTS.items() if name != "methods"
-    }
-    for path in sorted((package / "methods").glob("*.py")):
-        if path.stem != "__init__":
-            found[f"mixcollate.methods.{path.stem}"] = (path, TESTS["methods"])
-    return found
+    files = [package / f"{room}.py" for room in ROOMS if room != "methods"]
+    files += sorted(path for path in (package / "methods").glob("*.py") if path.stem != "__init__")
+    return {".".join(path.relative_to(ROOT).with_suffix("").parts): path for path in files}
 
 
 def main(arguments=None):
@@ -127,33 +208,36 @@ def main(arguments=None):
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--seconds", type=float, default=float("inf"), help="no mutant is begun after that")
     options = parser.parse_args(arguments)
-    import torch
-    import torchvision.transforms.v2  # noqa: F401  # seconds, which the forks have for nothing
-
-    torch.set_num_threads(1)
+    os.environ["TRITON_INTERPRET"] = "1"
+    for name in ("torch", "torchvision.transforms.v2", "hypothesis", "numba", "triton", "PIL.Image"):
+        with contextlib.suppress(ImportError):  # seconds, which the forks have for nothing
+            importlib.import_module(name)
+    sys.modules["torch"].set_num_threads(1)
     os.chdir(ROOT)
-    everything = [(module, *one) for module, (path, _) in sources().items() for one in all_mutants(path)]
+    everything = [(module, *one) for module, path in sources().items() for one in all_mutants(path)]
     sample = random.Random(options.seed).sample(everything, min(options.sample, len(everything)))
-    for module, (path, tests) in {str(tests): (m, (p, tests)) for m, (p, tests) in sources().items()}.values():
-        if run(module, path, path.read_text(), tests) != "survived":  # what fails as it is kills nothing
-            raise SystemExit(f"the tests of {module} fail, or take {LIMIT} s, without a mutant: {tests}")
-    counts = {"killed": 0, "survived": 0, "not importable": 0}
+    seconds, lines = watched()
+    print(f"{len(seconds)} tests, {sum(seconds.values()):.0f} s", flush=True)
+    counts = collections.Counter({"killed": 0, "survived": 0, "not importable": 0})
     start = time.monotonic()
     for module, operator, occurrence in sample:
         if time.monotonic() - start > options.seconds:
             break
-        path, tests = sources()[module]
+        path = sources()[module]
         text = mutated(path, operator, occurrence)
         if text is None or text == path.read_text():
             continue
-        outcome = run(module, path, text, tests)
+        old, new = path.read_text().splitlines(), text.splitlines()
+        blocks = [block for block in difflib.SequenceMatcher(None, old, new).get_opcodes() if block[0] != "equal"]
+        changed = [line + 1 for _, first, last, *_ in blocks for line in range(first, max(last, first + 1))]
+        outcome = judge(module, text, changed, lines[path], seconds)
         counts[outcome] += 1
         if outcome == "survived":
-            lines = difflib.unified_diff(path.read_text().splitlines(), text.splitlines(), n=0, lineterm="")
-            changed = [line for line in lines if line[:1] in "+-" and line[:3] not in ("+++", "---")]
-            print(f"survived: {module}: {operator}: " + " => ".join(changed), flush=True)
+            told = difflib.unified_diff(old, new, n=0, lineterm="")
+            told = [line for line in told if line[:1] in "+-" and line[:3] not in ("+++", "---")]
+            print(f"survived: {module}:{changed[0]}: {operator}: " + " => ".join(told), flush=True)
     judged = counts["killed"] + counts["survived"]
-    print(f"{len(everything)} mutants in all; of {sum(counts.values())} tried: {counts}; "
+    print(f"{len(everything)} mutants in all; of {sum(counts.values())} tried: {dict(counts)}; "
           f"killed {counts['killed'] / max(judged, 1):.1%} of those that can be imported")  # fmt: skip
     return counts
 
