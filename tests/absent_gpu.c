@@ -34,6 +34,6 @@ CUresult cuFuncSetCacheConfig(CUfunction function, CUfunc_cache config) { return
 CUresult cuPointerGetAttribute(void *value, CUpointer_attribute which, CUdeviceptr pointer) { *(CUdeviceptr *)value = pointer; return CUDA_SUCCESS; }
 CUresult cuLaunchKernelEx(const CUlaunchConfig *config, CUfunction function, void **parameters, void **extra) {
     unsigned sizes[4] = {config->gridDimX, config->gridDimY, config->gridDimZ, config->blockDimX};
-    told(names[(size_t)function], (int)(size_t)function, sizes, parameters);
+    if (told) told(names[(size_t)function], (int)(size_t)function, sizes, parameters);
     return CUDA_SUCCESS;
 }

@@ -120,7 +120,8 @@ def test_the_map_shows_every_folder_and_file():
 
 
 @pytest.mark.parametrize(
-    "compiler, ways", [("triton", {"kernels.fused", "kernels.fused_targets"}), ("numba", {"kernels.compiled"})]
+    "compiler, ways",
+    [("triton", {"kernels.launch", "kernels.fused", "kernels.fused_targets"}), ("numba", {"kernels.compiled"})],
 )
 def test_who_imports_a_compiler(compiler, ways):
     for name, path in modules().items():

@@ -161,7 +161,7 @@ def launch_of_mix(
     if noise:
         arguments = [pointers[1], "*i32", *out.stride()]
         elements = shape.vectors * shape.vec * shape.channels
-        return Launch(fused.noise_kernel, arguments, [layout.entry, shape], elements, fused._warp_count(shape))
+        return Launch(fused.noise_kernel, arguments, [layout.entry, shape], elements, shape.warps)
     rows, made, numbers = fused_targets.NO_ROWS, [pointers[1]] * 3, [0, 0]
     if targets is not None:
         rows = fused_targets._rows_of(targets, layout.partner_count, 1000, 0.1 if targets != "sparse" else 0.0)
@@ -170,7 +170,7 @@ def launch_of_mix(
         ]
         numbers = [256, 4096]
     arguments = [*pointers, *made, *strides, *numbers]
-    return Launch(fused.mix_kernel, arguments, [layout.entry, shape, rows], elements, fused._warp_count(shape))
+    return Launch(fused.mix_kernel, arguments, [layout.entry, shape, rows], elements, shape.warps)
 
 
 U8, BF16, F32 = torch.uint8, torch.bfloat16, torch.float32

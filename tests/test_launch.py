@@ -43,14 +43,13 @@ class Launch(NamedTuple):
     wanted: list[int]
 
 
-def launches_without_gpu(driver: ctypes.CDLL) -> dict[str, list[Launch]]:
-    """The launches of each of ``BATCHES``, under every plan, with its targets and their loss."""
+def absent_gpu(path: str) -> ctypes.CDLL:
+    """The driver without a device, from now on Triton's; for a process of its own, which ``launching`` starts."""
     import triton
     from triton.backends.compiler import GPUTarget
-    from triton.backends.nvidia.driver import CudaLauncher, CudaUtils
 
-    from mixcollate.kernels import fused, fused_targets, launch, packed
-    from tests.test_fused_aot import B, H, W, plans
+    library = ctypes.CDLL(path, mode=ctypes.RTLD_GLOBAL)  # found again by its name: torch and Triton ask for that
+    from triton.backends.nvidia.driver import CudaLauncher, CudaUtils
 
     class Driver:
         utils, launcher_cls = CudaUtils(), CudaLauncher
@@ -59,6 +58,33 @@ def launches_without_gpu(driver: ctypes.CDLL) -> dict[str, list[Launch]]:
         get_current_stream = staticmethod(lambda device: 0)
 
     triton.runtime.driver.set_active(Driver())
+    return library
+
+
+def launching(module: str, folder: Path, compiler: str) -> str:
+    """What a module of the tests prints that launches without a GPU: in this process Triton may be interpreting."""
+    from tests.ahead_of_time import compiling
+
+    library = folder / "libcuda.so.1"
+    headers = Path(importlib.util.find_spec("triton").origin).parent / "backends/nvidia/include"
+    build = [compiler, "-shared", "-fPIC", f"-I{headers}", "-Wl,-soname,libcuda.so.1", "-o", library]
+    subprocess.run([*build, Path(__file__).with_name("absent_gpu.c")], check=True)
+    return compiling(
+        module,
+        library,
+        options=("-W", "error", "-W", "ignore:CUDA initialization"),  # torch asks this driver, too, which is too old
+        TRITON_LIBCUDA_PATH=str(folder),
+        TRITON_CACHE_DIR=str(folder / "cache"),  # what is built against this driver is for nobody else
+    )
+
+
+def launches_without_gpu(driver: ctypes.CDLL) -> dict[str, list[Launch]]:
+    """The launches of each of ``BATCHES``, under every plan, with its targets and their loss."""
+    import triton
+
+    from mixcollate.kernels import fused, fused_targets, launch, packed
+    from tests.test_fused_aot import B, H, W, plans
+
     wanted, made = [], []
 
     @ctypes.CFUNCTYPE(
@@ -95,7 +121,10 @@ def launches_without_gpu(driver: ctypes.CDLL) -> dict[str, list[Launch]]:
         fused_targets.soft_cross_entropy(logits, labels, shares, label_smoothing=0.1).sum().backward()
         batches[name] = made.copy()
         made.clear()
-    return batches
+    names = []
+    triton.knobs.runtime.launch_enter_hook.add(lambda metadata: names.append(metadata.get()["name"]))
+    fused.mix(images, placed[0], torch.empty(B, 3, H, W, dtype=dtype), affine=(ones, ones))
+    return {**batches, "as a profiler sees it": [made[0]._replace(kernel=name) for name in names]}
 
 
 @pytest.fixture(scope="module")
@@ -106,26 +135,18 @@ def launches(tmp_path_factory):
     compiler = c_compiler()
     if compiler is None or python_header() is None:
         pytest.skip("no C compiler, or no Python.h, which Triton needs to launch")
-    folder, here = tmp_path_factory.mktemp("driver"), Path(__file__)
-    library = folder / "libcuda.so.1"
-    headers = Path(importlib.util.find_spec("triton").origin).parent / "backends/nvidia/include"
-    build = [compiler, "-shared", "-fPIC", f"-I{headers}", "-Wl,-soname,libcuda.so.1", "-o", library]
-    subprocess.run([*build, here.with_name("absent_gpu.c")], check=True)
-    from tests.ahead_of_time import compiling
-
-    printed = compiling(
-        "tests.test_launch",
-        library,
-        options=("-W", "error", "-W", "ignore:CUDA initialization"),  # torch asks this driver, too, which is too old
-        TRITON_LIBCUDA_PATH=str(folder),
-        TRITON_CACHE_DIR=str(folder / "cache"),  # what is built against this driver is for nobody else
-    )
+    printed = launching("tests.test_launch", tmp_path_factory.mktemp("driver"), compiler)
     return {name: [Launch(*one) for one in made] for name, made in json.loads(printed).items()}
 
 
 def test_every_kernel_is_launched_once_a_call(launches):
     first = launches["first"]
     assert len({one.function for one in first}) == len(first) == 21
+
+
+def test_profilers_are_told_of_launches_that_are_made_again(launches):
+    """Triton's hooks, which Proton sets."""
+    assert [one.kernel for one in launches["as a profiler sees it"]] == ["mix_kernel"]
 
 
 @pytest.mark.parametrize("batch", BATCHES)
@@ -151,60 +172,66 @@ def test_what_is_compiled_anew(launches, batch, anew):
         assert (before.function != after.function) == (before.kernel in anew)
 
 
-if __name__ == "__main__":
-    library = ctypes.CDLL(
-        sys.argv[1], mode=ctypes.RTLD_GLOBAL
-    )  # found again by its name: torch and Triton ask for that
-    print(json.dumps(launches_without_gpu(library)))
-
-
 class Storage:
     """As much of a tensor as the key of a launch asks for."""
 
     def __init__(self, nbytes):
-        self.device, self.dtype, self.size = torch.device("cpu"), torch.float32, nbytes
+        self.dtype, self.size = torch.float32, nbytes
 
     def data_ptr(self):
+        return 0
+
+    def get_device(self):
         return 0
 
     def untyped_storage(self):
         return types.SimpleNamespace(nbytes=lambda: self.size)
 
 
-@pytest.fixture
-def compiled_kernels(monkeypatch):
-    from mixcollate.kernels import launch
+class Kernel:
+    """Stands for Triton's, and for what it compiles: how often it is asked for what is not compiled yet."""
 
+    compiled, function, packed_metadata = 0, None, None
+
+    def __getitem__(self, grid):
+        return self.compile
+
+    def compile(self, *arguments, **options):
+        self.compiled += 1
+        return self
+
+    def run(self, *arguments):
+        pass
+
+
+@pytest.fixture
+def launch(monkeypatch):
+    launch = pytest.importorskip("mixcollate.kernels.launch", reason="Triton is not installed")
     monkeypatch.setattr(launch, "_COMPILED", {})
+    streams = types.SimpleNamespace(get_current_stream=lambda device: 0)
+    monkeypatch.setattr(launch, "driver", types.SimpleNamespace(active=streams))
     return launch
 
 
-def test_amd_compiles_anew_for_large_storages(compiled_kernels, monkeypatch):
+def test_amd_compiles_anew_for_large_storages(launch, monkeypatch):
     """Its code for small ones has offsets of 32 bits."""
-    made = []
-
-    class Kernel:
-        def __getitem__(self, grid):
-            return lambda *arguments, **options: made.append(arguments) or {(1, 1, 1): lambda *again: None}
-
-    kernel = Kernel()
     for hip, wanted in (("6.4", 2), (None, 1)):
-        compiled_kernels._COMPILED.clear()
-        made.clear()
+        kernel = Kernel()
+        launch._COMPILED.clear()
         monkeypatch.setattr(torch.version, "hip", hip)
         for nbytes in (100, 2**31, 2**31 + 1, 2**33, 100):
-            compiled_kernels.launch(kernel, (1, 1, 1), [Storage(nbytes)], (), ())
-        assert len(made) == wanted
+            launch.launch(kernel, (1, 1, 1), [Storage(nbytes)], (), ())
+        assert kernel.compiled == wanted
 
 
-def test_kernels_are_kept_but_not_without_bound(compiled_kernels):
+def test_kernels_are_kept_but_not_without_bound(launch):
     """One for each size of images, in a run that has many sizes."""
-
-    class Kernel:
-        def __getitem__(self, grid):
-            return lambda *arguments, **options: {(1, 1, 1): lambda *again: None}
-
     kernel = Kernel()
-    for size in range(3 * compiled_kernels.MOST_KEPT):
-        compiled_kernels.launch(kernel, (1, 1, 1), [Storage(1)], (), (size,))
-        assert len(compiled_kernels._COMPILED) <= compiled_kernels.MOST_KEPT
+    for size in range(3 * launch.MOST_KEPT):
+        launch.launch(kernel, (1, 1, 1), [Storage(1)], (), (size,))
+        assert len(launch._COMPILED) <= launch.MOST_KEPT
+    assert kernel.compiled == 3 * launch.MOST_KEPT
+
+
+if __name__ == "__main__":
+    print(json.dumps(launches_without_gpu(absent_gpu(sys.argv[1]))))

@@ -71,6 +71,7 @@ class Geometry(NamedTuple):
         exact: images hold floats, which may be infinite: where a share is 0 or 1, select instead of multiplying.
         rounded: the output holds integers.
         real: the dtype of the arithmetic.
+        warps: of a program, so that a thread has one vector, or two in a tile of all images.
     """
 
     height: int
@@ -89,6 +90,9 @@ class Geometry(NamedTuple):
     exact: bool
     rounded: bool
     real: tl.dtype
+    warps: int
+
+    __hash__ = object.__hash__  # there is one for each kind of batch: a launch need not look at twenty fields
 
 
 def mix(
@@ -125,20 +129,20 @@ def mix(
             (images, out, plan.words, *(affine or (out, out)), *(targets.tensors if targets else (out, out, out))),
             (*images.stride(), *out.stride(), *(targets.numbers if targets else (0, 0))),
             (entry, shape, targets.rows if targets else NO_ROWS),
-            num_warps=_warp_count(shape),
+            num_warps=shape.warps,
             enable_fp_fusion=False,  # a * b + c is rounded twice, as in plain torch
         )
     elif targets is not None:
         targets.write()
     if entry.noise:
         grid = _launch_grid(plan.layout.entries * entry.images, _tile_count(geometry))
-        options = {"num_warps": _warp_count(geometry), "enable_fp_fusion": False}
+        options = {"num_warps": geometry.warps, "enable_fp_fusion": False}
         launch(noise_kernel, grid, (out, plan.words), out.stride(), (entry, geometry), **options)
 
 
 def _geometry(images: Tensor, out: Tensor, *, in_place: bool, normalise: bool) -> Geometry:
-    source, target = ((one.stride(), one.dtype) for one in (images, out))
-    return _geometry_of(tuple(images.shape), source, target, in_place, normalise, VECTORS)
+    source, target = (images.stride(), images.dtype), (out.stride(), out.dtype)
+    return _geometry_of(images.shape, source, target, in_place, normalise, VECTORS)
 
 
 @functools.lru_cache(maxsize=256)
@@ -181,9 +185,10 @@ def _geometry_of(
         exact=dtype.is_floating_point,
         rounded=not out_dtype.is_floating_point,
         real=tl.float64 if dtype == torch.float64 else tl.float32,
+        warps=0,
     )
     vectors = min(vectors, _vectors_of_image(geometry))
-    return _with_programs(geometry._replace(vectors=vectors, each=vectors))
+    return _with_extent(geometry._replace(vectors=vectors, each=vectors))
 
 
 @functools.lru_cache(maxsize=256)
@@ -193,12 +198,15 @@ def _of_all_images(geometry: Geometry, batch: int, vectors: int) -> Geometry:
     vectors = vectors // 2 if geometry.vec > 8 else vectors  # 16 bytes of uint8 are 64 in float32
     each = max(min(vectors // images, _vectors_of_image(geometry)), 2)
     group = geometry.group if each * images <= vectors else 1
-    return _with_programs(geometry._replace(vectors=each * images, batch=batch, each=each, group=group))
+    return _with_extent(geometry._replace(vectors=each * images, batch=batch, each=each, group=group))
 
 
-def _with_programs(geometry: Geometry) -> Geometry:
+def _with_extent(geometry: Geometry) -> Geometry:
+    """The same with its programs and their warps."""
     groups = 1 if geometry.write == "lines" else geometry.channels // geometry.group
-    return geometry._replace(programs=_tile_count(geometry) * groups)
+    most = 16 if geometry.batch else 4
+    warps = max(min(geometry.vectors // 32, most) * 32 // _threads_in_a_warp(), 1)
+    return geometry._replace(programs=_tile_count(geometry) * groups, warps=warps)
 
 
 def _places_of_image(geometry: Geometry) -> int:
@@ -237,12 +245,6 @@ def _check_extent(shape: tuple[int, ...], strides: tuple[int, ...]) -> None:
 def _launch_grid(rows: int, programs: int) -> tuple[int, int, int]:
     """Images fastest, so that a partner which another program reads at the same time comes from the cache."""
     return rows, min(programs, GRID_LIMIT), -(-programs // GRID_LIMIT)
-
-
-def _warp_count(geometry: Geometry) -> int:
-    """Warps of a program, so that a thread has one vector, or two in a tile of all images."""
-    most = 16 if geometry.batch else 4
-    return max(min(geometry.vectors // 32, most) * 32 // _threads_in_a_warp(), 1)
 
 
 @functools.cache

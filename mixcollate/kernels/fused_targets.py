@@ -40,6 +40,8 @@ class Rows(NamedTuple):
     ignore_index: int = -100
     block: int = 1
 
+    __hash__ = object.__hash__  # there is one for each rule
+
 
 NO_ROWS = Rows()
 

@@ -38,6 +38,7 @@ Attributes:
     bitmap_line: bits in a line of the bitmap.
     hidden_line: bits in a line of hidden cells.
 """
+EntryFormat.__hash__ = object.__hash__  # there is one for each layout: a launch need not look at thirty fields
 
 
 @dataclass(frozen=True)
