@@ -245,9 +245,10 @@ PLACES = frozenset(name for name, one in PARTS.items() if one.places)
 APART = frozenset(name for name, one in PARTS.items() if one.apart)
 
 
-def identity(batch: int, size: tuple[int, int]) -> MixPlan:
-    """The plan that leaves ``batch`` images as they are."""
-    return MixPlan(size=size, partners=np.empty((batch, 0), np.int64), shares=np.ones((batch, 1), np.float32))
+def identity(batch: int, size: tuple[int, int], **erasing: Any) -> MixPlan:
+    """The plan that leaves ``batch`` images as they are, but for the parts that erase."""
+    partners, shares = np.empty((batch, 0), np.int64), np.ones((batch, 1), np.float32)
+    return MixPlan(size=size, partners=partners, shares=shares, **erasing)
 
 
 def beta(numbers: np.random.Generator, alpha: float, count: int) -> Array:

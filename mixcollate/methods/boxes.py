@@ -1,6 +1,7 @@
 """Where boxes lie, and the plan that shows the partner in them: what several methods share."""
 
 import functools
+from typing import Any
 
 import numpy as np
 
@@ -59,8 +60,11 @@ def counted_share(start: Array, end: Array, size: tuple[int, int]) -> Array:
     return np.asarray(height * width / max(size[0] * size[1], 1))
 
 
-def pasted(draw: Draw, box: Array, own_share: Array) -> MixPlan:
-    """The plan that shows the partner inside ``box [B, 4]`` and the image outside; ``own_share [B]`` float32."""
+def pasted(draw: Draw, box: Array, own_share: Array, **parts: Any) -> MixPlan:
+    """The plan that shows the partner inside ``box [B, 4]`` and the image outside, with further ``parts``.
+
+    ``own_share`` is ``[B]`` float32.
+    """
     ones = np.ones(len(box), np.float32)
     return MixPlan(
         size=draw.size,
@@ -69,4 +73,5 @@ def pasted(draw: Draw, box: Array, own_share: Array) -> MixPlan:
         own_outside=ones,
         own_inside=np.zeros(len(box), np.float32),
         box=box,
+        **parts,
     )

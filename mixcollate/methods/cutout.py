@@ -1,7 +1,5 @@
 """Cutout: erase squares at random places (https://arxiv.org/abs/1708.04552)."""
 
-from dataclasses import replace
-
 import numpy as np
 from typing_extensions import Unpack
 
@@ -58,5 +56,4 @@ class Cutout(ErasingTransform):
         side = np.where(signal_axis(draw.size), 1, side)
         start, end = edges(draw.numbers, np.array(draw.size)[:, None], side, inside=self.inside)
         box = as_boxes(start, end).reshape(count, self.holes, 4)[unit]
-        plan = identity(draw.shape[0], draw.size)
-        return replace(plan, erase_box=box, **filled(draw, self.holes, self.fill, self.per))
+        return identity(draw.shape[0], draw.size, erase_box=box, **filled(draw, self.holes, self.fill, self.per))

@@ -1,6 +1,5 @@
 """FMix: paste blobs of the partner, cut out of low-frequency noise (https://arxiv.org/abs/2002.12047)."""
 
-from dataclasses import replace
 from functools import lru_cache
 
 import numpy as np
@@ -51,7 +50,7 @@ class FMix(MixTransform):
             bitmap[masks] = np.packbits(shown, axis=2, bitorder="little")
         counted = 1 - np.bitwise_count(bitmap).sum((1, 2)) / pixels
         box = np.tile(np.array([0, 0, height, width], np.int32), (draw.shape[0], 1))
-        plan = replace(pasted(draw, box, counted.astype(np.float32)[unit]), bitmap=bitmap[unit])
+        plan = pasted(draw, box, counted.astype(np.float32)[unit], bitmap=bitmap[unit])
         return draw.tell(plan, self.per)
 
 

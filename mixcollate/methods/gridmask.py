@@ -1,7 +1,6 @@
 """GridMask: erase a turned grid of squares (https://arxiv.org/abs/2001.04086)."""
 
 import math
-from dataclasses import replace
 
 import numpy as np
 from typing_extensions import Unpack
@@ -81,5 +80,5 @@ class GridMask(ErasingTransform):
         # Not turned is turned by 0, so that a plan may hold both kinds.
         angle = -np.deg2rad(draw.numbers.integers(turns, size=count))
         turn = np.stack([np.cos(angle), np.sin(angle)], 1).astype(np.float32)
-        plan = identity(draw.shape[0], draw.size)
-        return replace(plan, grid=grid[unit], turn=turn[unit], **filled(draw, 1, self.fill, self.per))
+        fill = filled(draw, 1, self.fill, self.per)
+        return identity(draw.shape[0], draw.size, grid=grid[unit], turn=turn[unit], **fill)

@@ -1,7 +1,6 @@
 """Hide-and-Seek: erase cells of a grid at random (https://arxiv.org/abs/1811.02545)."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 import numpy as np
 from typing_extensions import Unpack
@@ -64,8 +63,9 @@ class HideAndSeek(ErasingTransform):
         cell = np.asarray(sizes)[draw.numbers.integers(len(sizes), size=count)]
         cells = [-(-axis // finest) for axis in draw.size]  # coarser grids use the first of them
         hidden = (draw.numbers.random((count, *cells)) < self.hide) & (cell > 0)[:, None, None]
-        return replace(
-            identity(draw.shape[0], draw.size),
+        return identity(
+            draw.shape[0],
+            draw.size,
             cell=np.where(cell > 0, cell, whole).astype(np.int32)[unit],
             hidden=np.packbits(hidden, axis=2, bitorder="little")[unit],
             **filled(draw, 1, self.fill, self.per),

@@ -1,7 +1,6 @@
 """Random Erasing: erase rectangles of random area and aspect (https://arxiv.org/abs/1708.04896)."""
 
 import math
-from dataclasses import replace
 from typing import Literal
 
 import numpy as np
@@ -69,8 +68,7 @@ class RandomErasing(ErasingTransform):
         side *= (np.arange(most) < boxes).ravel()
         start, end = edges(draw.numbers, np.array(draw.size)[:, None], side, inside=True)
         box = as_boxes(start, end).reshape(units, most, 4)[unit]
-        plan = identity(draw.shape[0], draw.size)
-        return replace(plan, erase_box=box, **filled(draw, most, self.fill, self.per))
+        return identity(draw.shape[0], draw.size, erase_box=box, **filled(draw, most, self.fill, self.per))
 
     def _fitting_sides(self, numbers: np.random.Generator, size: tuple[int, int], pixels: Array) -> Array:
         """``[2, N]``: heights and widths of the first boxes that fit; 0 where none of ``attempts`` does."""

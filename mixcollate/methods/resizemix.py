@@ -1,6 +1,5 @@
 """ResizeMix: paste the whole partner, made smaller, into every image (https://arxiv.org/abs/2012.11101)."""
 
-from dataclasses import replace
 from typing import Literal, get_args
 
 import numpy as np
@@ -45,6 +44,7 @@ class ResizeMix(MixTransform):
         side = np.where(signal_axis(draw.size), 1, side)
         start, end = edges(draw.numbers, lengths, side, inside=not self.clipped)
         own_share = 1 - counted_share(start, end, draw.size)
-        plan = pasted(draw, as_boxes(start, end)[unit], own_share.astype(np.float32)[unit])
         kind = 1 if self.interpolation == "nearest" else 2
-        return draw.tell(replace(plan, resized=np.full(len(plan), kind, np.int8)), self.per)
+        resized = np.full(draw.shape[0], kind, np.int8)
+        plan = pasted(draw, as_boxes(start, end)[unit], own_share.astype(np.float32)[unit], resized=resized)
+        return draw.tell(plan, self.per)
