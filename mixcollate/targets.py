@@ -239,8 +239,9 @@ class TargetRule:
     def _unwritten(
         self, labels: Tensor, indices: Tensor | None, plan: MixPlan | PackedPlan
     ) -> "UnwrittenTargets | None":
-        exact = self.targets == "values" and (labels.dtype == torch.float64 or labels.requires_grad)
-        if plan.then is not None or self.label_mode == "union" or exact or not is_fusible(labels):
+        exact = self.targets == "values" and labels.dtype == torch.float64
+        differentiable = labels.requires_grad and torch.is_grad_enabled()  # as a teacher's predictions may be
+        if plan.then is not None or self.label_mode == "union" or exact or differentiable or not is_fusible(labels):
             return None
         from mixcollate.kernels import fused_targets  # the only way to Triton, taken on first use
 

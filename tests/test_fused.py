@@ -693,6 +693,19 @@ def test_mix_targets_is_fused(rules, kind, packed, as_on_a_device, monkeypatch):
     torch.testing.assert_close(to_host(made), wanted, rtol=0, atol=0, equal_nan=True)
 
 
+@pytest.mark.parametrize("kind", ["rows", "values"])
+def test_a_gradient_flows_to_labels(kind, as_on_a_device):
+    """Torch mixes those that want one; under ``no_grad`` they are numbers like any others."""
+    labels, options = draw_labels(kind, 4, np.random.default_rng(23))
+    labels = labels.nan_to_num().to(DEVICE).requires_grad_()
+    plan = draw_plan("mixup", (4, 3, 4, 4), np.random.default_rng(23))
+    mixed = mix_targets(labels, plan, **options)
+    mixed.sum().backward()
+    torch.testing.assert_close(labels.grad, torch.ones_like(labels))  # a pair's shares add up to 1
+    with torch.no_grad():
+        assert torch.equal(mix_targets(labels, plan, **options), mixed)
+
+
 def to_host(target):
     return target.cpu() if isinstance(target, torch.Tensor) else SoftTarget(*(part.cpu() for part in target))
 
