@@ -26,6 +26,14 @@ OUTPUTS = (torch.uint8, torch.float16, torch.bfloat16, torch.float32, torch.floa
 """What images may come out in."""
 
 
+def told_by(name: str, function: Callable[..., T], *arguments: Any) -> T:
+    """What a function of the user's returns; of a ``StopIteration`` of its own a loader would make an epoch's end."""
+    try:
+        return function(*arguments)
+    except StopIteration as error:
+        raise ValueError(f"{name} must return something, but raised StopIteration: give next() a default") from error
+
+
 def check_choice(name: str, value: T, choices: Sequence[str]) -> T:
     """One of a few words."""
     if not isinstance(value, str) or value not in choices:

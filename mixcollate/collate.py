@@ -17,7 +17,7 @@ from torch.utils.data import default_collate, default_convert, get_worker_info
 
 from mixcollate import timm as timm_arguments
 from mixcollate.batch import MixBatch, register
-from mixcollate.checks import check_choice, check_count, check_flag, check_output
+from mixcollate.checks import check_choice, check_count, check_flag, check_output, told_by
 from mixcollate.execution import execute, pixels
 from mixcollate.kernels import AXES, Axes, Statistic
 from mixcollate.kernels.pixels import check_affine
@@ -210,7 +210,7 @@ class MixupCollate:
             raise ValueError("samples must not be empty")
         kinds = kinds_of(samples if made else samples[0])
         if not stacks:
-            batch = self.collate_fn(samples)
+            batch = told_by("collate_fn", self.collate_fn, samples)
         elif made:
             batch = default_convert(samples)  # type: ignore[no-untyped-call]
         else:

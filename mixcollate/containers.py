@@ -47,7 +47,7 @@ class RandomChoice(MixTransform):
         pairings = {t.pairing for t in transforms if t.mixes}
         if len(pairings) > 1:
             raise ValueError(f"the transforms of RandomChoice must share one pairing, got {sorted(map(str, pairings))}")
-        mixes = bool(pairings)
+        self.mixes = mixes = bool(pairings)
         super().__init__(
             per=per if per is not None else ("pair" if mixes and pairings <= {"matching", "flip"} else "sample"),
             pairing=pairings.pop() if mixes else None,
@@ -57,7 +57,6 @@ class RandomChoice(MixTransform):
             **_shared_options(transforms, options),
         )
         chances = _check_chances(p, len(transforms))
-        self.mixes = mixes
         self.transforms = torch.nn.ModuleList(transforms)
         self._upper = np.cumsum(chances)  # transform k is chosen by numbers from upper[k - 1] on, none from the last on
         if self._upper[-1] > 1 - ROUNDING:
@@ -94,6 +93,7 @@ class Compose(MixTransform):
     ) -> None:
         transforms = _check_transforms("Compose", transforms)
         first = next((t for t in transforms if t.mixes), None)
+        self.mixes = first is not None
         super().__init__(
             per="sample",
             pairing=None if first is None else first.pairing,
@@ -102,7 +102,6 @@ class Compose(MixTransform):
             seed=seed,
             **_shared_options(transforms, options),
         )
-        self.mixes = first is not None
         self.transforms = torch.nn.ModuleList(transforms)
 
     def plan_batch(self, draw: Draw) -> MixPlan:

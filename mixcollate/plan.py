@@ -20,7 +20,7 @@ from numpy.random.bit_generator import ISeedSequence
 from torch import Tensor
 from torch.utils.data import get_worker_info
 
-from mixcollate.checks import check_count
+from mixcollate.checks import check_count, told_by
 
 Array = npt.NDArray[Any]
 Per = Literal["pair", "sample", "batch"]
@@ -530,7 +530,7 @@ def _asked(function: PairingFunction, labels: Tensor | None, numbers: np.random.
         raise ValueError(
             "pairing is a function of labels, but there are none: pass them to make_plan(images, labels=...)"
         )
-    partner = np.asarray(function(labels.cpu(), numbers))
+    partner = np.asarray(told_by("pairing", function, labels.cpu(), numbers))
     if partner.shape != (batch,) or partner.dtype.kind not in "iu":
         raise ValueError(
             f"pairing must return the partner of each of {batch} images as whole numbers [B], got "

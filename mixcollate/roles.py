@@ -15,6 +15,7 @@ import PIL.Image
 from torch import Tensor
 from torchvision import tv_tensors
 
+from mixcollate.checks import told_by
 from mixcollate.kernels import Axes
 from mixcollate.kernels.pixels import check_pixels
 
@@ -149,7 +150,7 @@ class _Search:
         if getter is None:
             return ()
         if callable(getter):
-            return self._gotten(getter(self.batch))
+            return self._gotten(told_by("labels_getter", getter, self.batch))
         path = self._by_name(LABEL_NAMES)
         if path is None and isinstance(self.batch, (tuple, list)) and len(self.batch) > 1 and (1,) not in self.taken:
             path = (1,)

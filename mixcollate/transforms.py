@@ -153,7 +153,7 @@ class MixTransform(v2.Transform):
     ) -> None:
         super().__init__()
         check_choice("per", per, get_args(Per))
-        if not (callable(pairing) or pairing is None):
+        if not (callable(pairing) or (pairing is None and not self.mixes)):
             check_choice("pairing", pairing, get_args(Pairing))
         if per == "pair" and pairing in ("shuffle", "roll"):
             raise ValueError(f"per='pair' needs mutual partners, got pairing={pairing!r}; use per='sample' or 'batch'")

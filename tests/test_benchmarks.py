@@ -14,7 +14,7 @@ import torch
 
 pytest.importorskip("pytest_benchmark", reason="pytest-benchmark is not installed")
 
-from benchmarks import bench_cost, checks, common, gpu, plots, report, tables
+from benchmarks import bench_cost, bench_peers, checks, common, gpu, plots, report, tables
 from benchmarks.goals import GOALS
 from benchmarks.results import cases, condense, goal_rows, latest, questions, write
 from mixcollate.methods import ALL
@@ -54,6 +54,7 @@ def test_every_file_is_measured(results):
 def test_every_method_is_measured_and_checked_on_a_gpu():
     assert {type(method) for method in bench_cost.METHODS.values()} == set(ALL.values())
     assert set(ALL) <= set(checks.METHODS)
+    assert set(ALL) - set(vars(bench_peers)) == {"FMix", "ResizeMix"}, "of which no peer that is a package has one"
 
 
 def test_rows_state_their_bytes_and_rates(results):

@@ -207,6 +207,20 @@ def test_a_getter_gives_tensors_of_the_batch():
     assert mixed["why"].shape == (B, B)
 
 
+def none_of_them(*_):
+    return next(iter(()))
+
+
+@pytest.mark.parametrize("name", ["labels_getter", "pairing", "collate_fn"])
+def test_no_function_of_the_users_ends_an_epoch_in_silence(name):
+    """A loader takes a ``StopIteration`` from within for its own end."""
+    told = {name: none_of_them}
+    transform = mc.MixUp() if name == "collate_fn" else mc.MixUp(**told)
+    collate = mc.MixupCollate(transform, num_classes=B, eager=True, **(told if name == "collate_fn" else {}))
+    with pytest.raises(ValueError, match=f"{name} must return something, but raised StopIteration"):
+        list(DataLoader(Rows(samples_of((COLOURS, LABELS))), B, collate_fn=collate))
+
+
 # Masks
 
 

@@ -228,16 +228,15 @@ def test_memory_that_is_shared_in_part_is_refused():
     plan, store = cases.plan("mixup", SHAPE), images(8, 3, 8, 8)
     inputs = store[:4]
     wrong = {
-        "images itself or share no memory": [store[1:5], store[:4].transpose(2, 3), store[:4].flip(0)[0:0], store[2:6]],
+        "images itself or share no memory": [store[1:5], store[:4].transpose(2, 3), store[2:6]],
         "memory of its own for every element": [store[:1].expand(SHAPE), store.as_strided(SHAPE, (96, 32, 8, 1))],
     }
     before = store.clone()
     for message, outs in wrong.items():
         for out in outs:
             for impl in ("host", "reference"):
-                if out.numel():
-                    with pytest.raises(ValueError, match=message):
-                        mix(inputs, plan, out=out, impl=impl)
+                with pytest.raises(ValueError, match=message):
+                    mix(inputs, plan, out=out, impl=impl)
     floats = torch.zeros(4 * 192 + 192, dtype=torch.float32)
     overlaid = floats[:192].view(torch.uint8).view(SHAPE)  # of another dtype
     with pytest.raises(ValueError, match="images itself or share no memory"):

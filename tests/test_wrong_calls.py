@@ -80,7 +80,7 @@ KINDS: dict[str, list[Any]] = {
     "fill or none": ["black", 1j, math.nan, math.inf, (), (1, "a"), (1, math.nan), torch.eye(2), object()],
     "word": [None, "something else", 0, ["batch"], b"batch", object()],
     "word or none": ["something else", 0, ["batch"], b"batch", object()],
-    "pairing": ["random", 0, ["matching"], b"flip", object()],
+    "pairing": ["random", 0, None, ["matching"], b"flip", object()],
     "getter": ["labels", 0, ["default"], object()],
     "classes or none": [*NO_NUMBER[:1], {}, 1j, *NOT_FINITE, 0, -1, 1.5, True, (2, 0), (2, "a"), object()],
     "transforms": [None, 3, "MixUp", [], [3], [None], [mc.MixUp], mc.MixUp()],
@@ -110,6 +110,7 @@ KINDS: dict[str, list[Any]] = {
     "target": [*NO_TENSOR, torch.zeros(4, 3), torch.zeros(3, 8), torch.zeros(4), torch.tensor([1, 2, 3, 9])],
     "weight or none": ["weight", 3, [1.0] * 8, torch.ones(3), torch.ones(8, dtype=torch.complex64)],
     "state": [None, {}, 3, "state", {"seed": 3}, {"seed": 4, "step": 0}, {"seed": 3, "step": -1}],
+    "made by the package": [],
     "epoch or none": [*NO_NUMBER, *NOT_FINITE, -1, 1.5, True],
 }
 BY_NAME = {
@@ -191,6 +192,7 @@ ELSEWHERE = {
     ("make_plan", "labels"): "tensor or none",
     ("mix", "out"): "out or none",
     ("prepare", "out"): "out or none",
+    ("prepare", "targets"): "made by the package",
     ("mix_samples", "out"): "out or none",
     ("SoftTarget.dense", "num_classes"): "count",
     ("until", "epoch"): "count or 0",
