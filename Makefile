@@ -80,7 +80,7 @@ compile-check: .venv/ready  ## every kernel that the tests launch, compiled for 
 	@echo "== .venv-floor: the same with the oldest PyTorch and NumPy that are promised"
 	$(PYTHON) -m venv .venv-floor
 	.venv-floor/bin/python -m pip install --quiet --disable-pip-version-check -e ".[test]" \
-		"torch==2.11.*" "torchvision==0.26.*" "numpy==2.1.*"
+		"torch==2.6.*" "torchvision==0.21.*" "numpy==2.0.*"
 	@touch $@
 
 clean:

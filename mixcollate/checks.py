@@ -216,6 +216,7 @@ def shown(value: object) -> str:
     return _SHORT.repr(value)
 
 
+_LARGEST = sys.float_info.max  # by a name, since torch 2.6 cannot compile a look into it
 _SHORT = reprlib.Repr()
 _SHORT.maxstring = _SHORT.maxother = 100
 _SHORT.maxlist = _SHORT.maxtuple = 8
@@ -224,7 +225,7 @@ _SHORT.maxlist = _SHORT.maxtuple = 8
 def _within(number: float, low: float, high: float, above: bool = False, below: bool = False) -> bool:
     """Whether a number is finite and in the interval, whose ends belong to it but for ``above`` and ``below``."""
     fits = (low < number if above else low <= number) and (number < high if below else number <= high)
-    return fits and abs(number) <= sys.float_info.max  # Python's whole numbers have no limit
+    return fits and abs(number) <= _LARGEST  # Python's whole numbers have no limit
 
 
 def _interval(low: float, high: float, above: bool, below: bool) -> str:

@@ -12,6 +12,7 @@ from mixcollate.checks import check_choice, check_count, check_flag, check_numbe
 from mixcollate.targets import SoftTarget, is_fusible
 
 Reduction = Literal["mean", "sum", "none"]
+REDUCTIONS = get_args(Reduction)
 
 
 def soft_cross_entropy(
@@ -54,7 +55,7 @@ def soft_cross_entropy(
             that ignored labels do not lower it. If nothing counts that is NaN, with a gradient of 0.
     """
     check_number("label_smoothing", label_smoothing, 0, 1)
-    check_choice("reduction", reduction, get_args(Reduction))
+    check_choice("reduction", reduction, REDUCTIONS)
     check_flag("ignore_nan", ignore_nan)
     target = _counted_target(logits, target, ignore_index=ignore_index, ignore_nan=ignore_nan)
     fusible = weight is None and logits.ndim == 2 and logits.dtype != torch.float64 and is_fusible(logits)
@@ -114,7 +115,7 @@ def soft_binary_cross_entropy(
             counts that is NaN, with a gradient of 0.
     """
     check_number("label_smoothing", label_smoothing, 0, 1)
-    check_choice("reduction", reduction, get_args(Reduction))
+    check_choice("reduction", reduction, REDUCTIONS)
     check_flag("ignore_nan", ignore_nan)
     _check_logits(logits, least=0)
     if isinstance(target, SoftTarget):

@@ -311,7 +311,8 @@ def leaves(batch: Any) -> list[tuple[Path, Any]]:
 
 def refuse_boxes(path: Path, kind: type, kept: Sequence[Key] = ()) -> None:
     """Refuse boxes and key points among what is mixed, unless they are kept by name."""
-    if issubclass(kind, (tv_tensors.BoundingBoxes, tv_tensors.KeyPoints)):
+    key_points = getattr(tv_tensors, "KeyPoints", tv_tensors.BoundingBoxes)  # since torchvision 0.23
+    if issubclass(kind, (tv_tensors.BoundingBoxes, key_points)):
         if not any(_leads_to(path, key) for key in kept):
             raise ValueError(
                 f"a batch with {kind.__name__} cannot be mixed: there is no rule for what is at {told(path)}; leave it "

@@ -45,7 +45,7 @@ class Stacking:
 
     def stack(self, samples: list[Any]) -> Any:
         """One batch of samples; raises what torch does, or which part of them has no one shape."""
-        if torch.get_default_device().type != "cpu":  # where torch's own collation would put numbers
+        if not torch.empty(0).is_cpu:  # where torch's own collation would put numbers
             with torch.device("cpu"):
                 return self._stack(samples)
         return self._stack(samples)

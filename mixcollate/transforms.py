@@ -28,6 +28,8 @@ from mixcollate.schedules import Scheduled, at
 from mixcollate.targets import LabelMode, TargetRule, Targets
 
 ALONE = Roles(images=((),))
+
+_is_exporting = getattr(torch.compiler, "is_exporting", bool)  # torch 2.6 does not tell
 """Images that come without labels."""
 
 
@@ -262,7 +264,7 @@ class MixTransform(v2.Transform):
 
     def forward(self, *inputs: Any) -> Any:
         """Mix the images (and masks) among ``inputs`` and turn their labels into soft targets."""
-        if torch.compiler.is_exporting():
+        if _is_exporting():
             raise RuntimeError(
                 f"a module with a {type(self).__name__} inside cannot be exported, since it draws on the host: leave "
                 "it out, it has no place in inference"

@@ -502,5 +502,8 @@ def test_env_says_what_mixes_and_why(monkeypatch):
     assert 'impl="reference" mixes: plain torch mixes on the GPU' in told and "a C compiler for Triton" in told
     monkeypatch.setattr(support, "c_compiler", lambda: "cc")
     monkeypatch.setattr(support, "python_header", lambda: Path("Python.h"))
+    monkeypatch.setattr(support, "has_right_triton", lambda: True)
     assert 'impl="fused" mixes: Triton kernels' in environment.on_gpu()
+    monkeypatch.setattr(support, "has_right_triton", lambda: False)
+    assert "for want of torch 2.9, whose Triton compiles the kernels" in environment.on_gpu()
     support.can_fuse.cache_clear()

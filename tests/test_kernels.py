@@ -1,6 +1,7 @@
 """``mix`` as a public door: what it refuses before anything is written, and what may come in and go out."""
 
 import sysconfig
+import types
 import warnings
 
 import numpy as np
@@ -89,6 +90,7 @@ def test_statistics_may_be_numpys_or_torchs(number):
 
 
 NEEDED = {
+    "mixcollate.kernels.support.has_right_triton": "torch 2.9, whose Triton compiles the kernels",
     "importlib.util.find_spec": "Triton",
     "mixcollate.kernels.support.c_compiler": "a C compiler for Triton",
     "mixcollate.kernels.support.python_header": "Python's headers (python3-dev) for Triton",
@@ -105,6 +107,19 @@ def test_what_is_missing_for_the_kernels_is_told(gone, monkeypatch):
     wanted = ", ".join(NEEDED[name] for name in gone)
     wanted = f"plain torch mixes on the GPU, several times as slowly, for want of {wanted}"
     assert [str(warning.message) for warning in told] == ([wanted] if gone else [])
+
+
+def test_fused_is_refused_where_triton_cannot_compile_it(monkeypatch):
+    """By name; ``"auto"`` takes plain torch there, and says so."""
+    on_a_gpu = types.SimpleNamespace(is_cuda=True, requires_grad=False, device=torch.device("cuda"))
+    for version, right in (("2.6.0+cu124", False), ("2.8.0", False), ("2.9.0", True), ("2.14.1", True)):
+        monkeypatch.setattr(torch, "__version__", torch.torch_version.TorchVersion(version))
+        assert support.has_right_triton() == right
+        if right:
+            assert support.choose(on_a_gpu, "fused") == "fused"
+        else:
+            with pytest.raises(ValueError, match=f"impl='fused' needs torch 2.9, .* got {version[:5]}"):
+                support.choose(on_a_gpu, "fused")
 
 
 def test_what_the_kernels_need_is_found(monkeypatch, tmp_path):

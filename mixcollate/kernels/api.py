@@ -126,7 +126,7 @@ def _mix_by_operator(
     return out
 
 
-@torch.compiler.disable(reason="plans are on the host; for one graph pack the plan outside")  # type: ignore
+@torch.compiler.disable  # type: ignore  # plans are on the host; for one graph pack the plan outside
 def uncompiled(function: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
     """Call a function that works on plans from code that is being compiled."""
     return function(*arguments, **options)

@@ -656,7 +656,7 @@ def _join_halves(left, right):
 @triton.jit
 def _is_its_own_partner(entry_ptr, image, other, ENTRY: tl.constexpr, SHAPE: tl.constexpr):
     """``[vectors, 1]``: such an image stays as it is, its infinite pixels too; unless it is shown in its own box."""
-    zeros = tl.zeros([SHAPE.vectors, 1], tl.int64)
+    zeros = tl.full([SHAPE.vectors, 1], 0, tl.int64)
     itself = (zeros + image) == (zeros + other)
     if ENTRY.resized:
         itself = itself & ((zeros + tl.load(entry_ptr + ENTRY.resized)) == 0)

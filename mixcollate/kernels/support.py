@@ -14,6 +14,7 @@ from torch import Tensor
 
 Impl = Literal["auto", "reference", "host", "fused"]
 IMPLS = get_args(Impl)
+FUSED_FROM = "2.9"  # the torch whose Triton (3.5) compiles the kernels
 
 
 def choose(images: Tensor, impl: Impl) -> Impl:
@@ -33,6 +34,11 @@ def choose(images: Tensor, impl: Impl) -> Impl:
         raise ValueError(f"impl={impl!r} passes no gradient to images; use impl='reference', or images.detach()")
     if (impl == "fused" and not images.is_cuda) or (impl == "host" and images.device.type != "cpu"):
         raise ValueError(f"impl={impl!r} cannot run on {images.device}; use impl='auto' or 'reference'")
+    if impl == "fused" and not has_right_triton():
+        raise ValueError(
+            f"impl='fused' needs torch {FUSED_FROM}, whose Triton compiles its kernels, got {torch.__version__}; use "
+            "impl='auto' or 'reference'"
+        )
     return impl
 
 
@@ -40,6 +46,7 @@ def choose(images: Tensor, impl: Impl) -> Impl:
 def can_fuse() -> bool:
     """Whether Triton is there, and what it builds its launchers with. Asked about tensors on a GPU; a no is told."""
     needed = {
+        f"torch {FUSED_FROM}, whose Triton compiles the kernels": has_right_triton(),
         "Triton": importlib.util.find_spec("triton"),
         "a C compiler for Triton": c_compiler(),
         "Python's headers (python3-dev) for Triton": python_header(),
@@ -48,6 +55,11 @@ def can_fuse() -> bool:
     if missing:
         warnings.warn(f"plain torch mixes on the GPU, several times as slowly, for want of {missing}", stacklevel=2)
     return not missing
+
+
+def has_right_triton() -> bool:
+    """Whether the Triton that this torch was released with compiles the kernels."""
+    return torch.__version__ >= FUSED_FROM
 
 
 def c_compiler() -> str | None:
