@@ -16,9 +16,7 @@ data = TensorDataset(images, torch.from_numpy(digits.target).long())
 train, test = Subset(data, range(898)), Subset(data, range(898, 1797))  # the second half is by other writers
 
 
-def main(
-    epochs: int = 8, checkpoint: Path | None = None, stop_at: int | None = None, compiled: bool = True
-) -> tuple[float, nn.Module]:
+def main(epochs: int = 8, checkpoint: Path | None = None, stop_at: int = 0, compiled: bool = True) -> tuple | None:
     """Train, from the checkpoint if there is one, and return test accuracy and EMA; stop after ``stop_at`` batches."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
     collate = MixupCollate(RandomChoice([MixUp(), CutMix()]), num_classes=10, mean=0.31, std=0.38, seed=0)
@@ -27,14 +25,11 @@ def main(
     ema = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(0.9))
     optimizer = torch.optim.AdamW(model.parameters(), lr=5e-3)
     parts = {"model": model, "ema": ema, "optimizer": optimizer, "collate": collate}
-    start = 0  # in batches, over all epochs
-    if checkpoint is not None and checkpoint.exists():
-        saved = torch.load(checkpoint, weights_only=True)
-        start = saved.pop("batches")
-        for name, state in saved.items():
-            parts[name].load_state_dict(state)
+    saved = torch.load(checkpoint, weights_only=True) if checkpoint and checkpoint.exists() else {"batches": 0}
+    start = saved.pop("batches")  # over all epochs
+    for name, state in saved.items():
+        parts[name].load_state_dict(state)
     step = torch.compile(model, disable=not compiled)
-
     for epoch in range(start // 14, epochs):
         collate.set_epoch(epoch)
         collate.enabled = epoch < epochs - 2  # the last two on plain images
@@ -49,10 +44,10 @@ def main(
                 optimizer.step()
                 optimizer.zero_grad()
                 ema.update_parameters(model)
-            if batch + 1 == stop_at and checkpoint is not None:
+            if batch + 1 == stop_at:
                 states = {name: part.state_dict() for name, part in parts.items()}
-                torch.save({**states, "batches": stop_at}, checkpoint)
-                return 0.0, ema
+                torch.save({"batches": stop_at, **states}, checkpoint)
+                return None
 
     evaluation = DeviceLoader(DataLoader(test, 256, collate_fn=collate.plain()), device)  # no draw, labels as they are
     with torch.no_grad():

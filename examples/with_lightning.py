@@ -14,43 +14,35 @@ from mixcollate.integrations.lightning import MixupCallback
 
 
 class Digits(pl.LightningDataModule):
-    """8x8 digits of scikit-learn's, as uint8."""
+    """8x8 digits of scikit-learn's, as uint8; mixed where Lightning moves them, but for validation."""
 
     def __init__(self, collate: MixupCollate) -> None:
         super().__init__()
         digits = load_digits()
         images = torch.from_numpy(digits.images * (255 / 16)).round().to(torch.uint8)[:, None]
-        self.data = TensorDataset(images, torch.from_numpy(digits.target).long())
-        self.collate = collate
+        self.data, self.collate = TensorDataset(images, torch.from_numpy(digits.target).long()), collate
 
     def train_dataloader(self) -> Any:
-        """Mixed, where Lightning moves it."""
         return StatefulDataLoader(Subset(self.data, range(898)), batch_size=64, shuffle=True, collate_fn=self.collate)
 
     def val_dataloader(self) -> Any:
-        """Stacked and normalised alike, not mixed."""
         return StatefulDataLoader(Subset(self.data, range(898, 1797)), batch_size=256, collate_fn=self.collate.plain())
 
 
 class Classifier(pl.LightningModule):
-    """A small network."""
-
     def __init__(self) -> None:
         super().__init__()
         self.net = nn.Sequential(nn.Flatten(), nn.Linear(64, 128), nn.ReLU(), nn.Linear(128, 10))
 
     def training_step(self, batch: Any, _: int) -> Tensor:
-        """One mixed batch."""
         images, targets = batch
         return soft_cross_entropy(self.net(images), targets)
 
     def validation_step(self, batch: Any, _: int) -> None:
-        """One plain batch."""
         images, labels = batch
         self.log("accuracy", (self.net(images).argmax(1) == labels).float().mean(), batch_size=len(labels))
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        """AdamW."""
         return torch.optim.AdamW(self.parameters(), lr=5e-3)
 
 

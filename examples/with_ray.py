@@ -8,7 +8,7 @@ import torch
 from ray.train import ScalingConfig, report
 from ray.train.torch import TorchTrainer, get_device, prepare_model
 from sklearn.datasets import load_digits
-from torch import Tensor, nn
+from torch import nn
 
 from mixcollate import MixupCollate, soft_cross_entropy
 
@@ -28,15 +28,13 @@ def train(options: dict[str, Any]) -> dict[str, float]:
     data = ray.train.get_dataset_shard("train")
     for epoch in range(options["epochs"]):
         mixing.set_epoch(epoch)
-        targets: Tensor
         for batch in data.iter_torch_batches(batch_size=64, collate_fn=collate):
             mixed = batch.to(get_device())
-            targets = mixed["label"]
-            loss = soft_cross_entropy(model(mixed["image"]), targets)
+            loss = soft_cross_entropy(model(mixed["image"]), mixed["label"])
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
-        soft = (targets.max(1).values < 1).float().mean().item()
+        soft = (mixed["label"].max(1).values < 1).float().mean().item()
         figures = {"loss": loss.item(), "soft": soft, "plans": mixing.state_dict()["step"]}
         report(figures)
     return figures

@@ -1,11 +1,7 @@
-"""Streams: WebDataset's shards, Hugging Face's streaming data sets, and loaders with ``batch_size=None``."""
-
-import tempfile
-from pathlib import Path
+"""Hugging Face's streaming data sets, and loaders of whole batches (``batch_size=None``, ``__getitems__``)."""
 
 import numpy as np
 import torch
-import webdataset
 from datasets import Dataset
 from sklearn.datasets import load_digits
 from torch import Tensor
@@ -17,16 +13,6 @@ from mixcollate import MixupCollate
 digits = load_digits()
 pixels = np.round(digits.images * (255 / 16)).astype(np.uint8)[:, None]  # [1797, 1, 8, 8]
 options = {"num_classes": 10, "mean": 0.31, "std": 0.38, "seed": 0}
-
-
-def of_webdataset(folder: Path) -> list[tuple[Tensor, Tensor]]:
-    """Shards are written, read, shuffled, and batched by the pipeline."""
-    with webdataset.ShardWriter(str(folder / "digits-%02d.tar"), maxcount=200, verbose=0) as shards:
-        for k, image in enumerate(pixels[:400]):
-            shards.write({"__key__": f"{k:04}", "image.npy": image, "label.cls": int(digits.target[k])})
-    data = webdataset.WebDataset(str(folder / "digits-{00..01}.tar"), shardshuffle=False).shuffle(100, seed=0)
-    data = data.decode().to_tuple("image.npy", "label.cls").batched(64, collation_fn=MixupCollate(**options))
-    return [(images, targets) for images, targets in webdataset.WebLoader(data, batch_size=None, num_workers=1)]
 
 
 def of_hugging_face() -> list[dict[str, Tensor]]:
@@ -64,7 +50,5 @@ def of_batches() -> list[tuple[Tensor, Tensor]]:
 
 
 if __name__ == "__main__":
-    with tempfile.TemporaryDirectory() as temporary:
-        print("WebDataset:", [tuple(targets.shape) for _, targets in of_webdataset(Path(temporary))])
     print("Hugging Face:", [tuple(batch["label"].shape) for batch in of_hugging_face()])
     print("batches:", [tuple(targets.shape) for _, targets in of_batches()])

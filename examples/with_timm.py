@@ -9,46 +9,35 @@ from PIL import Image
 from sklearn.datasets import load_digits
 from timm.data import create_loader
 from timm.loss import SoftTargetCrossEntropy
-from torch.utils.data import Dataset
 
 from mixcollate import DeviceLoader, MixupCollate
 
-MEAN, STD = (0.31, 0.31, 0.31), (0.38, 0.38, 0.38)
 
-
-class Digits(Dataset):
-    """PIL images, which timm's loader gives its transforms."""
-
-    transform = None
-
-    def __init__(self) -> None:
-        digits = load_digits()
-        self.images = np.round(digits.images * (255 / 16)).astype(np.uint8)[:512]
-        self.labels = digits.target.tolist()
-
-    def __len__(self) -> int:
-        return len(self.images)
+class Digits(list):
+    """PIL images and their labels; ``create_loader`` sets the transform."""
 
     def __getitem__(self, index: int) -> tuple[object, int]:
-        image = Image.fromarray(self.images[index]).convert("RGB").resize((32, 32))
-        return self.transform(image), self.labels[index]
+        image, label = super().__getitem__(index)
+        return self.transform(image), label
+
+
+digits = load_digits()
+images = [Image.fromarray(image).convert("RGB").resize((32, 32)) for image in (digits.images * 15.9).astype(np.uint8)]
+data = Digits(zip(images[:512], digits.target[:512].tolist(), strict=True))
 
 
 def main(*arguments: str) -> tuple[list[float], list[float]]:
     """Train; the loss of each epoch's last batch, and the share of rows that were mixed in each epoch."""
     parser = argparse.ArgumentParser()
-    for name, default in {"mixup": 0.8, "cutmix": 1.0, "smoothing": 0.1}.items():
-        parser.add_argument(f"--{name}", type=float, default=default)
-    for name, default in {"mixup-off-epoch": 0, "epochs": 2, "workers": 0}.items():
-        parser.add_argument(f"--{name}", type=int, default=default)
+    defaults = {"mixup": 0.8, "cutmix": 1.0, "smoothing": 0.1, "mixup-off-epoch": 0, "epochs": 2, "workers": 0}
+    for name, default in defaults.items():
+        parser.add_argument(f"--{name}", type=type(default), default=default)
     args = parser.parse_args(arguments)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     collate = MixupCollate.from_timm(
-        args.mixup, args.cutmix, label_smoothing=args.smoothing, num_classes=10, mean=MEAN, std=STD
+        args.mixup, args.cutmix, label_smoothing=args.smoothing, num_classes=10, mean=0.31, std=0.38
     )
-    loader = create_loader(
-        Digits(), 32, 64, is_training=True, num_workers=args.workers, collate_fn=collate, device=device
-    )
+    loader = create_loader(data, 32, 64, is_training=True, num_workers=args.workers, collate_fn=collate, device=device)
     loader = DeviceLoader(loader.loader, device)  # in place of timm's PrefetchLoader, which would mix on the host
     model = timm.create_model("resnet18", num_classes=10, pretrained=False).to(device)
     optimizer = timm.optim.create_optimizer_v2(model, opt="adamw", lr=1e-3)

@@ -25,7 +25,7 @@ def test_every_example_is_tested():
 
 def test_examples_are_short():
     for path in EXAMPLES.glob("*.py"):
-        assert len(path.read_text().splitlines()) <= 72, path.name
+        assert len(path.read_text().splitlines()) <= 60, path.name
 
 
 def test_train_loop(capsys):
