@@ -15,6 +15,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 if DEVICE == "cpu":
     os.environ.setdefault("TRITON_INTERPRET", "1")  # read when the kernels are defined
+from mixcollate.kernels.support import FUSED_FROM, has_right_triton  # noqa: E402
+
+if not has_right_triton():
+    pytest.skip(f"this torch's Triton does not run the kernels: they need torch {FUSED_FROM}", allow_module_level=True)
 fused = pytest.importorskip("mixcollate.kernels.fused", reason="Triton is not installed")
 
 from mixcollate import RICAP, Compose, CutMix, Cutout, MixUp, RandomChoice, RandomErasing, losses, targets  # noqa: E402
@@ -22,7 +26,6 @@ from mixcollate.kernels import fused_targets, reference  # noqa: E402
 from mixcollate.kernels.packed import pack  # noqa: E402
 from mixcollate.kernels.pixels import Affine  # noqa: E402
 from mixcollate.kernels.prepare import run_passes  # noqa: E402
-from mixcollate.kernels.support import FUSED_FROM, has_right_triton  # noqa: E402
 from mixcollate.losses import soft_cross_entropy  # noqa: E402
 from mixcollate.plan import MixPlan, draw_from, identity, select, two_shares  # noqa: E402
 from mixcollate.plan import numbers as numbers_at  # noqa: E402
@@ -31,8 +34,6 @@ from tests import cases  # noqa: E402
 from tests.ahead_of_time import arguments_of, compiling  # noqa: E402
 
 INTERPRETED = not isinstance(fused.mix_kernel, fused.triton.JITFunction)
-if not has_right_triton():
-    pytest.skip(f"this torch's Triton does not run the kernels: they need torch {FUSED_FROM}", allow_module_level=True)
 if DEVICE == "cpu" and not INTERPRETED:
     pytest.skip("the kernels were defined without TRITON_INTERPRET=1", allow_module_level=True)
 

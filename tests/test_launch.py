@@ -69,6 +69,7 @@ def launching(module: str, folder: Path, compiler: str) -> str:
     headers = Path(importlib.util.find_spec("triton").origin).parent / "backends/nvidia/include"
     build = [compiler, "-shared", "-fPIC", f"-I{headers}", "-Wl,-soname,libcuda.so.1", "-o", library]
     subprocess.run([*build, Path(__file__).with_name("absent_gpu.c")], check=True)
+    (folder / "libcuda.so").symlink_to(library)  # the name that older Tritons link with
     return compiling(
         module,
         library,

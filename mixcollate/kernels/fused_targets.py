@@ -158,18 +158,20 @@ def write_soft_target(row, batch, partners, plan_ptr, labels_ptr, out_ptr, share
 def _write_classes(row_ptr, labels_ptr, sources, shares, ROWS: tl.constexpr):
     """The share of each class; the same class twice adds up."""
     count: tl.constexpr = ROWS.sources
+    ignored: tl.constexpr = ROWS.ignore_index  # Triton 3.5 passes constants to functions by a name alone
+    classes: tl.constexpr = ROWS.classes
     labels = ()
     known = ()
     total = 0.0
     for s in tl.static_range(count):
         label = tl.load(labels_ptr + sources[s]).to(tl.int64)  # a narrower type may not hold the classes
-        label, share = _known(label, shares[s], ROWS.ignore_index, ROWS.classes)
+        label, share = _known(label, shares[s], ignored, classes)
         labels = labels + (label,)
         known = known + (share,)
         total += share
     for start in range(0, ROWS.classes, ROWS.block):
         column = start + tl.arange(0, ROWS.block)
-        values = tl.zeros([ROWS.block], tl.float32)
+        values = tl.full([ROWS.block], 0.0, tl.float32)
         for s in tl.static_range(count):
             values += tl.where(column == labels[s], known[s], 0.0)
         if ROWS.spread > 0:
@@ -199,7 +201,7 @@ def _mixed_numbers(start, labels_ptr, sources, shares, ROWS: tl.constexpr):
     """A block of a row. A share of 0 is 0, whatever it is a share of."""
     count: tl.constexpr = ROWS.sources
     column = start + tl.arange(0, ROWS.block)
-    values = tl.zeros([ROWS.block], tl.float32)
+    values = tl.full([ROWS.block], 0.0, tl.float32)
     for s in tl.static_range(count):
         source_ptr = labels_ptr + sources[s] * ROWS.classes
         numbers = tl.load(source_ptr + column, mask=column < ROWS.classes, other=0).to(tl.float32)
