@@ -183,6 +183,22 @@ def test_pixels_outside_keep_their_bits(name, dtype):
     torch.testing.assert_close(result, expected, rtol=0, atol=0, equal_nan=True)
 
 
+@pytest.mark.parametrize("side", [8, 64], ids=["small", "large"])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize("name", ["mixup", "cutmix", "cutmix-soft", "resizemix"])
+def test_pixels_that_are_no_finite_numbers_are_blended_in_silence(name, dtype, side):
+    """NumPy would warn of what they make of each other, each time anew."""
+    shape = (6, 3, side, side)
+    odd = torch.tensor([float("nan"), float("inf"), -float("inf"), torch.finfo(dtype).max, 0.5], dtype=dtype)
+    images = odd[torch.arange(torch.Size(shape).numel()).view(shape) % 5]
+    images[3] = -images[2]
+    plan = cases.plan(name, shape)
+    made, wanted = mix(images, plan, impl="host"), mix(images, plan, impl="reference")
+    torch.testing.assert_close(made, wanted, rtol=0, atol=0, equal_nan=True)
+    in_place = images.clone()
+    torch.testing.assert_close(mix(in_place, plan, out=in_place), wanted, rtol=0, atol=0, equal_nan=True)
+
+
 def test_images_that_require_a_gradient():
     """Without a graph (``torch.no_grad``) they are ordinary images."""
     for name in ("mixup", "cutmix", "ricap", "fmix", "resizemix", "gridmask"):

@@ -292,9 +292,10 @@ def blend_apart(images: Tensor, partner: Array, own: Array, blends: Array, out: 
                 there.take(partner[chunk], 0, out=here, mode="clip")  # straight there; checked are the bounds already
             else:
                 here[...] = there[partner[chunk]]
-            here -= there[chunk]
-            here *= weight[chunk]
-            here += there[chunk]
+            with np.errstate(over="ignore", invalid="ignore"):  # infinite pixels are the caller's own
+                here -= there[chunk]
+                here *= weight[chunk]
+                here += there[chunk]
         else:
             image, other = images[chunk], images.index_select(0, torch.from_numpy(partner[chunk]))
             torch.add(image, _step(image, other, torch.from_numpy(weight[chunk]), _scratch(image)), out=out[chunk])
