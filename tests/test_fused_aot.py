@@ -27,7 +27,8 @@ B, H, W = 8, 224, 224
 
 class Kernel(NamedTuple):
     """What became of a kernel: registers, spills, exchanges between threads, how often it loads and stores how
-    many bytes at a time, in what order it loads, waits and stores, and machine instructions per output element.
+    many bytes at a time, in what order it loads, waits and stores, and machine instructions per output element on
+    the shortest way that stores everything.
     """
 
     registers: int
@@ -83,9 +84,8 @@ def _read(compiled, elements):
         machine = subprocess.run([tools / "nvdisasm", "-c", cubin.name], **run).stdout
         usage = subprocess.run([tools / "cuobjdump", "-res-usage", cubin.name], **run)
     registers = re.search(r"REG:(\d+)", usage.stdout + usage.stderr)
-    names = re.findall(r"^\s+(?:/\*[0-9a-f]+\*/\s+)?(?:@!?U?P\w+\s+)?([A-Z][A-Z0-9_.]*)\b", machine, re.MULTILINE)
-    names = [name.split(".")[0] for name in names]
-    real = [name for name in names if name not in ("NOP", "BRA", "EXIT")]
+    code = [(at, *rest, name.split(".")[0], where) for at, *rest, name, where in INSTRUCTION.findall(machine)]
+    names = [name for _, _, name, _ in code]
     moves = re.findall(r"\b(ld|st)\.global(?:\.\w+)*?((?:\.v\d)?)\.b(\d+)", compiled.asm["ptx"])
     widths = collections.Counter((kind, int(vector[2:] or 1) * int(bits) // 8) for kind, vector, bits in moves)
     return Kernel(
@@ -95,8 +95,31 @@ def _read(compiled, elements):
         loads={f"{width}B": widths[kind, width] for kind, width in sorted(widths) if kind == "ld" and width > 4},
         stores={f"{width}B": widths[kind, width] for kind, width in sorted(widths) if kind == "st"},
         order=" ".join(key for key, _ in itertools.groupby(n for n in names if n in ("LDG", "BAR", "STG"))),
-        instructions=len(real) / elements,
+        instructions=_fewest(code) / elements,
     )
+
+
+INSTRUCTION = re.compile(
+    r"^(\.L_x_\d+):|^\s+/\*[0-9a-f]+\*/\s+(@!?U?P\w+\s+)?([A-Z][A-Z0-9_.]*)\b[^;]*?(\.L_x_\d+)?\)? *;", re.MULTILINE
+)
+
+
+def _fewest(code):
+    """Instructions on the shortest of the ways through a program that store as much as any does: what a tile takes
+    where there is nothing to skip, and nothing that most tiles have none of.
+    """
+    places = {label: place for place, (label, *_) in enumerate(code) if label}
+    best = [(0, 0)] * (len(code) + 1)  # stores, and minus the instructions, from each place on
+    for place in reversed(range(len(code))):
+        label, predicate, name, target = code[place]
+        ways = [best[place + 1]]
+        if name == "EXIT":
+            ways = [(0, 0), *ways] if predicate else [(0, 0)]
+        elif name == "BRA" and places[target] > place:  # a loop is gone through once
+            ways = [best[places[target]], *(ways if predicate else [])]
+        stores, fewer = max(ways)
+        best[place] = (stores + (name == "STG"), fewer - (not label and name not in ("NOP", "BRA", "EXIT")))
+    return -best[0][1]
 
 
 def plans():
@@ -329,11 +352,26 @@ def test_loads_are_as_wide_as_the_tile(kernels):
     assert kernels["pair nchw u8 -> nhwc bf16, cutmix"].loads["8B"] == 6
 
 
-def test_instructions(kernels):
-    """At 3 bytes an element an H200 has time for 20 instructions a thread before they, not memory, set the pace."""
-    for name, kernel in kernels.items():
-        if name.startswith("pair") and "nhwc u8 -> nhwc" not in name:
-            assert kernel.instructions <= 15, name
+MOST_INSTRUCTIONS = {  # for each element, as Triton 3.6 and 3.8 compile them, and five in a hundred
+    "pair u8 -> bf16, mixup": 9.2,
+    "pair u8 -> bf16, cutmix": 10.2,
+    "pair u8 -> bf16, cutmix + erase": 12.0,
+    "in place fp32, cutmix": 10.4,
+    "any partner u8 -> bf16, cutmix": 16.4,
+    "any partner u8 -> bf16, cutmix + erase": 18.5,
+    "pair nhwc u8 -> nhwc bf16, cutmix": 13.0,
+    "pair nhwc u8 -> nhwc bf16, cutmix + erase": 15.7,
+    "any partner nhwc u8 -> nhwc bf16": 23.8,
+    "its gradient, 1000 classes bf16": 28.2,
+}
+
+
+@pytest.mark.parametrize("name", MOST_INSTRUCTIONS)
+def test_instructions(kernels, name):
+    """At 3 bytes an element an H200 has time for 20 instructions a thread before they, not memory, set the pace, for
+    27 at three quarters of that, which is the goal for any partner.
+    """
+    assert kernels[name].instructions <= MOST_INSTRUCTIONS[name]
 
 
 def table(compiled):

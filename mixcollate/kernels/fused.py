@@ -342,12 +342,12 @@ def mix_kernel(
         if SHAPE.normalise:
             mixed = mixed * scales[c] + biases[c]
             swapped = swapped * scales[c] + biases[c]
-        if ENTRY.fill:
-            mixed = erase(mixed, entry_ptr, start, row, col, x, channel + c, live, ENTRY, SHAPE)
-            if ENTRY.images == 2:
-                swapped = erase(swapped, entry_ptr + ENTRY.second, start, row, col, x, channel + c, live, ENTRY, SHAPE)
         first = first + (mixed,)
         second = second + (swapped,)
+    if ENTRY.fill:
+        first = erase_tile(first, entry_ptr, tile, start, row, col, x, channel, live, ENTRY, SHAPE)
+        if ENTRY.images == 2:
+            second = erase_tile(second, entry_ptr + ENTRY.second, tile, start, row, col, x, channel, live, ENTRY, SHAPE)
 
     order: tl.constexpr = SHAPE.write
     if order == "interleaved":
@@ -488,7 +488,9 @@ def in_box(box_ptr, row, x, SHAPE: tl.constexpr):
     """Which places lie in a box; in lines its edges are scaled instead of dividing every position by the channels."""
     unit: tl.constexpr = SHAPE.channels if SHAPE.write == "lines" else 1
     top, left, bottom, right = tl.load(box_ptr), tl.load(box_ptr + 1), tl.load(box_ptr + 2), tl.load(box_ptr + 3)
-    return ((row >= top) & (row < bottom)) & ((x >= left * unit) & (x < right * unit))
+    # One comparison a place: what lies before the left edge wraps around, and in other rows the box is 0 wide.
+    width = tl.where((row >= top) & (row < bottom), tl.maximum(right - left, 0) * unit, 0)
+    return (x - left * unit).to(tl.uint32, bitcast=True) < width.to(tl.uint32, bitcast=True)
 
 
 @triton.jit
@@ -788,6 +790,29 @@ def _load_of_channel(numbers_ptr, channel, start, SHAPE: tl.constexpr):
     else:
         number = tl.load(numbers_ptr + channel)
     return number.to(tl.float32, bitcast=True).to(SHAPE.real)
+
+
+@triton.jit
+def erase_tile(values, entry_ptr, tile, start, row, col, x, channel, live, ENTRY: tl.constexpr, SHAPE: tl.constexpr):
+    """All channels of a tile with what the plan erases there. Most tiles meet no box, which one branch finds out; grids
+    and cells are everywhere, where there are any, and in place only what changes is looked at already.
+    """
+    if SHAPE.batch > 0 or SHAPE.skip or ENTRY.grid or ENTRY.hidden:
+        return _erase_channels(values, entry_ptr, start, row, col, x, channel, live, ENTRY, SHAPE)
+    else:
+        top, bottom = _rows_of_tile(tile, SHAPE)
+        if _any_erased_in_rows(entry_ptr, top, bottom, ENTRY):
+            values = _erase_channels(values, entry_ptr, start, row, col, x, channel, live, ENTRY, SHAPE)
+        return values
+
+
+@triton.jit
+def _erase_channels(values, entry_ptr, start, row, col, x, channel, live, ENTRY: tl.constexpr, SHAPE: tl.constexpr):
+    group: tl.constexpr = SHAPE.group
+    erased = ()
+    for c in tl.static_range(group):
+        erased = erased + (erase(values[c], entry_ptr, start, row, col, x, channel + c, live, ENTRY, SHAPE),)
+    return erased
 
 
 @triton.jit
