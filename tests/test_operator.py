@@ -8,12 +8,17 @@ import numpy as np
 import pytest
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from mixcollate import MixUp, targets
 from mixcollate.kernels import mix, support
 from mixcollate.kernels.packed import PackedPlan, layout_from_key, pack
+from mixcollate.kernels.prepare import Call
 from mixcollate.plan import PARTS, MixPlan, chain, identity, two_shares
 from mixcollate.targets import mix_targets
+from tests.cases import METHODS
+from tests.cases import plan as plan_of
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 BATCH, SIZE = 4, (6, 10)
@@ -287,6 +292,53 @@ def test_compiles_in_one_graph(backend):
     with torch._dynamo.config.patch(error_on_recompile=True):
         torch.testing.assert_close(compiled(images, out, packed), step(images, wanted, packed))
     assert torch.equal(out, wanted)
+
+
+class WithoutDoubles(TorchDispatchMode):
+    """Stands for a device that has no float64, such as MPS: whatever makes or takes one there is an error."""
+
+    ran = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        made = function(*args, **(kwargs or {}))
+        self.ran += 1
+        for value in tree_leaves((args, kwargs, made)):
+            assert not isinstance(value, torch.Tensor) or value.dtype != torch.float64, f"{function} of float64"
+        return made
+
+
+@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("backend", [None, "aot_eager"])
+def test_plain_torch_needs_no_float64(name, backend, monkeypatch):
+    """Where neither Triton nor NumPy gets at the pixels, as on MPS or XPU; compiled, too."""
+    torch._dynamo.reset()
+    mode, run = WithoutDoubles(), Call.run
+
+    def run_there(call):
+        with mode:
+            return run(call)
+
+    monkeypatch.setattr(Call, "run", run_there)
+    drawn = plan_of(name, (4, 3, 6, 10))
+    images = torch.randint(0, 256, (4, 3, 6, 10), dtype=torch.uint8)
+    mixing = lambda images, plan: mix(images, plan, mean=MEAN, std=STD, impl="reference")  # noqa: E731
+    wanted = mixing(images, drawn)
+    if backend is not None:
+        mixing = torch.compile(mixing, backend=backend, fullgraph=True)
+    before = mode.ran
+    torch.testing.assert_close(mixing(images, pack(drawn, "cpu")), wanted, rtol=0, atol=0)
+    assert mode.ran > before
+
+
+@pytest.mark.parametrize("labels", [torch.tensor([2, 0, -100, 1]), torch.rand(4, 3), torch.rand(4, 3) < 0.5], ids=str)
+@pytest.mark.parametrize("mode", ["lerp", "union"])
+def test_plain_targets_need_no_float64(labels, mode, monkeypatch):
+    drawn, options = plan_of("mixup", (4, 3, 6, 10)), {"num_classes": 3, "label_mode": mode, "label_smoothing": 0.1}
+    wanted = mix_targets(labels, drawn, **options)
+    monkeypatch.setattr(targets, "_is_on_host", lambda tensor: False)
+    with WithoutDoubles():
+        made = mix_targets(labels, pack(drawn, "cpu"), **options)
+    torch.testing.assert_close(made, wanted, rtol=0, atol=0)
 
 
 def test_compiled_gradient_is_refused():

@@ -1,0 +1,13 @@
+"""A few kernels compile for a few other architectures; ``make compile-check`` compiles all of them for all."""
+
+import pytest
+
+pytest.importorskip("triton", reason="Triton is not installed")
+
+
+def test_a_sample_compiles_elsewhere():
+    """By a process of its own: in this one Triton may be interpreting."""
+    from tests.ahead_of_time import compiling
+
+    lines = compiling("tests.compile_check", "--sample").splitlines()[1:]
+    assert [line.split()[:4] for line in lines] == [[name, "2", "0", "0"] for name in ("sm_75", "sm_89", "gfx942")]
