@@ -93,6 +93,54 @@ def bytes_of(shape: tuple[int, ...], read: torch.dtype, written: torch.dtype) ->
 
 
 @clocks
+@pytest.mark.parametrize("rival", PIPELINE)
+@pytest.mark.parametrize("layout", ["NCHW", "channels_last"])
+def test_pipeline(race, device, layout, rival, clock):
+    shape = standard_shape(device)
+    dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
+    memory_format = torch.channels_last if layout == "channels_last" else torch.contiguous_format
+
+    def rivals() -> Rivals:
+        images = rotating(lambda: random_images(shape, torch.uint8, device, memory_format))
+        labels = labels_for(shape, device)
+        transform = Compose([RandomChoice([MixUp(), CutMix()]), RandomErasing(p=0.25)])
+        collate = MixupCollate(
+            transform, num_classes=CLASSES, mean=MEAN, std=STD, dtype=dtype, memory_format=memory_format
+        )
+        return {
+            "copy": copy_of(bytes_of(shape, torch.uint8, dtype), device),
+            "mixcollate": lambda: collate.mix((next(images), labels)),
+            **peers.pipeline(images, labels, CLASSES, dtype, device),
+        }
+
+    goals = {
+        f"G2 {layout}": ("mixcollate", ["copy"]),
+        f"G2 {layout} torchvision": ("mixcollate", [PIPELINE[2]]),
+        f"G2 {layout} timm": ("mixcollate", PIPELINE[4:]),
+    }
+    race(
+        rivals, rival, case=f"uint8 to normalised {dtype_name(dtype)}, MixUp or CutMix, erasing, {layout} "
+        f"{shape_name(shape)}", device=device, clock=clock, images=shape[0], moved=bytes_of(shape, torch.uint8, dtype),
+        goals=goals if clock == "device" else {},
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("rival", MIXUP)
+def test_small_images(race, device, rival):
+    shape = scaled((512, 3, 32, 32), (4, 3, 8, 8))
+
+    def rivals() -> Rivals:
+        images = rotating(lambda: random_images(shape, torch.float32, device))
+        return our_rivals(MixUp, shape, torch.float32, device) | peers.mixup(images, labels_for(shape, device), CLASSES)
+
+    race(
+        rivals, rival, case=f"MixUp of small images, float32 {shape_name(shape)}", device=device, images=shape[0],
+        moved=bytes_of(shape, torch.float32, torch.float32),
+        goals={"G7": ("mixcollate in place", ["torchvision"])} if device.type == "cuda" else {},
+    )  # fmt: skip
+
+
+@clocks
 @pytest.mark.parametrize("rival", MIXUP)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=dtype_name)
 def test_mixup(race, device, dtype, rival, clock):
@@ -167,39 +215,6 @@ def test_random_erasing(race, device, rival, clock):
 
 
 @clocks
-@pytest.mark.parametrize("rival", PIPELINE)
-@pytest.mark.parametrize("layout", ["NCHW", "channels_last"])
-def test_pipeline(race, device, layout, rival, clock):
-    shape = standard_shape(device)
-    dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
-    memory_format = torch.channels_last if layout == "channels_last" else torch.contiguous_format
-
-    def rivals() -> Rivals:
-        images = rotating(lambda: random_images(shape, torch.uint8, device, memory_format))
-        labels = labels_for(shape, device)
-        transform = Compose([RandomChoice([MixUp(), CutMix()]), RandomErasing(p=0.25)])
-        collate = MixupCollate(
-            transform, num_classes=CLASSES, mean=MEAN, std=STD, dtype=dtype, memory_format=memory_format
-        )
-        return {
-            "copy": copy_of(bytes_of(shape, torch.uint8, dtype), device),
-            "mixcollate": lambda: collate.mix((next(images), labels)),
-            **peers.pipeline(images, labels, CLASSES, dtype, device),
-        }
-
-    goals = {
-        f"G2 {layout}": ("mixcollate", ["copy"]),
-        f"G2 {layout} torchvision": ("mixcollate", [PIPELINE[2]]),
-        f"G2 {layout} timm": ("mixcollate", PIPELINE[4:]),
-    }
-    race(
-        rivals, rival, case=f"uint8 to normalised {dtype_name(dtype)}, MixUp or CutMix, erasing, {layout} "
-        f"{shape_name(shape)}", device=device, clock=clock, images=shape[0], moved=bytes_of(shape, torch.uint8, dtype),
-        goals=goals if clock == "device" else {},
-    )  # fmt: skip
-
-
-@clocks
 @pytest.mark.parametrize("rival", ["copy", "mixcollate"])
 def test_any_partner_map(race, device, rival, clock):
     shape = standard_shape(device)
@@ -255,19 +270,4 @@ def test_official(race, device, method, rival):
         rivals, rival, case=f"{method}, float32 {shape_name(shape)}", device=device, images=shape[0],
         moved=bytes_of(shape, torch.float32, torch.float32),
         goals=goals if device.type == "cuda" and method != "Cutout" else {},
-    )  # fmt: skip
-
-
-@pytest.mark.parametrize("rival", MIXUP)
-def test_small_images(race, device, rival):
-    shape = scaled((512, 3, 32, 32), (4, 3, 8, 8))
-
-    def rivals() -> Rivals:
-        images = rotating(lambda: random_images(shape, torch.float32, device))
-        return our_rivals(MixUp, shape, torch.float32, device) | peers.mixup(images, labels_for(shape, device), CLASSES)
-
-    race(
-        rivals, rival, case=f"MixUp of small images, float32 {shape_name(shape)}", device=device, images=shape[0],
-        moved=bytes_of(shape, torch.float32, torch.float32),
-        goals={"G7": ("mixcollate in place", ["torchvision"])} if device.type == "cuda" else {},
     )  # fmt: skip

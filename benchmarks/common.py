@@ -2,7 +2,7 @@
 
 Environment: ``BENCH_SCALE=tiny`` runs everything once on tiny batches, ``BENCH_SECONDS`` is the time for each group of
 rivals, ``BENCH_DEVICE`` is ``cpu`` or ``cuda`` (default: both, where there are both), ``BENCH_DEADLINE`` a time in
-seconds since the epoch after which nothing more is measured.
+seconds since the epoch after which nothing more is measured, ``BENCH_JSON`` a file that holds what is measured so far.
 """
 
 import itertools

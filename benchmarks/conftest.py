@@ -1,10 +1,14 @@
-"""One thread on the CPU, and the ``race`` fixture: rivals that take turns, each a row of pytest-benchmark."""
+"""One thread on the CPU; the ``race`` fixture: rivals that take turns, each a row of pytest-benchmark; rows, kept."""
 
 import collections
+import functools
 import inspect
+import json
+import os
 import platform
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -100,3 +104,22 @@ def pytest_benchmark_update_machine_info(config: pytest.Config, machine_info: di
 
 def pytest_benchmark_update_json(config: pytest.Config, benchmarks: Any, output_json: dict[str, Any]) -> None:
     output_json["skipped"] = SKIPPED
+
+
+def pytest_runtest_teardown(item: pytest.Item) -> None:
+    """Write what is measured so far to ``BENCH_JSON``, which whoever is killed leaves; as pytest-benchmark would."""
+    session: Any = item.config._benchmarksession  # type: ignore[attr-defined]
+    if "BENCH_JSON" not in os.environ or not session.benchmarks:
+        return
+    path, machine = Path(os.environ["BENCH_JSON"]), _machine_info(session)
+    options = {"benchmarks": session.benchmarks, "include_data": False, "machine_info": machine, "commit_info": {}}
+    raw = item.config.hook.pytest_benchmark_generate_json(config=item.config, **options)
+    pytest_benchmark_update_json(item.config, session.benchmarks, raw)
+    unfinished = path.with_suffix(".unfinished")
+    unfinished.write_text(json.dumps(raw), encoding="utf-8")
+    unfinished.replace(path)
+
+
+@functools.cache
+def _machine_info(session: Any) -> Any:
+    return session.get_machine_info()

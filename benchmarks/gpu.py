@@ -156,9 +156,9 @@ class Steps:
             command = [sys.executable, "-m", "pytest", f"benchmarks/bench_{name}.py", "-v", "-p", "no:cacheprovider"]
             command += ["-W", "ignore"]  # what a peer, or a compiler new to this GPU, warns about fails no row
             command += ["-o", "python_files=bench_*.py", "--benchmark-enable"]
-            command += [f"--benchmark-json={self.raw / name}.json"]
             own = min(seconds * self.slow, left)
             limits = {**self.environment, "BENCH_DEADLINE": str(time.time() + own - 5)}
+            limits["BENCH_JSON"] = str(self.raw / f"{name}.json")  # row by row: whoever is killed leaves what is there
             # the deadline ends it in good order, with what it has; the limit only ends what hangs
             outcome = self.run_one(f"bench {name}", command, limits, own + 60 * self.slow)
             self.table, written = results_of(sorted(self.raw.glob("*.json")), self.options)

@@ -120,6 +120,13 @@ def latest(kind: str, folder: Path = RESULTS) -> tuple[Path, Results] | None:
     return max(found, key=lambda one: (one[1]["date"], one[0].name), default=None)
 
 
+def machines(kind: str, folder: Path = RESULTS) -> list[Results]:
+    """The newest results of each machine of ``"cpu"`` or ``"gpu"``; the newest first."""
+    read = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("*.json"))]
+    newest = {one["machine"]: one for one in sorted(read, key=lambda one: one["date"]) if one["kind"] == kind}
+    return sorted(newest.values(), key=lambda one: one["date"], reverse=True)
+
+
 def questions() -> dict[str, str]:
     """The first line of each benchmark file."""
     paths = sorted((ROOT / "benchmarks").glob("bench_*.py"))

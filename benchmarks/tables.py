@@ -7,7 +7,19 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from benchmarks.goals import GOALS
-from benchmarks.results import RESULTS, Results, Row, cases, duel, goal_rows, growth_curves, is_ours, latest, questions
+from benchmarks.results import (
+    RESULTS,
+    Results,
+    Row,
+    cases,
+    duel,
+    goal_rows,
+    growth_curves,
+    is_ours,
+    latest,
+    machines,
+    questions,
+)
 
 MARKED = re.compile(r"(<!-- results:(?P<name>[^>]+?) -->\n).*?(<!-- /results -->)", re.DOTALL)
 NOT_YET = "*Not measured yet.*\n"
@@ -18,36 +30,52 @@ def filled(text: str, folder: Path = RESULTS) -> str:
 
     def replace(match: re.Match[str]) -> str:
         kind = match["name"].partition(":")[0].rpartition("-")[2]
-        found = latest(kind, folder)
-        return match[1] + section(match["name"], found and found[1]) + match[3]
+        newest = latest(kind, folder)
+        # what one GPU says holds for no other; of CPUs, the last that was measured stands for all
+        found = machines(kind, folder) if kind == "gpu" else [newest[1]] if newest else []
+        return match[1] + section(match["name"], found) + match[3]
 
     return MARKED.sub(replace, text)
 
 
-def section(name: str, found: Results | None) -> str:
-    """What stands between the markers of ``name``, made of the results of its kind."""
+def section(name: str, found: Sequence[Results]) -> str:
+    """What stands between the markers of ``name``, made of the results of its kind: goals of several machines side by
+    side, all else one machine after the other.
+    """
     what, _, prefix = name.partition(":")
     file = what.rpartition("-")[0]
     if file not in ("goals", "machine", *questions()):
         raise ValueError(f"no table is called {name!r}: it must be goals-, machine- or a benchmark file's name")
-    if found is None:
+    if not found:
         return NOT_YET
     if file == "goals":
         return goal_table(found)
-    return machine_line(found) if file == "machine" else table(found, file, prefix)
+    parts = [machine_line(one) if file == "machine" else table(one, file, prefix) for one in found]
+    if len(found) == 1 or file == "machine":
+        return "\n".join(parts)
+    return "\n".join(f"{one['machine']}:\n\n{part}" for one, part in zip(found, parts, strict=True))
 
 
-def goal_table(results: Results) -> str:
-    """The goals that were measured, reached or not."""
-    lines = ["| | what | goal | measured | |", "|---|---|---|---|---|"]
-    for code, value, reached in goal_rows(results):
-        goal = GOALS[code]
+def goal_table(found: Sequence[Results]) -> str:
+    """The goals that were measured, reached or not, with a column for each machine."""
+    measured = [{code: (value, reached) for code, value, reached in goal_rows(one)} for one in found]
+    heads = ["measured"] if len(found) == 1 else [one["machine"] for one in found]
+    lines = [f"| | what | goal | {' | | '.join(heads)} | |", "|---|---|---|" + "---|---|" * len(found)]
+    for code, goal in GOALS.items():
+        if not any(code in one for one in measured):
+            continue
         unit = "×" if goal.unit.startswith("×") else f" {goal.unit}"
         bound = f"{'≥' if goal.unit == '×' else '≤'} {goal.limit:g}{unit}"
-        lines.append(
-            f"| {code} | {goal.what} | {bound} | {three_figures(value)}{unit} | {'' if reached else 'not reached'} |"
-        )
+        cells = [_goal_cells(one.get(code), unit) for one in measured]
+        lines.append(f"| {code} | {goal.what} | {bound} | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
+
+
+def _goal_cells(measured: tuple[float, bool] | None, unit: str) -> str:
+    if measured is None:
+        return " | "
+    value, reached = measured
+    return f"{three_figures(value)}{unit} | {'' if reached else 'not reached'}"
 
 
 def table(results: Results, file: str, prefix: str = "") -> str:

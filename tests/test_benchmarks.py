@@ -4,6 +4,7 @@ import ast
 import importlib
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -162,6 +163,67 @@ def test_what_is_measured_lies_there_before_the_next_step_begins(raw, monkeypatc
     assert json.loads((tmp_path / "cpu-abc1234.json").read_text())["rows"]
     assert (tmp_path / "gpu.log").read_text().startswith("===== bench host: ok, 1 s\nmeasured")
     assert "C4" in (tmp_path / "gpu.txt").read_text()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="finds the step by Linux's list of processes")
+def test_a_step_that_is_killed_leaves_its_rows(tmp_path):
+    """With SIGKILL, in the middle of it; and the run that it is a step of goes on."""
+    arguments = ["--dry-run", "--out", str(tmp_path), "--commit", "abc1234", "--only", "peers"]
+    run = subprocess.Popen([sys.executable, "-m", "benchmarks.gpu", *arguments], stdout=subprocess.DEVNULL)
+    rows = tmp_path / "raw" / "peers.json"
+    until = time.time() + 120
+    while not rows.exists() and time.time() < until:
+        time.sleep(0.1)
+    (step,) = Path(f"/proc/{run.pid}/task/{run.pid}/children").read_text().split()
+    os.kill(int(step), signal.SIGKILL)
+    assert run.wait(120) == 1
+    kept = json.loads((tmp_path / "cpu-abc1234.json").read_text())["rows"]
+    assert kept and {row["file"] for row in kept} == {"peers"}
+    assert len(kept) < 100 and "G2" not in kept[0]["goals"]
+    log = (tmp_path / "gpu.log").read_text()
+    assert "===== bench peers: FAILED" in log and "test_pipeline" in log
+
+
+def test_limits_grow_with_a_slow_machine(raw, monkeypatch, tmp_path):
+    limits = {}
+
+    def run_step(name, command, environment, limit, log):
+        limits.setdefault(name, []).append(limit)
+        return gpu.Outcome(name, "ok", 1.0, "")
+
+    monkeypatch.setattr(gpu, "run_step", run_step)
+    for slow in (1.0, 3.0):
+        monkeypatch.setattr(gpu, "slowness", lambda slow=slow: slow)
+        gpu.main(["--dry-run", "--out", str(tmp_path), "--commit", "abc1234", "--budget", "10000"])
+    assert set(limits) == {*gpu.CHECKS, *(f"bench {name}" for name in gpu.BENCHMARKS)}
+    assert all(slow == pytest.approx(3 * quick, abs=1) for quick, slow in limits.values())
+
+
+def test_most_wanted_comes_first():
+    """The host's time, then the fused pipeline: what is cut off at the end is the least wanted."""
+    assert list(gpu.BENCHMARKS)[:2] == ["host", "peers"]
+    for name, first in (("host", "test_call"), ("peers", "test_pipeline")):
+        code = ast.parse((ROOT / f"benchmarks/bench_{name}.py").read_text()).body
+        tests = [one.name for one in code if isinstance(one, ast.FunctionDef) and one.name.startswith("test_")]
+        assert tests[0] == first
+
+
+def test_two_gpus_stand_side_by_side(tmp_path):
+    """What one of them says holds for no other; of each the newest counts."""
+    for machine, commit, date, seconds in (
+        ("NVIDIA H100", "a", "2026-11-23T05:22", 2e-3), ("NVIDIA H200", "b", "2026-11-24T05:22", 1e-3),
+        ("NVIDIA H100", "c", "2026-11-25T05:22", 4e-3),
+    ):  # fmt: skip
+        rows = [_row("copy", 1e-3), _row("mixcollate", seconds, goals={"G2 NCHW": ["copy"]})]
+        write({**_results(rows, commit, date, "gpu"), "machine": machine}, tmp_path)
+    goals = tables.filled("<!-- results:goals-gpu -->\n<!-- /results -->\n", tmp_path)
+    assert "| | what | goal | NVIDIA H100 | | NVIDIA H200 | |\n|---|---|---|---|---|---|---|\n" in goals
+    assert "| ≥ 0.85× | 0.250× | not reached | 1.00× |  |" in goals
+    each = tables.filled("<!-- results:peers-gpu -->\n<!-- /results -->\n", tmp_path)
+    assert each.index("NVIDIA H100:\n\n| | median") < each.index("NVIDIA H200:\n\n| | median")
+    assert "4.00 ± 100 ms" in each and "2.00 ± 100 ms" not in each
+    machines = tables.filled("<!-- results:machine-gpu -->\n<!-- /results -->\n", tmp_path)
+    assert "NVIDIA H100 (host" in machines and "NVIDIA H200 (host" in machines
 
 
 def test_unknown_steps_are_refused(capsys):
