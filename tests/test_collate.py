@@ -6,6 +6,7 @@ import os
 import pickle
 import sys
 from collections import UserDict
+from multiprocessing.context import set_spawning_popen
 from typing import NamedTuple
 
 import numpy as np
@@ -338,6 +339,18 @@ def test_a_process_of_a_launcher_mixes():
     unpicklable = mc.MixupCollate(mc.MixUp(p=lambda epoch: 1.0), num_classes=10)
     collate = mc.MixupCollate(num_classes=10, seed=3)
     torch.multiprocessing.spawn(in_another_process, (collate, unpicklable, wanted))
+
+
+@pytest.mark.parametrize("eager", [False, True])
+def test_only_a_worker_that_mixes_needs_the_transform(eager):
+    """What is pickled for a process that is about to start; here none is."""
+    collate = mc.MixupCollate(mc.MixUp(p=lambda epoch: 1.0), num_classes=10, eager=eager)
+    set_spawning_popen(object())
+    try:
+        sent = collate.__getstate__()
+    finally:
+        set_spawning_popen(None)
+    assert sent["transform"] is (collate.transform if eager else None)
 
 
 def test_a_batch_of_a_loader_that_is_gone():

@@ -302,6 +302,9 @@ def test_numbers_in_other_units_are_refused_with_those_that_are_right(way):
     for normalised in ((COLOURS - 0.5) / 0.1, COLOURS * 255):
         with pytest.warns(UserWarning, match="normalised in the data set already"):
             mc.MixupCollate(num_classes=B, mean=0.5, std=0.25)(samples_of((normalised, LABELS)))
+    overshot = torch.zeros_like(COLOURS)  # as resizing leaves pixels at an edge
+    overshot[0, 0, 0, :2] = torch.tensor([-0.01, 2.0])
+    mc.MixupCollate(num_classes=B, mean=0.5, std=0.25)(samples_of((overshot, LABELS)))
 
 
 @pytest.mark.parametrize("way", WAYS)
