@@ -183,6 +183,8 @@ FAULTS = {
 
 def main(fault, context):
     torch.set_num_threads(1)
+    if context == "forkserver":
+        torch.multiprocessing.set_forkserver_preload(["torch", "mixcollate"])  # else each worker imports them anew
     epoch(loader(context))  # what a healthy epoch leaves is no trace of a fault
     before = traces()
     epoch(FAULTS[fault](context))

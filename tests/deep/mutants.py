@@ -1,6 +1,6 @@
 """Do the tests notice when the code is wrong? Mutants of the rooms that decide, made by Cosmic Ray, run by forks.
 
-    python -m tests.deep.mutants [--sample 300] [--seed 0] [--seconds 3600]
+    python -m tests.deep.mutants [--sample 300] [--seed 0] [--seconds 3600] [--watched FOLDER]
 
 Cosmic Ray's own runner starts an interpreter for each mutant, 4 s before the first test; this takes its operators, and
 forks a process that has imported torch. One run of all tests tells how long each takes and which lines it runs; a
@@ -33,7 +33,7 @@ ROOT = Path(__file__).parent.parent.parent
 TESTS = ["plan", "golden", "targets", "roles", "collate", "loader", "timm", "transforms", "edge", "methods", "operator"]
 TESTS = [f"tests/test_{name}.py" for name in (*TESTS, "wrong_calls", "fuzz")]
 ROOMS = ["plan", "targets", "roles", "collate", "methods"]
-LIMIT = 300  # seconds for the tests of one mutant, on a machine that does something else, too
+ASLEEP = 1200  # seconds after which the tests of a mutant count as hanging, on a machine that does something else, too
 IMPORT_FAILED = 70
 SLOW = "not spawn and not forkserver and not launcher and not inductor and not death"  # new interpreters, compilers
 
@@ -126,9 +126,9 @@ class Watch:
     @pytest.hookimpl(hookwrapper=True)
     def pytest_runtest_protocol(self, item):
         self.watch.switch_context(item.nodeid)
-        start = time.monotonic()
+        start = time.process_time()
         yield
-        self.seconds[item.nodeid] = time.monotonic() - start
+        self.seconds[item.nodeid] = time.process_time() - start
         self.watch.switch_context("")
 
     def pytest_sessionfinish(self):
@@ -147,22 +147,22 @@ class Only:
         items[:] = sorted((item for item in items if item.nodeid in self.place), key=lambda i: self.place[i.nodeid])
 
 
-def watched():
+def watched(folder):
     """Seconds of each test; and for each file, the tests that run a line, ``""`` among them if importing runs it."""
     import coverage
 
-    with tempfile.TemporaryDirectory() as folder:
+    if not Path(folder, "seconds").exists():
         if forked(lambda: run_tests(TESTS, Watch(folder)), 3600, f"{folder}/output") != 0:
             told = Path(folder, "output").read_text()[-3000:]
             raise SystemExit(f"the tests fail without a mutant, and what fails as it is kills nothing: {told}")
-        lines = coverage.CoverageData(f"{folder}/lines")
-        lines.read()
-        seconds = json.loads(Path(folder, "seconds").read_text())
-        return seconds, {path: lines.contexts_by_lineno(str(path)) for path in sources().values()}
+    lines = coverage.CoverageData(f"{folder}/lines")
+    lines.read()
+    seconds = json.loads(Path(folder, "seconds").read_text())
+    return seconds, {path: lines.contexts_by_lineno(str(path)) for path in sources().values()}
 
 
 def tests_of(text, changed, lines, seconds):
-    """The tests that run a changed line's statement, the quickest first; all of them if importing runs it."""
+    """The tests that run a changed line's statement, the quickest first; all that run the file, if importing does."""
     names = {name for line in changed for name in lines.get(line, ())}
     for node in ast.walk(ast.parse(text)):
         if isinstance(node, (ast.stmt, ast.excepthandler)):
@@ -170,7 +170,8 @@ def tests_of(text, changed, lines, seconds):
             last = min(inner) - 1 if inner else node.end_lineno
             if any(node.lineno <= line <= max(last, node.lineno) for line in changed):
                 names |= {name for line in range(node.lineno, last + 1) for name in lines.get(line, ())}
-    return sorted(seconds if "" in names else names, key=seconds.get)
+    names = set().union(*lines.values()) if "" in names else names
+    return sorted(names - {""}, key=seconds.get)
 
 
 def judge(module, text, changed, lines, seconds):
@@ -181,14 +182,14 @@ def judge(module, text, changed, lines, seconds):
         return "survived"
 
     def act():
-        most = int(60 + 5 * sum(seconds[name] for name in names))
+        most = int(30 + 3 * sum(seconds[name] for name in names))
         resource.setrlimit(resource.RLIMIT_CPU, (most, most))
         sys.meta_path.insert(0, Mutated(module, path, text))
         importlib.import_module(module)
         files = dict.fromkeys(name.partition("::")[0] for name in names)
         return run_tests(files, Only(names))
 
-    code = forked(act, LIMIT)
+    code = forked(act, ASLEEP)
     if code == pytest.ExitCode.NO_TESTS_COLLECTED:
         raise SystemExit(f"none of these tests is there for a mutant of {module}: {names}")
     return {0: "survived", IMPORT_FAILED: "not importable"}.get(code, "killed")
@@ -207,6 +208,7 @@ def main(arguments=None):
     parser.add_argument("--sample", type=int, default=300, help="mutants, drawn evenly over all")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--seconds", type=float, default=float("inf"), help="no mutant is begun after that")
+    parser.add_argument("--watched", help="folder that keeps what the run of all tests has told, for the next time")
     options = parser.parse_args(arguments)
     os.environ["TRITON_INTERPRET"] = "1"
     for name in ("torch", "torchvision.transforms.v2", "hypothesis", "numba", "triton", "PIL.Image"):
@@ -216,7 +218,8 @@ def main(arguments=None):
     os.chdir(ROOT)
     everything = [(module, *one) for module, path in sources().items() for one in all_mutants(path)]
     sample = random.Random(options.seed).sample(everything, min(options.sample, len(everything)))
-    seconds, lines = watched()
+    with tempfile.TemporaryDirectory() as folder:
+        seconds, lines = watched(options.watched or folder)
     print(f"{len(seconds)} tests, {sum(seconds.values()):.0f} s", flush=True)
     counts = collections.Counter({"killed": 0, "survived": 0, "not importable": 0})
     start = time.monotonic()
@@ -235,7 +238,7 @@ def main(arguments=None):
         if outcome == "survived":
             told = difflib.unified_diff(old, new, n=0, lineterm="")
             told = [line for line in told if line[:1] in "+-" and line[:3] not in ("+++", "---")]
-            print(f"survived: {module}:{changed[0]}: {operator}: " + " => ".join(told), flush=True)
+            print(f"survived: {module}:{changed[0]}: {operator}: " + " => ".join(told), dict(counts), flush=True)
     judged = counts["killed"] + counts["survived"]
     print(f"{len(everything)} mutants in all; of {sum(counts.values())} tried: {dict(counts)}; "
           f"killed {counts['killed'] / max(judged, 1):.1%} of those that can be imported")  # fmt: skip
