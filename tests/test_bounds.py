@@ -35,6 +35,9 @@ WRONG = {
     r"plan.grid must come with fill": ("gridmask", {"fill": None}),
     r"plan.cell must be sides of at least one pixel, got 0": ("hide_and_seek", {"cell": np.zeros(4, np.int32)}),
     r"plan.hidden must have bits for all cells of 1 pixels": ("hide_and_seek", {"cell": np.ones(4, np.int32)}),
+    r"plan.shift must be whole numbers, got float64": ("ricap", {"shift": np.full((4, 4, 2), np.nan)}),
+    r"plan.corner must be whole numbers, got complex64": ("ricap", {"corner": np.zeros((4, 2), np.complex64)}),
+    r"plan.turn must be floating point, got int64": ("gridmask", {"turn": np.zeros((4, 2), np.int64)}),
     r"plan.noise must be in 0 … 4294967295, got -1 … -1": ("cutout-noise", {"noise": np.full(4, -1)}),
 }  # fmt: skip
 

@@ -275,7 +275,7 @@ def batches(draw):
     return images, numbers.integers(0, CLASSES, shape[0])
 
 
-REFUSED = "(sizes|length|tile and ratio) must |fill must be whole|images must have more|images of one pixel have no room"
+REFUSED = "(sizes|length|tile and ratio) must |fill must be whole numbers|images (of one pixel have|must have more)"
 
 
 def check_batch(transform, batch, options):

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from mixcollate.plan import FAR, Array, MixPlan
+from mixcollate.plan import FAR, PARTS, Array, MixPlan
 
 _ONE = 0x3F800000  # the bits of 1.0: as unsigned numbers, those of floats in [0, 1] are no larger, and all others are
 
@@ -30,6 +30,9 @@ def check_bounds(plan: MixPlan) -> None:
     for name, array in parts.items():
         if len(array) != batch:
             raise ValueError(f"plan.{name} must have a row for each of {batch} images, got {len(array)}")
+        if array.dtype.kind not in _KINDS[name]:
+            wanted = "floating point" if _KINDS[name] == "f" else "whole numbers"
+            raise ValueError(f"plan.{name} must be {wanted}, got {array.dtype}")
         if name in _RULES and array.size:
             _RULES[name](name, array, plan)
         if not parts.keys() >= (needed := _NEEDED.get(name, set())):
@@ -123,6 +126,7 @@ _RULES: dict[str, Callable[[str, Array, MixPlan], None]] = {
     "cell": _check_cells,
     "noise": _within(0, 2**32 - 1),
 }
+_KINDS = {name: "f" if np.issubdtype(part.dtype, np.floating) else "iu" for name, part in PARTS.items()}
 _NEEDED = {
     "own_inside": {"own_outside", "box"},
     "box": {"own_outside", "own_inside"},
