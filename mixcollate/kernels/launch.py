@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+import triton
 from torch import Tensor
-from triton import knobs
 from triton.runtime import driver
 
 MOST_KEPT = 256  # kernels: one for each size of images in a run with many; whoever comes again later asks Triton again
@@ -53,4 +53,5 @@ def launch(
 
 def _is_watched() -> bool:
     """Whether a profiler wants to be told of launches."""
-    return bool(knobs.runtime.launch_enter_hook.calls or knobs.runtime.launch_exit_hook.calls)
+    hooks = triton.knobs.runtime
+    return bool(hooks.launch_enter_hook.calls or hooks.launch_exit_hook.calls)
