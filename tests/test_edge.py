@@ -207,6 +207,15 @@ def test_a_getter_gives_tensors_of_the_batch():
     assert mixed["why"].shape == (B, B)
 
 
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors")
+def test_nested_images_are_refused_by_name():
+    nested = torch.nested.nested_tensor(list(COLOURS))
+    for call in (mc.MixUp(num_classes=B), mc.Cutout(), mc.MixupCollate(num_classes=B).mix):
+        for batch in ((nested, LABELS), {"image": nested, "label": LABELS}):
+            with pytest.raises(TypeError, match="images must be a dense tensor of real numbers, got nested; pad the"):
+                call(batch)
+
+
 def none_of_them(*_):
     return next(iter(()))
 

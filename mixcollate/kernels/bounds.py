@@ -105,6 +105,14 @@ def _check_cells(name: str, array: Array, plan: MixPlan) -> None:
             )
 
 
+def _check_grid(name: str, array: Array, plan: MixPlan) -> None:
+    if not (-FAR <= array.min() and array.max() <= FAR and array[:, :2].min() >= 0):
+        raise ValueError(
+            f"plan.{name} must be tiles and holes from 0, and places, up to {FAR}, got {array.min(0).tolist()} … "
+            f"{array.max(0).tolist()}"
+        )
+
+
 def _within(least: int, most: int) -> Callable[[str, Array, MixPlan], None]:
     def check(name: str, array: Array, plan: MixPlan) -> None:
         if not least <= array.min() <= array.max() <= most:
@@ -122,7 +130,8 @@ _RULES: dict[str, Callable[[str, Array, MixPlan], None]] = {
     "corner": _within(0, FAR),
     "shift": _check_shift,
     "erase_box": _check_boxes,
-    "grid": _within(-FAR, FAR),
+    "grid": _check_grid,
+    "turn": _within(-1, 1),
     "cell": _check_cells,
     "noise": _within(0, 2**32 - 1),
 }

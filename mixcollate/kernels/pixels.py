@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import unset_fake_temporarily
 
+from mixcollate.checks import check_tensor
+
 Statistic = float | Sequence[float]
 
 LEVELS = {torch.uint8: 255}
@@ -25,11 +27,13 @@ class Affine(NamedTuple):
 
 
 def check_pixels(images: Tensor) -> None:
-    """Refuse images that are not of a dtype that can be mixed.
+    """Refuse images that are not of a dtype that can be mixed, and nested ones, which cannot be asked their shape.
 
     Raises:
         TypeError: it names a conversion that keeps all values.
     """
+    if images.is_nested:
+        check_tensor("images", images)
     if images.dtype in LEVELS or images.dtype in FLOATS:
         return
     advice = "convert with .to(torch.float32)"
