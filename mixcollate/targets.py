@@ -241,7 +241,7 @@ class TargetRule:
     ) -> "UnwrittenTargets | None":
         exact = self.targets == "values" and labels.dtype == torch.float64
         differentiable = labels.requires_grad and torch.is_grad_enabled()  # as a teacher's predictions may be
-        if plan.then is not None or self.label_mode == "union" or exact or differentiable or not is_fusible(labels):
+        if _mixes_again(plan) or self.label_mode == "union" or exact or differentiable or not is_fusible(labels):
             return None
         from mixcollate.kernels import fused_targets  # the only way to Triton, taken on first use
 
@@ -288,6 +288,12 @@ def smooth(rows: Tensor, label_smoothing: float) -> Tensor:
     if label_smoothing == 0 or rows.numel() == 0:
         return rows
     return (1 - label_smoothing) * rows + label_smoothing / rows.shape[1] * rows.nansum(1, keepdim=True)
+
+
+def _mixes_again(plan: MixPlan | PackedPlan) -> bool:
+    """Whether a later pass mixes labels once more; one that erases leaves them."""
+    later = plan.then
+    return later is not None and (later.partners.shape[1] > 0 or _mixes_again(later))
 
 
 def _mix_indices(labels: Tensor, plan: MixPlan | PackedPlan) -> SoftTarget:
