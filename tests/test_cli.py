@@ -5,8 +5,10 @@ import json
 import os
 import re
 import shlex
+import signal
 import subprocess
 import sys
+import time
 import zlib
 from collections.abc import Iterator
 from dataclasses import asdict
@@ -493,6 +495,49 @@ def test_an_interruption_is_told(tmp_path, capsys, monkeypatch):
         main(["compare", "--epochs", "1", "--out", str(tmp_path / "rows.jsonl")])
     assert ended.value.code == 130
     assert "interrupted; what is done is kept, and the same command goes on" in capsys.readouterr().err
+
+
+IN_A_TERMINAL = """
+import os, pty, sys
+sys.argv[1:] and os._exit(os.waitstatus_to_exitcode(pty.spawn(sys.argv[1:])))
+"""
+NOT_PATIENT = "from mixcollate.commands import cli, pictures; pictures.PATIENCE = 0; cli.main()"
+
+
+@pytest.mark.parametrize("terminal", [True, False], ids=["terminal", "pipe"])
+def test_colours_and_bars_are_for_terminals(tmp_path, photographs, terminal):
+    command = [sys.executable, "-c", NOT_PATIENT, "preview", *map(str, photographs), "--out", str(tmp_path / "a.png")]
+    if terminal:
+        command = [sys.executable, "-c", IN_A_TERMINAL, *command]
+    environment = {name: value for name, value in os.environ.items() if name not in ("NO_COLOR", "FORCE_COLOR")}
+    done = subprocess.run(command, env=environment | {"TERM": "xterm"}, capture_output=True, text=True, check=True)
+    assert "a.png: " in done.stdout
+    assert ("\x1b[" in done.stdout and "reading pictures" in done.stdout) == terminal
+    assert terminal or ("\x1b" not in done.stdout + done.stderr and not done.stderr)
+
+
+def test_a_demo_in_a_pipe_has_no_colours(tmp_path, capsys):
+    main(["demo", *QUICK, "--label-noise", "0", "--out", str(tmp_path)])
+    assert "\x1b" not in "".join(capsys.readouterr())
+
+
+@pytest.mark.slow  # a process that trains until it is interrupted
+@pytest.mark.parametrize("command", ["demo", "compare"])
+def test_ctrl_c_ends_it_without_a_traceback(tmp_path, command):
+    options = {"demo": ["--epochs", "1000"], "compare": ["--epochs", "1000", "--threads", "1"]}[command]
+    out = tmp_path / ("rows.jsonl" if command == "compare" else "demo")
+    run = [sys.executable, "-u", "-m", "mixcollate", command, *options, "--workers", "1", "--out", str(out)]
+    with subprocess.Popen(
+        run, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    ) as one:
+        children, waited = Path(f"/proc/{one.pid}/task/{one.pid}/children"), 0
+        while not children.read_text() and waited < 600:  # its worker, once it trains
+            waited += time.sleep(0.1) or 1
+        time.sleep(1)
+        os.killpg(one.pid, signal.SIGINT)  # as a terminal does, to all of them
+        out, told = one.communicate(timeout=60)
+    assert one.returncode == 130, told
+    assert "interrupted" in told and "Traceback" not in out + told
 
 
 def test_env_says_what_mixes_and_why(monkeypatch):

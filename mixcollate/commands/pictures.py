@@ -1,6 +1,7 @@
 """``mixcollate preview``: pictures from files, folders or scikit-image, and what transforms make of them."""
 
 import os
+import time
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -31,6 +32,8 @@ ALL = {name: method(p=1) for name, method in methods.ALL.items()}
 """Each method by its title. Each image is changed, so that it can be seen, where the default of p is less."""
 PER_FOLDER = 12
 """Pictures that are taken of a folder, at most."""
+PATIENCE = 2
+"""Seconds, after which a bar says how far the reading is."""
 
 
 def draw(paths: Sequence[Path], *, transform: str, out: Path, seed: int, size: int) -> None:
@@ -38,7 +41,7 @@ def draw(paths: Sequence[Path], *, transform: str, out: Path, seed: int, size: i
     chosen = titled(transform)
     if out.suffix.lower() not in (".png", ".jpg", ".jpeg"):
         raise Refusal(f"--out must end in .png or .jpg, got {shown(out)}")
-    found = [one for path in paths for one in _labelled(path)] if paths else _samples()
+    found = _read_all(paths) if paths else _samples()
     if len(found) < 2:
         raise Refusal(f"IMAGES must be two or more, to be mixed with each other, got {shown(paths[0])}")
     images = torch.stack([_square(picture, size) for _, picture in found])
@@ -90,10 +93,25 @@ def read(path: Path | str) -> Image.Image:
         raise Refusal(f"IMAGES must be pictures, got {shown(path)} ({shown(why)})") from error
 
 
-def _labelled(path: Path) -> list[tuple[str, Image.Image]]:
+def _read_all(paths: Sequence[Path]) -> list[tuple[str, Image.Image]]:
+    """The pictures with their classes; on a terminal a bar says how far it is, once that takes two seconds."""
+    from rich.console import Console
+    from rich.progress import Progress
+
+    files = [one for path in paths for one in _labelled(path)]
+    console, begun, found = Console(stderr=True), time.monotonic(), []
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
+        task = progress.add_task("reading pictures", total=len(files), visible=False)
+        for name, file in files:
+            found.append((name, read(file)))
+            progress.update(task, advance=1, visible=time.monotonic() - begun > PATIENCE)
+    return found
+
+
+def _labelled(path: Path) -> list[tuple[str, Path]]:
     """Pictures with their classes: a file's own name; in a folder, the names of the folders in it, if there are any."""
     if not path.is_dir():
-        return [(shown(path.stem), read(path))]
+        return [(shown(path.stem), path)]
     inner = sorted(entry for entry in path.iterdir() if entry.is_dir())
     folders = [sorted(entry for entry in folder.iterdir() if entry.suffix.lower() in SUFFIXES) for folder in inner]
     if any(folders):
@@ -103,7 +121,7 @@ def _labelled(path: Path) -> list[tuple[str, Image.Image]]:
         files = sorted(entry for entry in path.iterdir() if entry.suffix.lower() in SUFFIXES)
     if not files:
         raise Refusal(f"IMAGES must be pictures or folders with some, got {shown(path)}")
-    return [(shown(file.parent.name if any(folders) else file.stem), read(file)) for file in files[:PER_FOLDER]]
+    return [(shown(file.parent.name if any(folders) else file.stem), file) for file in files[:PER_FOLDER]]
 
 
 def _samples() -> list[tuple[str, Image.Image]]:
