@@ -82,3 +82,10 @@ def test_images_of_a_set_transform(example, tmp_path):
         MixupTrainer(args=smoothing, **options)
     with pytest.raises(TypeError, match="data_collator must be a MixupCollate, got"):
         MixupTrainer(args=arguments, **{**options, "data_collator": None})
+
+
+def test_pixels_of_a_format_without_dtype_say_what_to_do(example):
+    """They arrive as int64."""
+    samples = [example["data"].with_format("torch")[k] for k in range(4)]
+    with pytest.raises((TypeError, ValueError), match=r'int64.*\.with_format\("torch", dtype=torch.uint8\)'):
+        MixupCollate(num_classes=10)(samples)
