@@ -901,3 +901,9 @@ def test_fills_must_suit_the_channels(fill):
         fills(fill)
     with pytest.raises(ValueError, match=r"fill must have a number for each channel, got \(\)"):
         methods.Cutout(fill=())
+
+
+@pytest.mark.parametrize("number", [np.array(7), np.float32(7), torch.tensor(7.0)], ids=repr)
+def test_a_fill_without_axes_is_a_number(number):
+    images = torch.zeros(2, 3, 8, 8)
+    assert torch.equal(methods.Cutout(fill=number, seed=0)(images), methods.Cutout(fill=7, seed=0)(images))

@@ -13,7 +13,7 @@ import torch
 
 import mixcollate.kernels.packed as packed_module
 import mixcollate.plan as plan_module
-from mixcollate import methods
+from mixcollate import RandomChoice, methods
 from mixcollate.kernels import mix
 from mixcollate.plan import (
     MixPlan,
@@ -412,3 +412,13 @@ def test_a_part_is_declared_once(line, drawn):
     assert np.array_equal(chosen.tint, np.where(some[:, None], drawn, neutral))
     assert np.array_equal(plan.rows(np.array([2])).tint, drawn[2:3])
     assert (plan.for_masks().tint is None) == ("erases" in line)
+
+
+@pytest.mark.parametrize("container", [lambda *both: RandomChoice(both, per="sample"), lambda first, _: first])
+def test_what_is_told_of_pairs_follows_from_what_was_asked_for(container):
+    """Partners of a shuffle are no pairs, though two images are each other's now and then: all its plans pack alike."""
+    shuffled = {"pairing": "shuffle", "per": "sample", "p": 0.5}
+    both = container(methods.MixUp(**shuffled), methods.CutMix(**shuffled))
+    plans = [both.make_plan(torch.empty(2, 3, 8, 8)) for _ in range(20)]
+    assert any((plan.partners[:, 0] == [1, 0]).all() for plan in plans)
+    assert all(plan.pairs is None and not plan.mutual for plan in plans)

@@ -401,3 +401,15 @@ def test_a_rule_for_each_of_several_labels():
     assert rule.of(5) == (TargetRule(num_classes=5, label_smoothing=0.1),)
     assert rule.of([5, 20]) == (*rule.of(5), *rule.of(20))
     assert rule.of(None) == (rule,)
+
+
+def test_the_index_that_is_ignored_is_any_that_labels_can_hold():
+    for index in (-(2**63), 2**63 - 1):
+        labels = torch.tensor([0, index])
+        assert mc.MixUp(num_classes=2, ignore_index=index, p=0)(torch.zeros(2, 3), labels)[1].tolist() == [
+            [1, 0],
+            [0, 0],
+        ]
+    for index in (-(2**63) - 1, 2**63):
+        with pytest.raises(ValueError, match="ignore_index must be a whole number from"):
+            mc.MixUp(ignore_index=index)
