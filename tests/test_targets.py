@@ -66,7 +66,7 @@ def test_dense_targets_are_mixed_one_hot_rows(name, device):
         got = mix_targets(given.to(device), plan, num_classes=5)
         assert got.dtype == torch.float32
         torch.testing.assert_close(got.cpu(), wanted)
-        torch.testing.assert_close(got.sum(1).cpu(), torch.ones(6))
+        torch.testing.assert_close(got.sum(1).cpu(), torch.ones(6).float())
     sparse = mix_targets(labels.to(device), plan, num_classes=None, targets="sparse")
     assert sparse.labels.dtype == torch.int64 and sparse.shares.dtype == torch.float32
     assert torch.equal(sparse.labels[:, 0].cpu(), labels)
@@ -75,7 +75,7 @@ def test_dense_targets_are_mixed_one_hot_rows(name, device):
 
 def test_soft_rows_are_mixed_linearly():
     plan, rows = plans()["one partner"], torch.rand(6, 5).softmax(1)
-    torch.testing.assert_close(mix_targets(rows, plan, num_classes=5), by_hand(rows, plan))
+    torch.testing.assert_close(mix_targets(rows, plan, num_classes=5), by_hand(rows, plan).float())
 
 
 @pytest.mark.parametrize("batch", [0, 1, 2, 3])
@@ -97,8 +97,8 @@ def test_label_smoothing_is_torchs():
     logits = torch.randn(6, 7)
     smoothed = mix_targets(labels, plan, num_classes=7, label_smoothing=0.1)
     sparse = mix_targets(labels, plan, num_classes=7, targets="sparse")
-    torch.testing.assert_close(smoothed.sum(1), torch.ones(6))
-    torch.testing.assert_close(smoothed.min(), torch.tensor(0.1 / 7))
+    torch.testing.assert_close(smoothed.sum(1), torch.ones(6).float())
+    torch.testing.assert_close(smoothed.min(), torch.tensor(0.1 / 7).float())
     wanted = F.cross_entropy(logits, sparse.dense(7), label_smoothing=0.1)
     torch.testing.assert_close(F.cross_entropy(logits, smoothed), wanted)
     torch.testing.assert_close(mc.soft_cross_entropy(logits, sparse, label_smoothing=0.1), wanted)
@@ -110,10 +110,10 @@ def test_ignored_labels_count_nothing():
     lam = float(plan.own_share[0])
     labels = torch.tensor([0, -100, -100, 2])
     dense = mix_targets(labels, plan, num_classes=3)
-    torch.testing.assert_close(dense[0], torch.tensor([lam, 0, 1 - lam]))
-    torch.testing.assert_close(dense[1], torch.tensor([1 - lam, 0, 0]))
+    torch.testing.assert_close(dense[0], torch.tensor([lam, 0, 1 - lam]).float())
+    torch.testing.assert_close(dense[1], torch.tensor([1 - lam, 0, 0]).float())
     assert dense[2].tolist() == [0, 0, 0]
-    torch.testing.assert_close(dense[3], torch.tensor([0, 0, lam]))
+    torch.testing.assert_close(dense[3], torch.tensor([0, 0, lam]).float())
     assert mix_targets(labels, plan, num_classes=3, label_smoothing=0.1)[2].tolist() == [0, 0, 0]
     logits = torch.randn(4, 3)
     sparse = mix_targets(labels, plan, num_classes=3, targets="sparse")
@@ -219,7 +219,7 @@ def test_a_share_of_nothing_brings_nothing(name, label_smoothing, device):
     whole = mc.CutMix(seed=3).make_plan(torch.empty(6, 3, 16, 24)) if name == "cutmix" else plans()[name]
     rows = [[NAN, 1, 0], [0.0, 0, 1], [NAN] * 3, [1.0, 1, 0], [0.0, NAN, 1], [1.0, 0, 0]]
     for plan in (whole, p_half(whole), only(np.zeros(6, bool), whole)):
-        wanted = torch.tensor(mixed_by_hand(rows, plan, sum))
+        wanted = torch.tensor(mixed_by_hand(rows, plan, sum)).float()
         spread = label_smoothing / 3 * wanted.nan_to_num(0.0).sum(1, keepdim=True)
         wanted = (1 - label_smoothing) * wanted + spread  # NaN stays NaN, and spreads nothing
         for placed in (plan, pack(plan, device)):
