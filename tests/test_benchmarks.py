@@ -139,11 +139,17 @@ def test_checks_find_what_is_wrong():
 def test_dry_run_of_the_gpu_script(monkeypatch, tmp_path, capsys):
     """A step that fails is told, and the rest still runs."""
     monkeypatch.setattr(gpu, "CHECKS", ("memory", "no such check"))
-    monkeypatch.setattr(gpu, "BENCHMARKS", {"host": 60})
+    monkeypatch.setattr(gpu, "BENCHMARKS", {"host": 60, "naive": 60})
     assert gpu.main(["--dry-run", "--out", str(tmp_path), "--commit", "abc1234"]) == 1
     told = capsys.readouterr().out
     states = {line[8:32].strip(): line.split()[0] for line in told.splitlines() if line.startswith(("ok ", "FAILED "))}
-    assert states == {"memory": "ok", "no such check": "FAILED", "bench host": "ok", "results": "ok"}
+    assert states == {
+        "memory": "ok",
+        "no such check": "FAILED",
+        "bench host": "ok",
+        "bench naive": "ok",
+        "results": "ok",
+    }
     assert "invalid choice: 'no such check'" in told and "C4" in told
     assert (tmp_path / "cpu-abc1234.json").exists() and (tmp_path / "gpu.log").exists()
 
