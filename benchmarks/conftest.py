@@ -116,7 +116,7 @@ def pytest_runtest_teardown(item: pytest.Item) -> None:
     raw = item.config.hook.pytest_benchmark_generate_json(config=item.config, **options)
     pytest_benchmark_update_json(item.config, session.benchmarks, raw)
     unfinished = path.with_suffix(".unfinished")
-    unfinished.write_text(json.dumps(raw), encoding="utf-8")
+    unfinished.write_text(json.dumps(raw, default=str), encoding="utf-8")  # parameters may be dtypes
     unfinished.replace(path)
 
 
