@@ -625,6 +625,7 @@ def test_a_pairing_function_is_checked():
     for function, message in (
         (lambda labels, numbers: np.arange(3), r"pairing must return the partner of each of 4 images .* got \(3,\)"),
         (lambda labels, numbers: np.arange(4) + 1, r"pairing must return partners in \[0, 4\), got 1 … 4"),
+        (lambda labels, numbers: np.arange(4) - 1, r"pairing must return partners in \[0, 4\), got -1 … 2"),
         (lambda labels, numbers: np.zeros(4), "whole numbers"),
         (lambda labels, numbers: np.array([1, 2, 3, 0]), "per='pair' needs mutual partners, which pairing did not"),
     ):

@@ -18,7 +18,7 @@ pytestmark = [
 ]
 
 
-def run(*command, timeout=240):
+def run(*command, timeout=600):
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=timeout)
 
