@@ -30,8 +30,8 @@ def check_bounds(plan: MixPlan) -> None:
     for name, array in parts.items():
         if len(array) != batch:
             raise ValueError(f"plan.{name} must have a row for each of {batch} images, got {len(array)}")
-        if array.dtype.kind not in _KINDS[name]:
-            wanted = "floating point" if _KINDS[name] == "f" else "whole numbers"
+        if array.dtype.kind not in (kinds := _KINDS.get(name, array.dtype.kind)):
+            wanted = "floating point" if kinds == "f" else "whole numbers"
             raise ValueError(f"plan.{name} must be {wanted}, got {array.dtype}")
         if name in _RULES and array.size:
             _RULES[name](name, array, plan)
