@@ -28,9 +28,9 @@ from mixcollate.schedules import Scheduled, at
 from mixcollate.targets import LabelMode, TargetRule, Targets
 
 ALONE = Roles(images=((),))
+"""Images that come without labels."""
 
 _is_exporting = getattr(torch.compiler, "is_exporting", bool)  # torch 2.6 does not tell
-"""Images that come without labels."""
 
 
 class DrawOptions(TypedDict, total=False):
@@ -264,7 +264,7 @@ class MixTransform(v2.Transform):
 
     def forward(self, *inputs: Any) -> Any:
         """Mix the images (and masks) among ``inputs`` and turn their labels into soft targets."""
-        if _is_exporting():
+        if not torch.compiler.is_dynamo_compiling() and _is_exporting():  # dynamo of torch 2.8 to 2.11 says yes to all
             raise RuntimeError(
                 f"a module with a {type(self).__name__} inside cannot be exported, since it draws on the host: leave "
                 "it out, it has no place in inference"
