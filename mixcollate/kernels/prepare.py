@@ -304,7 +304,7 @@ def _check_out(images: Tensor, out: Tensor, dtype: torch.dtype, memory_format: t
             f"got {tuple(out.shape)} {out.dtype} on {out.device}"
         )
     if out.requires_grad and torch.is_grad_enabled():
-        raise ValueError("out must not require a gradient; mix under torch.no_grad(), or without out=")
+        raise ValueError("out must not require a gradient; mix under torch.no_grad(), or without out= or inplace=True")
     if memory_format is not None and not out.is_contiguous(memory_format=memory_format):
         raise ValueError(f"out must be in memory_format {memory_format}, or leave memory_format out")
     if not is_fake(out) and out.numel() > 0:
