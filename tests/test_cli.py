@@ -524,7 +524,7 @@ def test_a_demo_in_a_pipe_has_no_colours(tmp_path, capsys):
 
 @pytest.mark.slow  # a process that trains until it is interrupted
 @pytest.mark.parametrize("command", ["demo", "compare"])
-def test_ctrl_c_ends_it_without_a_traceback(tmp_path, command):
+def test_ctrl_c_ends_it_without_a_traceback(tmp_path, command, heeding_interrupts):
     options = {"demo": ["--epochs", "1000"], "compare": ["--epochs", "1000", "--threads", "1"]}[command]
     out = tmp_path / ("rows.jsonl" if command == "compare" else "demo")
     run = [sys.executable, "-u", "-m", "mixcollate", command, *options, "--workers", "1", "--out", str(out)]
@@ -543,6 +543,14 @@ def test_ctrl_c_ends_it_without_a_traceback(tmp_path, command):
                 os.killpg(one.pid, signal.SIGKILL)
     assert one.returncode == 130, told
     assert "interrupted" in told and "Traceback" not in out + told
+
+
+@pytest.fixture
+def heeding_interrupts():
+    """A shell's background jobs ignore interrupts, and so would what they start."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 def forks_of(pid):
