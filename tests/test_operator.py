@@ -152,6 +152,8 @@ def test_copy_of_a_plan_without_pieces():
 @pytest.mark.parametrize("call", ["mix", "transform", "targets", "copy_"])
 def test_no_plan_is_captured(call, monkeypatch):
     """Each replay of the graph would mix by it again. On a device that is not there, while a capture is said to run."""
+    if call == "transform" and not hasattr(torch.compiler, "is_exporting"):
+        pytest.skip("torch 2.6 makes no plain tensor of a fake one")
     monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: True)
     for module in (support, targets):
         monkeypatch.setattr(module, "can_fuse", lambda: True)
