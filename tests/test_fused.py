@@ -698,6 +698,18 @@ def test_mix_targets_is_fused(rules, kind, packed, as_on_a_device, monkeypatch):
     torch.testing.assert_close(to_host(made), wanted, rtol=0, atol=0, equal_nan=True)
 
 
+def test_targets_are_launched_on_the_device_of_their_labels(monkeypatch):
+    """Beside images that another implementation mixes, too."""
+    entered = []
+    monkeypatch.setattr(torch.cuda, "device", lambda device: entered.append(device) or contextlib.nullcontext())
+    images, plan = torch.zeros(4, 3, 4, 4), draw_plan("mixup", (4, 3, 4, 4), np.random.default_rng(24))
+    labels = torch.arange(4, device=DEVICE)
+    unwritten = fused_targets.prepare_dense(labels, pack(plan, DEVICE), num_classes=4)
+    run_passes("reference", images, plan, images, None, unwritten)
+    assert entered == [labels.device]
+    torch.testing.assert_close(unwritten.out.sum(1).cpu(), torch.ones(4))
+
+
 @pytest.mark.parametrize("kind", ["rows", "values"])
 def test_a_gradient_flows_to_labels(kind, as_on_a_device):
     """Torch mixes those that want one; under ``no_grad`` they are numbers like any others."""

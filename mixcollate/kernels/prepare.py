@@ -215,7 +215,8 @@ def run_passes(
             fused.mix(source, plan, written, affine=scaled, targets=targets)
     else:
         if targets is not None:  # of labels on a GPU beside images that another implementation mixes
-            targets.write()
+            with torch.cuda.device(targets.labels.device):
+                targets.write()
         (host if implementation == "host" else reference).mix(source, plan, written, affine=scaled)
     if written is not target:
         out.copy_(written.view(out.shape))
