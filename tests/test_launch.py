@@ -17,6 +17,7 @@ import pytest
 import torch
 
 from mixcollate.kernels.support import FUSED_FROM, c_compiler, has_right_triton, python_header
+from tests.simulated_kernel import Kernel
 
 pytestmark = pytest.mark.slow  # Triton builds its launchers with a C compiler, and a driver without a device
 
@@ -189,22 +190,6 @@ class Storage:
 
     def untyped_storage(self):
         return types.SimpleNamespace(nbytes=lambda: self.size)
-
-
-class Kernel:
-    """Stands for Triton's, and for what it compiles: how often it is asked for what is not compiled yet."""
-
-    compiled, function, packed_metadata = 0, None, None
-
-    def __getitem__(self, grid):
-        return self.compile
-
-    def compile(self, *arguments, **options):
-        self.compiled += 1
-        return self
-
-    def run(self, *arguments):
-        pass
 
 
 @pytest.fixture

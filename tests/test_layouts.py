@@ -13,6 +13,7 @@ import mixcollate as mc
 from mixcollate.kernels.packed import pack
 from mixcollate.kernels.support import FUSED_FROM, has_right_triton
 from mixcollate.plan import draw_from, numbers
+from tests.simulated_kernel import Kernel
 
 BATCHES = {1: 8, 2: 12, 3: 8, 8: 4, 256: 2}  # and how many plans: in small batches pairs happen by chance
 PAIRINGS = ["matching", "shuffle", "roll", "flip"]
@@ -82,22 +83,6 @@ def test_pairs_stay_pairs_whatever_is_drawn(name, per, mutual):
         assert (packed.layout.entries, packed.layout.paired, packed.layout.mutual) == (4, True, mutual)
         again = packed.unpack()
         assert pack(again, "cpu").layout is packed.layout
-
-
-class Kernel:
-    """Stands for Triton's, and for what it compiles: how often it is asked for what is not compiled yet."""
-
-    compiled, function, packed_metadata = 0, None, None
-
-    def __getitem__(self, grid):
-        return self.compile
-
-    def compile(self, *arguments, **options):
-        self.compiled += 1
-        return self
-
-    def run(self, *arguments):
-        pass
 
 
 @pytest.mark.parametrize("in_place", [False, True])
