@@ -31,7 +31,7 @@ class Arriving:
 
     def __init__(self, images: Tensor | Sequence[Tensor], out: Tensor, affine: Affine | None) -> None:
         self.images, self.out, self.affine = images, out, affine
-        self.small = are_small(out)
+        self.small = math.prod(out.shape[1:]) < LARGE
         self.waiting, self.mixed = set(range(len(images))), set[int]()
 
     @property
@@ -98,11 +98,12 @@ def mix(images: Tensor, plan: MixPlan, out: Tensor, *, affine: Affine | None) ->
         mix_slowly(images, plan, out, affine=affine)
         return
     in_place = out.data_ptr() == images.data_ptr()
-    mutual = plan.mutual and (in_place or not are_small(out))
+    there = in_place or plan.corner is not None  # pieces are copied to every pixel
+    arriving = Arriving([] if there else images, out, affine)
+    mutual = plan.mutual and (in_place or not arriving.small)  # small images are read where they lie, not in pairs
     if in_place and plan.mixes and not mutual:
         images = images.clone()  # some image is read after it is written
-    there = in_place or plan.corner is not None  # pieces are copied to every pixel
-    mix_arriving(out if mutual else images, Arriving([] if there else images, out, affine), plan, out, mutual=mutual)
+    mix_arriving(out if mutual else images, arriving, plan, out, mutual=mutual)
 
 
 def mix_samples(samples: Sequence[Tensor], plan: MixPlan, out: Tensor, *, affine: Affine | None) -> None:
@@ -112,11 +113,6 @@ def mix_samples(samples: Sequence[Tensor], plan: MixPlan, out: Tensor, *, affine
         mix_arriving(out, Arriving(samples, out, affine), plan, out, mutual=mutual)
     else:
         mix(torch.stack(list(samples)), plan, out, affine=affine)
-
-
-def are_small(images: Tensor) -> bool:
-    """Whether a few calls for each image would cost more than to read some of them twice."""
-    return math.prod(images.shape[1:]) < LARGE
 
 
 def _is_fast(images: Tensor, out: Tensor, affine: Affine | None) -> bool:
@@ -386,10 +382,12 @@ def paste_boxes(
         if one_by_one:
             arriving.bring(*pair)
         mine, theirs = here[i, :, top:bottom, left:right], there[j, :, top:bottom, left:right]
-        kept = mine.copy() if mutual else None
-        mine[...] = theirs
         if mutual:
+            kept = mine.copy()
+            mine[...] = theirs
             theirs[...] = kept
+        else:
+            mine[...] = theirs
         if one_by_one:
             arriving.finish(*pair)
 
