@@ -135,6 +135,7 @@ def loop(context):
 
 
 def interrupt(context):
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job is started deaf to it
     batches = loader(context)
     with raises(KeyboardInterrupt):
         for k, batch in enumerate(batches):
