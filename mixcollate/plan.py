@@ -189,13 +189,7 @@ class MixPlan:
         """``[pairs, 2]``, the images of each pair, if every image is the one partner of its partner (one may be its
         own): then a program can mix both in place. Looked for in the numbers, unless the draw has told it.
         """
-        if self.partners.shape[1] != 1:
-            return None
-        index, partner = np.arange(len(self)), self.partners[:, 0]
-        if not (partner.take(partner, mode="clip") == index).all():  # none outside the batch passes
-            return None
-        (first,) = (partner >= index).nonzero()
-        return np.array([first, partner[first]]).T
+        return mutual_pairs(self.partners[:, 0]) if self.partners.shape[1] == 1 else None
 
     @functools.cached_property
     def mutual(self) -> bool:
@@ -435,14 +429,14 @@ class Draw:
         shape: ``(batch, channels, height, width)``.
         epoch: what schedules are asked for.
         partner: ``[B, 1]`` int64, each image's (first) partner.
-        pair: ``[B]`` int64, the number of the pair that each image belongs to, where partners are mutual.
+        pairs: ``[pairs, 2]`` int64, the images of each pair, where partners are mutual; one may be its own.
         labels: those of the batch, where they are known when the plan is drawn.
     """
 
     numbers: np.random.Generator
     shape: tuple[int, int, int, int]
     partner: Array
-    pair: Array | None
+    pairs: Array | None
     pairing: Pairing | PairingFunction | None
     epoch: int = 0
     labels: Tensor | None = None
@@ -452,13 +446,13 @@ class Draw:
         return self.shape[2:]
 
     @functools.cached_property
-    def pairs(self) -> Array | None:
-        """``[pairs, 2]``, the images of each pair, where the pairing makes pairs of all."""
-        if self.pair is None:
+    def pair(self) -> Array | None:
+        """``[B]`` int64, the number of the pair that each image belongs to, where partners are mutual."""
+        if self.pairs is None:
             return None
-        partner = self.partner[:, 0]
-        (first,) = (partner >= np.arange(len(partner))).nonzero()
-        return np.array([first, partner[first]]).T
+        pair: Array = np.empty(self.shape[0], np.int64)
+        pair[self.pairs] = np.arange(len(self.pairs))[:, None]
+        return pair
 
     def tell(self, plan: MixPlan, per: Per) -> MixPlan:
         """``plan``, of this draw's partners and of numbers for each of ``units(per)``, told which pairs it has."""
@@ -469,9 +463,8 @@ class Draw:
     def units(self, per: Per) -> tuple[int, Array]:
         """How many draws ``per`` asks for, and the index ``[B]`` that hands them to the images."""
         batch = self.shape[0]
-        if per == "pair" and self.pair is not None:
-            pairs = max(self.pair, default=-1) + 1 if callable(self.pairing) else (batch + 1) // 2
-            return pairs, self.pair
+        if per == "pair" and self.pairs is not None and self.pair is not None:
+            return len(self.pairs), self.pair
         if per == "pair" and callable(self.pairing):
             raise ValueError("per='pair' needs mutual partners, which pairing did not return; use per='sample'")
         if per == "batch":
@@ -502,26 +495,40 @@ def draw_from(
     ``None`` leaves each image to itself; a function is asked.
     """
     batch = shape[0]
-    index = np.arange(batch)
-    pair = None
+    pairs = None
     if pairing == "matching":
-        order, half = numbers.permutation(batch), batch // 2
-        partner, pair = np.empty_like(index), np.empty_like(index)
-        partner[order] = np.concatenate([order[half : 2 * half], order[:half], order[2 * half :]])
-        pair[order] = np.concatenate([index[:half], index[:half], index[half : batch - half]])  # an odd one is the last
+        pairs = numbers.permutation(batch)[_matching(batch)]
+        partner = np.empty(batch, np.int64)
+        partner[pairs] = pairs[:, ::-1]
     elif callable(pairing):
         partner = _asked(pairing, labels, numbers, batch)
-        if (partner[partner] == index).all():
-            _, pair = np.unique(np.minimum(index, partner), return_inverse=True)
+        pairs = mutual_pairs(partner)
     elif pairing == "shuffle":
         partner = numbers.permutation(batch)
     elif pairing == "roll":
-        partner = np.roll(index, 1)
+        partner = np.roll(np.arange(batch), 1)
     elif pairing == "flip":
-        partner, pair = index[::-1].copy(), np.minimum(index, index[::-1])
+        partner = np.arange(batch)[::-1].copy()
+        pairs = mutual_pairs(partner)
     else:
-        partner = index
-    return Draw(numbers, shape, partner[:, None], pair, pairing, epoch, labels)
+        partner = np.arange(batch)
+    return Draw(numbers, shape, partner[:, None], pairs, pairing, epoch, labels)
+
+
+@functools.lru_cache(maxsize=64)
+def _matching(batch: int) -> Array:
+    """``[pairs, 2]``: the places of each pair in an order of the images; an odd one is left to itself."""
+    half, odd = batch // 2, [batch - 1] * (batch % 2)
+    return np.array([[*range(half), *odd], [*range(half, 2 * half), *odd]], np.int64).T
+
+
+def mutual_pairs(partner: Array) -> Array | None:
+    """``[pairs, 2]`` of partners ``[B]``, if every image is the partner of its partner; one may be its own."""
+    index = np.arange(len(partner))
+    if not (partner.take(partner, mode="clip") == index).all():  # none outside the batch passes
+        return None
+    (first,) = (partner >= index).nonzero()
+    return np.array([first, partner[first]]).T
 
 
 def _asked(function: PairingFunction, labels: Tensor | None, numbers: np.random.Generator, batch: int) -> Array:
