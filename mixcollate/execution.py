@@ -13,7 +13,7 @@ from mixcollate.kernels.prepare import result_dtype
 from mixcollate.plan import MixPlan
 from mixcollate.roles import Path, Roles, is_one_sample, leaf_at, replace, told
 from mixcollate.stacking import Stacking, Unstacked
-from mixcollate.targets import TargetRule, as_target
+from mixcollate.targets import TargetRule
 
 _VALUES = TargetRule(targets="values")
 
@@ -55,8 +55,8 @@ def execute(
     unwritten = None  # targets that the launch of the (first) images writes, too
     for path, rule in zip(roles.labels, _one_each(rules, roles.labels), strict=False):
         labels = plain(leaf_at(batch, path))
-        if unwritten is None and isinstance(placed, PackedPlan) and (unwritten := rule.unwritten(labels, placed)):
-            changed[path] = as_target(unwritten)
+        if unwritten is None:
+            changed[path], unwritten = rule.prepare(labels, placed)
         else:
             changed[path] = rule.mix(labels, placed)
     for path in roles.blended:

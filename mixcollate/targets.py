@@ -209,12 +209,27 @@ class TargetRule:
             What ``targets`` says. A row with NaN makes NaN of the same entries of the images that it is mixed into,
             and of no other. Values are float32, or float64 if they come so.
         """
-        indices = self._checked_indices(labels, plan)
-        unwritten = self._unwritten(labels, indices, plan)
+        target, unwritten = self.prepare(labels, plan)
         if unwritten is not None:
             with torch.cuda.device(labels.device):  # Triton launches on the current device
                 unwritten.write()
-            return as_target(unwritten)
+        return target
+
+    def prepare(
+        self, labels: Tensor, plan: MixPlan | PackedPlan
+    ) -> "tuple[Tensor | SoftTarget, UnwrittenTargets | None]":
+        """What :meth:`mix` returns; and on a GPU, where it is yet to be written, what the launch that mixes the images
+        can write, too.
+        """
+        indices = self._checked_indices(labels, plan)
+        unwritten = self._unwritten(labels, indices, plan)
+        if unwritten is None:
+            return self._mix(labels, indices, plan), None
+        sparse = unwritten.rows.kind == "sparse"
+        return SoftTarget(unwritten.out, unwritten.shares) if sparse else unwritten.out, unwritten
+
+    def _mix(self, labels: Tensor, indices: Tensor | None, plan: MixPlan | PackedPlan) -> Tensor | SoftTarget:
+        """Targets made by torch, or on the host by NumPy."""
         if self.targets == "values":
             return _mix_rows(labels if labels.dtype == torch.float64 else labels.to(torch.float32), plan, "lerp")
         if indices is None:
@@ -229,12 +244,6 @@ class TargetRule:
             target = SoftTarget(target.labels, (target.shares > 0).to(torch.float32))
         rows = target.dense(self.num_classes or 0, ignore_index=self.ignore_index)
         return smooth(rows.clamp_(max=1) if self.label_mode == "union" else rows, self.label_smoothing)
-
-    def unwritten(self, labels: Tensor, plan: MixPlan | PackedPlan) -> "UnwrittenTargets | None":
-        """What :meth:`mix` makes of labels on a GPU, for the launch that mixes their images to write; ``None`` where
-        torch makes it. :func:`as_target` says what the caller gets.
-        """
-        return self._unwritten(labels, self._checked_indices(labels, plan), plan)
 
     def _unwritten(
         self, labels: Tensor, indices: Tensor | None, plan: MixPlan | PackedPlan
@@ -262,13 +271,13 @@ class TargetRule:
         """Dense targets in NumPy, which takes a third of torch's time for a few numbers."""
         sources, shares = map(np.asarray, _sources(plan))
         mixed = labels.to(torch.int64).numpy()[sources]  # [B, S]
-        if np.logical_or.reduce(ignored := mixed == self.ignore_index, axis=None):
+        if np.count_nonzero(ignored := mixed == self.ignore_index):
             mixed, shares = np.where(ignored, 0, mixed), np.where(ignored, np.float32(0), shares)
         rows = torch.zeros(len(mixed), self.num_classes or 0, dtype=torch.float32, device="cpu")
-        numbers = rows.view(-1).numpy()  # which one index finds faster than two
-        places = (mixed + np.arange(0, rows.numel(), rows.shape[1])[:, None]).T
-        numbers[places[0]] = shares[:, 0]
-        for place, share in zip(places[1:], shares.T[1:], strict=True):
+        numbers = rows.numpy().reshape(-1)  # a view, which one index finds faster than two
+        own, *others = (mixed + np.arange(0, numbers.size, rows.shape[1])[:, None]).T
+        numbers[own] = shares[:, 0]
+        for place, share in zip(others, shares.T[1:], strict=True):
             numbers[place] += share
         return rows
 
@@ -276,11 +285,6 @@ class TargetRule:
 def mix_targets(labels: Tensor, plan: MixPlan | PackedPlan, **options: Unpack[TargetOptions]) -> Tensor | SoftTarget:
     """Mix labels as ``plan`` mixes their images, by the :class:`TargetRule` that the keyword arguments make."""
     return TargetRule(**options).mix(labels, plan)
-
-
-def as_target(unwritten: "UnwrittenTargets") -> Tensor | SoftTarget:
-    """Soft targets as the caller gets them."""
-    return unwritten.out if unwritten.rows.kind != "sparse" else SoftTarget(unwritten.out, unwritten.shares)
 
 
 def smooth(rows: Tensor, label_smoothing: float) -> Tensor:
@@ -349,7 +353,7 @@ def check_targets(targets: Targets, label_smoothing: float, label_mode: LabelMod
 
 def _is_on_host(labels: Tensor) -> bool:
     """Whether their values can be read here and now."""
-    return labels.device.type == "cpu" and not torch.compiler.is_compiling()
+    return labels.is_cpu and not torch.compiler.is_compiling()
 
 
 def is_fusible(tensor: Tensor) -> bool:

@@ -48,13 +48,13 @@ def steps_of(transform):
     packed = pack(plan, "cpu")
     out = torch.empty_like(images)
     (rule,) = transform.rules
-    unwritten = rule.unwritten(labels, packed)
+    _, unwritten = rule.prepare(labels, packed)
     return {
         "a call": lambda: transform(images, labels),
         "  its plan": lambda: transform.make_plan(images),
         "  pack": lambda: pack(plan, "cpu"),
         "  replay, packed": lambda: transform.replay(images, labels, packed),
-        "    targets, unwritten": lambda: rule.unwritten(labels, packed),
+        "    targets, unwritten": lambda: rule.prepare(labels, packed),
         "    fused.mix": lambda: fused.mix(images, packed, out, affine=None, targets=unwritten),
         "      launch": launch_of(lambda: fused.mix(images, packed, out, affine=None, targets=unwritten)),
     }

@@ -754,13 +754,13 @@ def test_targets_in_the_launch_of_the_images(rule, kind, in_place, batch, as_on_
     (labels, options), packed = draw_labels(kind, batch, numbers), pack(plan, DEVICE)
     rule_of_targets = targets.TargetRule(**options)
     wanted = rule_of_targets.mix(labels.to(DEVICE), packed), expected(images, plan, F32, UNCHANGED)
-    made = rule_of_targets.unwritten(labels.to(DEVICE), packed)
-    for tensor in (made.out, made.shares):
+    made, unwritten = rule_of_targets.prepare(labels.to(DEVICE), packed)
+    for tensor in (unwritten.out, unwritten.shares):
         tensor.fill_(-7)
     out = images if in_place else poisoned(images, F32)[1:-1]
-    fused.mix(images, packed, out, targets=made, **UNCHANGED)
+    fused.mix(images, packed, out, targets=unwritten, **UNCHANGED)
     assert torch.equal(out, wanted[1])
-    torch.testing.assert_close(targets.as_target(made), wanted[0], rtol=0, atol=0, equal_nan=True)
+    torch.testing.assert_close(made, wanted[0], rtol=0, atol=0, equal_nan=True)
 
 
 class Counting(TorchDispatchMode):

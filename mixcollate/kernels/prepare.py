@@ -292,7 +292,7 @@ def _empty(images: Tensor, dtype: torch.dtype, memory_format: torch.memory_forma
         memory_format = torch.preserve_format
     elif images.ndim != 4:
         raise ValueError(f"memory_format needs images [B, C, H, W], got {tuple(images.shape)}")
-    if recycled and not is_fake(images) and images.nbytes >= WORTH_KEEPING // 8:  # a byte may become a float64
+    if recycled and images.nbytes >= WORTH_KEEPING // 8 and not is_fake(images):  # a byte may become a float64
         return _RESULTS.empty_like(images, dtype=dtype, memory_format=memory_format)
     return torch.empty_like(images, dtype=dtype, memory_format=memory_format)
 
