@@ -21,6 +21,8 @@ from mixcollate.plan import Array, MixPlan
 CHUNK = 2**16  # elements whose float32 scratch, several of them, stays in the second-level cache of a core
 LARGE = 2**13  # elements: an image of as many is worth a few calls of its own, smaller ones are gathered in chunks
 
+_NOTHING = np.empty((2, 0), np.float32)
+
 _SAME_BITS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
@@ -31,13 +33,8 @@ class Arriving:
 
     def __init__(self, images: Tensor | Sequence[Tensor], out: Tensor, affine: Affine | None) -> None:
         self.images, self.out, self.affine = images, out, affine
-        self.small = math.prod(out.shape[1:]) < LARGE
+        self.small = _is_small(out)
         self.waiting, self.mixed = set(range(len(images))), set[int]()
-
-    @property
-    def widens(self) -> bool:
-        """Whether images take more memory in ``out``: then reading one twice costs less than another pass there."""
-        return isinstance(self.images, Tensor) and self.images.dtype.itemsize < self.out.dtype.itemsize
 
     @functools.cached_property
     def rows(self) -> tuple[Tensor, ...]:
@@ -82,14 +79,16 @@ class Arriving:
         """Copy and normalise all that are not."""
         self.bring_all()
         if self.affine is not None and not self.mixed:
-            for chunk in torch.split(self.out, _images_in_chunk(self.out)):
-                _normalise(chunk, self.affine)
+            _normalise(self.out, self.affine)
         elif self.affine is not None:
             self.finish(*(set(range(len(self.out))) - self.mixed))
 
 
 def _normalise(images: Tensor, affine: Affine) -> None:
-    images.mul_(affine.scale[:, None, None]).add_(affine.bias[:, None, None])
+    """Images ``[..., C, H, W]``, as many at a time as the cache holds."""
+    scale, bias = affine.scale[:, None, None], affine.bias[:, None, None]
+    for chunk in torch.split(images, _images_in_chunk(images)) if images.ndim == 4 else [images]:
+        chunk.mul_(scale).add_(bias)
 
 
 def mix(images: Tensor, plan: MixPlan, out: Tensor, *, affine: Affine | None) -> None:
@@ -98,6 +97,11 @@ def mix(images: Tensor, plan: MixPlan, out: Tensor, *, affine: Affine | None) ->
         mix_slowly(images, plan, out, affine=affine)
         return
     in_place = out.data_ptr() == images.data_ptr()
+    order = None if in_place else _order(out)
+    if order is not None and _is_one_pass(images, plan, out):
+        blend_apart_compiled(images, plan, out, order, affine)
+        erase(plan, out)
+        return
     there = in_place or plan.corner is not None  # pieces are copied to every pixel
     arriving = Arriving([] if there else images, out, affine)
     mutual = plan.mutual and (in_place or not arriving.small)  # small images are read where they lie, not in pairs
@@ -113,6 +117,17 @@ def mix_samples(samples: Sequence[Tensor], plan: MixPlan, out: Tensor, *, affine
         mix_arriving(out, Arriving(samples, out, affine), plan, out, mutual=mutual)
     else:
         mix(torch.stack(list(samples)), plan, out, affine=affine)
+
+
+def _is_small(images: Tensor) -> bool:
+    return math.prod(images.shape[1:]) < LARGE
+
+
+def _is_one_pass(images: Tensor, plan: MixPlan, out: Tensor) -> bool:
+    """Whether one compiled pass into ``out``, which reads images twice, is best: they are small, or smaller there."""
+    if plan.own_outside is None or not {"bitmap", "resized", "corner"}.isdisjoint(plan.parts) or loops() is None:
+        return False
+    return _is_small(out) or images.dtype.itemsize < out.dtype.itemsize
 
 
 def _is_fast(images: Tensor, out: Tensor, affine: Affine | None) -> bool:
@@ -139,6 +154,11 @@ def mix_arriving(source: Tensor, arriving: Arriving, plan: MixPlan, out: Tensor,
     if plan.own_outside is not None:
         blend(source, arriving, plan, plan.own_outside, out, mutual=mutual)
     arriving.finish_all()
+    erase(plan, out)
+
+
+def erase(plan: MixPlan, out: Tensor) -> None:
+    """Every rule of the plan that overwrites, in order."""
     if plan.erase_box is not None and plan.fill is not None:
         erase_boxes(plan.erase_box, plan.fill, plan.noise, out)
     if plan.grid is not None:
@@ -149,11 +169,6 @@ def mix_arriving(source: Tensor, arriving: Arriving, plan: MixPlan, out: Tensor,
 
 def blend(source: Tensor, arriving: Arriving, plan: MixPlan, own: Array, out: Tensor, *, mutual: bool) -> None:
     """Blend ``out``, where images arrive, with partners from ``source``; a mutual pair with each other, in place."""
-    order = _order(out)
-    if order is not None and loops() is not None and plan.bitmap is None and plan.resized is None:
-        if (arriving.small or arriving.widens) and (images := arriving.take_all()) is not None:
-            blend_apart_compiled(images, arriving, plan, own, out, order)
-            return
     partner, index = plan.partners[:, 0], np.arange(len(plan))
     changed = partner != index
     if plan.resized is not None:  # an image can be pasted into itself, resized
@@ -261,20 +276,22 @@ def blend_compiled(
 
 
 def blend_apart_compiled(
-    images: Tensor, arriving: Arriving, plan: MixPlan, own: Array, out: Tensor, order: tuple[int, int, int]
+    images: Tensor, plan: MixPlan, out: Tensor, order: tuple[int, int, int], affine: Affine | None
 ) -> None:
     """Every image of ``out`` in one compiled pass, boxes and normalising too: a partner is read once more for that."""
     here, there = (one.numpy().transpose(0, *order).reshape(len(out), -1) for one in (out, images))
     planes, step = (out.shape[1], 1) if order == (1, 2, 3) else (1, out.shape[1])  # channels lie side by side
-    inside, box = own, np.zeros((len(plan), 4), np.int32)
-    if plan.box is not None and plan.own_inside is not None:
-        inside, box = plan.own_inside, plan.box * np.array([1, step, 1, step], np.int32)
-    scale, bias = np.empty((2, 0), np.float32)
-    if step == 1 and arriving.affine is not None:
-        scale, bias = arriving.affine.scale.numpy(), arriving.affine.bias.numpy()
-        arriving.affine = None  # that is done here
+    inside, box = plan.own_inside, plan.box
+    if inside is None or box is None:
+        inside, box = plan.own_outside, np.zeros((len(plan), 4), np.int32)
+    elif step > 1:
+        box = box * np.array([1, step, 1, step], np.int32)
+    scale, bias = (one.numpy() for one in affine) if affine is not None and step == 1 else _NOTHING
     partner = np.ascontiguousarray(plan.partners[:, 0])
-    loops().blend_apart(there, here, partner, own, inside, box, planes, out.shape[3] * step, scale, bias)
+    width = out.shape[3] * step
+    loops().blend_apart(there, here, partner, plan.own_outside, inside, box, planes, width, scale, bias)
+    if affine is not None and step > 1:
+        _normalise(out, affine)
 
 
 def blend_apart(images: Tensor, partner: Array, own: Array, blends: Array, out: Tensor) -> None:
