@@ -57,7 +57,7 @@ def soft_cross_entropy(
     check_number("label_smoothing", label_smoothing, 0, 1)
     check_choice("reduction", reduction, REDUCTIONS)
     check_flag("ignore_nan", ignore_nan)
-    target = _counted_target(logits, target, ignore_index=ignore_index, ignore_nan=ignore_nan)
+    target = _counted_target(logits, target, ignore_index=ignore_index)
     fusible = weight is None and logits.ndim == 2 and logits.dtype != torch.float64 and is_fusible(logits)
     if isinstance(target, SoftTarget) and fusible and not target.shares.requires_grad:
         from mixcollate.kernels import fused_targets
@@ -81,7 +81,10 @@ def soft_cross_entropy(
         counted = shares if weight is None else shares * weight[target.labels]
     else:
         shares = target.to(wide)
-        rows = _product(shares, weighted).sum(1)
+        rows = (shares * weighted).sum(1)
+        if not _are_finite(rows):  # there may be NaN in the target, or infinities that count nothing
+            shares = _without_nan(shares) if ignore_nan else shares
+            rows = _product(shares, weighted).sum(1)
         counted = shares if weight is None else shares * weight.view(-1, *[1] * (logits.ndim - 2))
     if label_smoothing:
         spread = _product(shares.sum(1), weighted.sum(1))
@@ -143,18 +146,17 @@ def soft_accuracy(logits: Tensor, target: Tensor | SoftTarget, *, ignore_index: 
     Args:
         logits, target, ignore_index: as for :func:`soft_cross_entropy`; what is NaN in a target counts nothing.
     """
-    target = _counted_target(logits, target, ignore_index=ignore_index, ignore_nan=True)
+    target = _counted_target(logits, target, ignore_index=ignore_index)
     predicted = logits.argmax(1, keepdim=True)
     if isinstance(target, SoftTarget):
         _check_classes(target.labels, logits.shape[1])
         return (target.shares * (target.labels == predicted)).sum() / target.shares.sum()
+    target = _without_nan(target)
     return target.gather(1, predicted).sum() / target.sum()
 
 
-def _counted_target(
-    logits: Tensor, target: Tensor | SoftTarget, *, ignore_index: int, ignore_nan: bool
-) -> Tensor | SoftTarget:
-    """``target`` beside its ``logits``, dense or sparse, with a share of 0 for all that is to be ignored."""
+def _counted_target(logits: Tensor, target: Tensor | SoftTarget, *, ignore_index: int) -> Tensor | SoftTarget:
+    """``target`` beside its ``logits``, dense or sparse, with a share of 0 for the class that is to be ignored."""
     _check_logits(logits, least=2)
     check_count("ignore_index", ignore_index, least=-(2**63), most=2**63 - 1)
     batch, classes, *places = logits.shape
@@ -176,8 +178,6 @@ def _counted_target(
         return SoftTarget(labels, torch.ones_like(labels, dtype=torch.float32)).known(ignore_index)
     if target.shape != logits.shape:
         raise ValueError(f"target must have the shape of logits {tuple(logits.shape)}, got {tuple(target.shape)}")
-    if ignore_nan and target.dtype.is_floating_point:
-        target = target.nan_to_num(nan=0.0, posinf=math.inf, neginf=-math.inf)
     if 0 <= ignore_index < classes:
         known = torch.arange(classes, device=target.device) != ignore_index
         target = target * known.view(-1, *[1] * len(places))
@@ -206,9 +206,27 @@ def _check_factor(name: str, factor: Tensor | None, logits: Tensor) -> None:
         raise ValueError(f"{name} must broadcast with logits {tuple(logits.shape)}, got {tuple(factor.shape)}")
 
 
+def _without_nan(target: Tensor) -> Tensor:
+    """A dense target in which what is NaN counts nothing."""
+    return target.nan_to_num(nan=0.0, posinf=math.inf, neginf=-math.inf) if target.is_floating_point() else target
+
+
+def _are_finite(rows: Tensor) -> bool:
+    """Whether these values are known to be finite; they are not looked at on a GPU, nor while they stand for others."""
+    if not rows.is_cpu or torch.compiler.is_compiling() or is_fake(rows):
+        return False
+    try:
+        return bool(rows.isfinite().all())
+    except RuntimeError:  # torch.vmap's cannot be looked at
+        return False
+
+
 def _product(shares: Tensor, values: Tensor) -> Tensor:
     """``shares * values`` in which a share of 0 counts 0, beside infinities and NaN too."""
-    return shares * values.masked_fill((shares == 0) & ~values.isfinite(), 0.0)
+    unseen = shares == 0
+    if shares.requires_grad:  # whose gradient is the values, where they are numbers
+        unseen = unseen & ~values.isfinite()
+    return shares * values.masked_fill(unseen, 0.0)
 
 
 def _gathered(values: Tensor, labels: Tensor) -> Tensor:
