@@ -21,23 +21,7 @@ def device(request: pytest.FixtureRequest) -> torch.device:
     return torch.device(request.param)
 
 
-def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--default-dtype", default="float32", help="torch's default dtype: float64, bfloat16, ...")
-
-
 def pytest_configure(config: pytest.Config) -> None:
-    torch.set_default_dtype(getattr(torch, config.getoption("--default-dtype")))
-    spare_the_interpreter()
-
-
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    if config.getoption("--default-dtype") != "float32":
-        for item in items:
-            for mark in item.iter_markers("float32"):
-                item.add_marker(pytest.mark.skip(reason=mark.args[0]))
-
-
-def spare_the_interpreter() -> None:
     """Halve the interpreter's time: it patches Triton's language before each call of a device function, though the
     launch has just done so.
     """
