@@ -22,7 +22,9 @@ test-deep: .venv/ready  ## what takes minutes: long runs, many cases, mutants; e
 
 coverage: .venv/ready  ## lines and branches that the tests reach; what is left out of the count says why in pyproject.toml
 	@echo "== coverage"
-	$(BIN)/coverage run -m pytest -q
+	$(BIN)/coverage erase
+	$(BIN)/coverage run -m pytest -q $(TOGETHER)
+	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report --skip-covered --fail-under 97
 
 lint: .venv/ready
