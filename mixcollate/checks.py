@@ -26,6 +26,20 @@ OUTPUTS = (torch.uint8, torch.float16, torch.bfloat16, torch.float32, torch.floa
 """What images may come out in."""
 
 
+class Settled:
+    """Whose arguments stay what they were when it was made: set later, they would be unchecked, or do nothing."""
+
+    _settled: frozenset[str] = frozenset()
+
+    def __setattr__(self, name: str, value: object) -> None:
+        if name in self._settled:
+            kind = type(self).__name__
+            raise AttributeError(
+                f"{name} is checked when a {kind} is made, and stays so, got {shown(value)}: make another"
+            )
+        super().__setattr__(name, value)
+
+
 def told_by(name: str, function: Callable[..., T], *arguments: Any) -> T:
     """What a function of the user's returns; of a ``StopIteration`` of its own a loader would make an epoch's end."""
     try:

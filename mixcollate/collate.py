@@ -1,6 +1,7 @@
 """``MixupCollate`` stacks samples in the workers; the batch it returns is mixed on the device, once."""
 
 import copy
+import inspect
 import pickle
 import uuid
 import warnings
@@ -17,7 +18,7 @@ from torch.utils.data import default_collate, default_convert, get_worker_info
 
 from mixcollate import timm as timm_arguments
 from mixcollate.batch import MixBatch, register
-from mixcollate.checks import check_choice, check_count, check_flag, check_output, told_by
+from mixcollate.checks import Settled, check_choice, check_count, check_flag, check_output, told_by
 from mixcollate.execution import execute, pixels
 from mixcollate.kernels import AXES, Axes, Statistic
 from mixcollate.kernels.pixels import check_affine
@@ -34,7 +35,7 @@ Classes = int | Sequence[int] | Mapping[Key, int]
 _ENABLED, _EPOCH, _EPOCH_IS_TOLD, _WORKERS_DREW = range(4)  # places in the memory that workers share
 
 
-class MixupCollate:
+class MixupCollate(Settled):
     """A ``collate_fn`` that mixes after the transfer: workers stack, the main process decides, the device mixes.
 
     ``DataLoader(dataset, collate_fn=MixupCollate(num_classes=10))`` yields :class:`MixBatch`; unpacked where they are,
@@ -132,6 +133,8 @@ class MixupCollate:
         self._stacking = Stacking(on_the_way=eager)
         self.name = uuid.uuid4().hex
         register(self)
+        if type(self) is MixupCollate:  # a class that is made of it may have such names for its own
+            self._settled = _ARGUMENTS
 
     @property
     def enabled(self) -> bool:
@@ -194,8 +197,8 @@ class MixupCollate:
     def plain(self) -> "MixupCollate":
         """The collate of evaluation: stacks, normalises and casts as this one, draws nothing, leaves labels alone."""
         other = copy.copy(self)
-        other.transform, other.rules, other._mixes = Unchanged(), (), False
-        other.stream = Stream(0)  # which asks no generator for a seed
+        stream = Stream(0)  # which asks no generator for a seed
+        vars(other).update(transform=Unchanged(), rules=(), _mixes=False, stream=stream)
         return other
 
     def __call__(self, samples: Any) -> Any:
@@ -396,6 +399,11 @@ class MixupCollate:
         return cls(transform, num_classes=num_classes, **options)
 
 
+_ARGUMENTS = frozenset(
+    name for made in (MixupCollate, MixupCollate.from_timm) for name in inspect.signature(made).parameters
+)
+
+
 def _rules(transform: MixTransform, classes: Classes | None, labels: Sequence[Key]) -> tuple[TargetRule, ...]:
     """How each of the labels becomes a target; none if they stay as they are."""
     if classes is None:
@@ -405,7 +413,7 @@ def _rules(transform: MixTransform, classes: Classes | None, labels: Sequence[Ke
             raise ValueError(f"num_classes must have the keys of label_key {list(labels)}, got {list(classes)}")
         numbers = [classes[key] for key in labels]
     else:
-        listed = isinstance(classes, Sequence) and not isinstance(classes, str)
+        listed = isinstance(classes, Sequence) and not isinstance(classes, (str, bytes))
         numbers = list(cast(Sequence[int], classes)) if listed else [check_count("num_classes", classes)]
     if len(numbers) != max(len(labels), 1):
         raise ValueError(f"num_classes must be one for each of label_key {list(labels)}, got {classes!r}")

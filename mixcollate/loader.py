@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils.data import BatchSampler, RandomSampler, SequentialSampler
 
 from mixcollate.batch import MixBatch
-from mixcollate.checks import check_count, check_device
+from mixcollate.checks import Settled, check_count, check_device
 from mixcollate.collate import MixupCollate
 from mixcollate.roles import leaves, map_tensors, replace
 
@@ -20,7 +20,7 @@ _SHOWN = ("dataset", "sampler", "batch_sampler", "batch_size", "num_workers", "c
 _BELOW = ("loader", "root", "source", "base_dataloader")  # where those who wrap a loader, or a node, keep it
 
 
-class DeviceLoader:
+class DeviceLoader(Settled):
     """Wrap a loader so that it yields batches on ``device``, mixed, with the copy of the next one under way.
 
     Copies run on one stream of their own into memory that is kept; mixing runs on the consumer's stream, from there
@@ -61,6 +61,7 @@ class DeviceLoader:
         self._copy_stream: Any = None
         self._free_slots: list[Slot] = []
         self._loader_state: Any = None
+        self._settled = frozenset({"loader", "device", "prefetch", "collate", *_SHOWN})
 
     def __iter__(self) -> Iterator[Any]:
         self._loader_state = None

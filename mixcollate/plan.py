@@ -537,7 +537,11 @@ def _asked(function: PairingFunction, labels: Tensor | None, numbers: np.random.
         raise ValueError(
             "pairing is a function of labels, but there are none: pass them to make_plan(images, labels=...)"
         )
-    partner = np.asarray(told_by("pairing", function, labels.cpu(), numbers))
+    told = told_by("pairing", function, labels.cpu(), numbers)
+    try:
+        partner = np.asarray(told)
+    except ValueError as error:  # of lists that make no rectangle
+        raise ValueError(f"pairing must return the partner of each image [B], got {told!r}") from error
     if partner.shape != (batch,) or partner.dtype.kind not in "iu":
         raise ValueError(
             f"pairing must return the partner of each of {batch} images as whole numbers [B], got "

@@ -15,7 +15,7 @@ import PIL.Image
 from torch import Tensor
 from torchvision import tv_tensors
 
-from mixcollate.checks import told_by
+from mixcollate.checks import shown, told_by
 from mixcollate.kernels import Axes
 from mixcollate.kernels.pixels import check_pixels
 
@@ -116,6 +116,11 @@ class _Search:
     """One search through one batch."""
 
     def __init__(self, batch: Any, keys: Keys, kinds: Mapping[Path, type]) -> None:
+        if not isinstance(batch, (Tensor, tuple, list, Mapping)):
+            raise TypeError(
+                f"a batch must be a tensor, or tuples, lists and mappings of tensors, got {shown(batch)}; "
+                "torch.as_tensor makes one of an array"
+            )
         self.batch, self.keys = batch, keys
         self.leaves = dict(leaves(batch))
         self.kinds = {path: kinds.get(path, type(leaf)) for path, leaf in self.leaves.items()}
@@ -286,10 +291,12 @@ class _Search:
         if not isinstance(leaf, Tensor):
             below = [one for one in self.leaves if one[: len(path)] == path and one != path]
             found = f"{type(leaf).__name__}" if not below else "several things"
-            raise TypeError(
-                f"a batch must have a tensor at {told(path)}, got {found}; see collate_fn, or name another with "
-                f"{argument}"
-            )
+            way_out = f"see collate_fn, or name another with {argument}"
+            if below and isinstance(self.batch, (tuple, list)) and len({type(item) for item in self.batch}) == 1:
+                way_out += (
+                    "; samples are stacked by MixupCollate, as in DataLoader(dataset, collate_fn=MixupCollate(...))"
+                )
+            raise TypeError(f"a batch must have a tensor at {told(path)}, got {found}; {way_out}")
 
 
 def leaves(batch: Any) -> list[tuple[Path, Any]]:

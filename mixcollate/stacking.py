@@ -8,9 +8,9 @@ from typing import Any
 import PIL.Image
 import torch
 from torch import Tensor
-from torch.utils.data import default_collate, get_worker_info
+from torch.utils.data import get_worker_info
 from torch.utils.data._utils.collate import collate as torch_collate  # documented: how default_collate is extended
-from torch.utils.data._utils.collate import default_collate_fn_map
+from torch.utils.data._utils.collate import collate_tensor_fn, default_collate_fn_map
 
 from mixcollate.kernels import as_batch
 from mixcollate.kernels.host import LARGE
@@ -52,10 +52,8 @@ class Stacking:
 
     def _stack(self, samples: list[Any]) -> Any:
         try:
-            if get_worker_info() is not None and not self._on_the_way:
-                return default_collate(samples)  # stacks into shared memory itself
             return torch_collate(samples, collate_fn_map={Tensor: self._stack_tensors, **_REST_OF_DEFAULT})
-        except (RuntimeError, TypeError) as error:
+        except (RuntimeError, TypeError, KeyError) as error:
             raise _why_not(samples, error) from error
 
     def join(self, tensors: Sequence[Tensor]) -> Tensor:
@@ -72,6 +70,11 @@ class Stacking:
 
     def _stack_tensors(self, tensors: Sequence[Tensor], *, collate_fn_map: Any = None) -> Tensor | Unstacked:
         first = tensors[0]
+        if len({tensor.dtype.is_floating_point for tensor in tensors}) > 1:
+            raise TypeError("samples of integers and of floats make no batch")
+        if get_worker_info() is not None and not self._on_the_way:
+            shared: Tensor = collate_tensor_fn(tensors, collate_fn_map=collate_fn_map)
+            return shared
         plain = first.layout == torch.strided and first.device.type == "cpu" and not first.requires_grad
         if not plain or len({(tensor.shape, tensor.dtype) for tensor in tensors}) > 1:
             return torch.stack(list(tensors))
@@ -82,13 +85,22 @@ class Stacking:
 
 def _why_not(samples: Sequence[Any], error: Exception) -> Exception:
     """A better reason why samples make no batch than torch's, where there is one."""
+    if isinstance(error, KeyError):
+        return ValueError(f"samples must have the same keys to make a batch, but one lacks {error}")
     shapes: dict[Any, tuple[int, ...]] = {}
+    dtypes: dict[Any, torch.dtype] = {}
     for sample in samples:
         for path, leaf in leaves(sample):
             if isinstance(leaf, PIL.Image.Image):
                 return TypeError(
                     f"images must be tensors to be stacked, got PIL images at {told(path)}: convert them in the data "
                     "set, as with torchvision.transforms.v2.PILToTensor()"
+                )
+            dtype = dtypes.setdefault(path, leaf.dtype) if isinstance(leaf, Tensor) else None
+            if dtype is not None and dtype.is_floating_point != leaf.dtype.is_floating_point:
+                return TypeError(
+                    f"samples must be all integers or all floats to make a batch, got {dtype} and {leaf.dtype} at "
+                    f"{told(path)}: torchvision.transforms.v2.ToDtype(torch.float32, scale=True) makes images floats"
                 )
             shape = tuple(leaf.shape) if hasattr(leaf, "shape") else ()
             if shapes.setdefault(path, shape) != shape:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from typing_extensions import Unpack
 
-from mixcollate.checks import check_choice, check_count, check_number, check_tensor
+from mixcollate.checks import check_choice, check_count, check_number, check_tensor, shown
 from mixcollate.kernels.packed import PackedPlan, pack
 from mixcollate.kernels.support import can_fuse
 from mixcollate.plan import MixPlan
@@ -50,7 +50,14 @@ class SoftTarget(NamedTuple):
         check_count("ignore_index", ignore_index, least=-(2**63), most=2**63 - 1)
         labels, shares = self.known(ignore_index)
         rows = torch.zeros(len(labels), num_classes, dtype=torch.float32, device=labels.device)
-        return smooth(rows.scatter_add_(1, labels, shares), label_smoothing)
+        try:
+            rows.scatter_add_(1, labels, shares)
+        except RuntimeError as error:
+            raise ValueError(
+                f"labels must be int64 in 0 … {num_classes - 1} (or ignore_index={ignore_index}), and shares float32, "
+                f"[B, K] both, got {tuple(labels.shape)} {labels.dtype} and {tuple(shares.shape)} {shares.dtype}"
+            ) from error
+        return smooth(rows, label_smoothing)
 
     def known(self, ignore_index: int) -> "SoftTarget":
         """The same, with class 0 and share 0 in the place of each ignored label."""
@@ -60,6 +67,8 @@ class SoftTarget(NamedTuple):
 
 def _soft_target(cls: type[SoftTarget], labels: Any, shares: Tensor | None = None) -> SoftTarget:
     """Takes an iterable of both, too: so the tuples in a batch are rebuilt by frameworks that never heard of fields."""
+    if shares is None and isinstance(labels, Tensor):
+        raise TypeError(f"SoftTarget takes labels and shares, [B, K] both, got {shown(labels)} alone")
     both: Iterable[Any] = labels if shares is None else (labels, shares)
     return cls._make(both)
 
@@ -109,9 +118,10 @@ class TargetRule:
 
     def of(self, num_classes: int | Sequence[int] | None) -> "tuple[TargetRule, ...]":
         """This rule for labels of so many classes; for several labels, one each."""
-        several = (
-            num_classes if isinstance(num_classes, Sequence) and not isinstance(num_classes, str) else (num_classes,)
-        )
+        listed = isinstance(num_classes, Sequence) and not isinstance(num_classes, (str, bytes))
+        several: Any = num_classes if listed else (num_classes,)
+        if len(several) == 0:
+            raise ValueError(f"num_classes must be a whole number, or one for each of several labels, got {several!r}")
         return tuple(replace(self, num_classes=each) for each in several)
 
     def check(self, labels: Tensor, plan: MixPlan | PackedPlan) -> None:

@@ -10,6 +10,7 @@ from torch import Tensor
 from torchvision.transforms import v2
 
 from mixcollate.checks import (
+    Settled,
     check_choice,
     check_count,
     check_flag,
@@ -83,6 +84,9 @@ def _named_arguments(transform: type) -> Any:
     wanted = set(options[0].__annotations__ if options else base) - taken
     parameters += [p.replace(kind=p.KEYWORD_ONLY) for name, p in base.items() if name in wanted]
     names = [parameter.name for parameter in parameters[1:]]
+    settled = frozenset(
+        p.name for p in parameters[1:] if p.annotation is not Scheduled
+    )  # those are checked in each epoch
     by_place = [p.name for p in parameters[1:] if p.kind is p.POSITIONAL_OR_KEYWORD]
 
     @functools.wraps(init)
@@ -96,12 +100,14 @@ def _named_arguments(transform: type) -> Any:
             name, value = names[len(by_place)], arguments[len(by_place)]
             raise TypeError(f"{transform.__name__} takes {name} by name, got {value!r} without: write {name}=...")
         init(self, *arguments, **options)
+        if type(self) is transform:  # a class that is made of it may change its own
+            vars(self).update(_settled=settled)
 
     checked.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     return checked
 
 
-class MixTransform(v2.Transform):
+class MixTransform(Settled, v2.Transform):
     """A method and its hyper-parameters: draws plans, and runs them on images, labels and masks.
 
     Called like torchvision's: ``images, targets = transform(images, labels)``, on nested structures too, on CPU or

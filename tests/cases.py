@@ -87,7 +87,7 @@ def shown_nearest(length: int, box: tuple[int, int, int, int]) -> MixPlan:
 
 def drawn(transform: MixTransform, draw: Draw, per: Per) -> MixPlan:
     """What a method draws where every image is changed; erasing ones, too, for pairs, as containers do."""
-    transform.per = per
+    vars(transform).update(per=per)  # for pairs, too, which the argument refuses
     return transform.plan_batch(draw)
 
 
@@ -98,7 +98,7 @@ def _side(draw: Draw, length: int) -> int:
 
 def _hidden(draw: Draw, per: Per, sizes: tuple[int, ...], fill: Fill) -> MixPlan:
     transform = methods.HideAndSeek(fill=fill)
-    transform.per = per
+    vars(transform).update(per=per)  # for pairs, too, which the argument refuses
     return transform.hide_cells(draw, sizes)
 
 

@@ -627,6 +627,7 @@ def test_a_pairing_function_is_checked():
         (lambda labels, numbers: np.arange(4) + 1, r"pairing must return partners in \[0, 4\), got 1 … 4"),
         (lambda labels, numbers: np.arange(4) - 1, r"pairing must return partners in \[0, 4\), got -1 … 2"),
         (lambda labels, numbers: np.zeros(4), "whole numbers"),
+        (lambda labels, numbers: [[0], [1, 2]], r"pairing must return .* got \[\[0\], \[1, 2\]\]"),
         (lambda labels, numbers: np.array([1, 2, 3, 0]), "per='pair' needs mutual partners, which pairing did not"),
     ):
         with pytest.raises(ValueError, match=message):
@@ -783,6 +784,33 @@ def test_pil_images_say_what_to_do():
     rows = [(PIL.Image.new("RGB", (4, 4)), 1)] * 2
     with pytest.raises((TypeError, ValueError), match="PIL|Image"):
         mc.MixupCollate(num_classes=B)(rows)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize("eager", [False, True])
+def test_samples_that_make_no_batch_say_why(workers, eager):
+    """Bytes beside numbers in [0, 1] would be promoted to them, 255 times too bright."""
+    for rows, message in (
+        ([(COLOURS[0], 0), (COLOURS[1].byte(), 1)], r"torch.float32 and torch.uint8 at 0: .*ToDtype"),
+        ([(COLOURS[0], torch.tensor(0)), (COLOURS[1], torch.tensor(1.0))], "torch.int64 and torch.float32 at 1"),
+        ([{"image": COLOURS[0], "label": 0}, {"image": COLOURS[1]}], "samples must have the same keys .* 'label'"),
+    ):
+        loader = DataLoader(Rows(rows), 2, num_workers=workers, collate_fn=mc.MixupCollate(num_classes=B, eager=eager))
+        with pytest.raises((TypeError, ValueError), match=message):
+            next(iter(loader))
+
+
+@pytest.mark.parametrize("batch", [None, "images", 3, {1, 2}, COLOURS.numpy(), iter([COLOURS, LABELS])])
+def test_what_is_no_batch_is_told(batch):
+    for transform in (mc.MixUp(num_classes=B), mc.RandomErasing()):
+        with pytest.raises(TypeError, match="a batch must be a tensor, or tuples, lists and mappings of tensors, got"):
+            transform(batch)
+
+
+def test_a_transform_that_is_given_samples_says_who_stacks_them():
+    """As it is where somebody gives the loader a transform for its ``collate_fn``."""
+    with pytest.raises(TypeError, match=r"samples are stacked by MixupCollate, as in DataLoader"):
+        next(iter(DataLoader(Rows(samples_of((COLOURS, LABELS))), B, collate_fn=mc.MixUp(num_classes=B))))
 
 
 # Signals

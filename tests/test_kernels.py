@@ -34,7 +34,7 @@ REFUSED = {
         images(),
         {"mean": MEAN, "dtype": torch.uint8},
     ),
-    r"dtype must be floating point for torch.uint8 images, normalised: False; got torch.int32": lambda: (
+    r"dtype must be floating point, or that of integer images, got torch.int32": lambda: (
         images(),
         {"dtype": torch.int32},
     ),

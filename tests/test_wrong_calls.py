@@ -5,6 +5,7 @@ that is new, or has another name, fails here until its kind is told. An error co
 (not torch, not Python beneath it), as a ValueError or TypeError whose message has the argument's name and the value.
 """
 
+import copy
 import inspect
 import math
 from collections.abc import Callable
@@ -82,7 +83,22 @@ KINDS: dict[str, list[Any]] = {
     "word or none": ["something else", 0, ["batch"], b"batch", object()],
     "pairing": ["random", 0, None, ["matching"], b"flip", object()],
     "getter": ["labels", 0, ["default"], object()],
-    "classes or none": [*NO_NUMBER[:1], {}, 1j, *NOT_FINITE, 0, -1, 1.5, True, (2, 0), (2, "a"), object()],
+    "classes or none": [
+        *NO_NUMBER[:1],
+        b"4",
+        [],
+        (),
+        {},
+        1j,
+        *NOT_FINITE,
+        0,
+        -1,
+        1.5,
+        True,
+        (2, 0),
+        (2, "a"),
+        object(),
+    ],
     "transforms": [None, 3, "MixUp", [], [3], [None], [mc.MixUp], mc.MixUp()],
     "transform or none": [3, "MixUp", mc.MixUp, [mc.MixUp()], object()],
     "chances or none": ["ab", 0.5, (0.5,), (0.5, math.nan), (0.5, -0.1), (0.9, 0.9), (0, 0), ("a", "b"), (0.5, None)],
@@ -326,6 +342,49 @@ def test_the_surface_is_all_that_is_public():
             "uncompiled",
         )  # what a collate asks for itself, after its own checks
     }
+
+
+MADE = [
+    *[method() for method in mc.methods.ALL.values()],
+    mc.RandomChoice([mc.MixUp(), mc.CutMix()]),
+    mc.Compose([mc.MixUp(), mc.Cutout()]),
+    mc.MixupCollate(),
+    mc.MixupCollate.from_timm(),
+    mc.DeviceLoader(DataLoader([1, 2]), "cpu"),
+]
+
+
+@pytest.mark.parametrize("made", MADE, ids=lambda made: type(made).__name__)
+def test_what_was_checked_cannot_be_set_past_its_check(made):
+    """Nor can what does nothing once the object is made; what schedules may change is checked whenever it is used."""
+    kind = type(made)
+    asked = {*inspect.signature(kind).parameters, *inspect.signature(getattr(kind, "from_timm", kind)).parameters}
+    asked |= {"collate_fn", "batch_size"} if kind is mc.DeviceLoader else set()
+    scheduled = {"p", "alpha", "beta"} & vars(made).keys() - ({"p"} if kind is mc.RandomChoice else set())
+    before = {name: value for name, value in vars(made).items()}
+    for name in asked - {"options"} - scheduled:
+        with pytest.raises(AttributeError, match=f"^{name} is checked when a {kind.__name__} is made"):
+            setattr(made, name, "something else")
+    assert vars(made) == before
+    for name in scheduled:
+        other = copy.deepcopy(made)
+        setattr(other, name, "something else")
+        with pytest.raises(TypeError, match=f"^{name} must be .* got 'something else'"):
+            other.make_plan(torch.empty(4, 3, 32, 32))
+
+
+def test_a_class_that_is_made_of_one_may_set_its_own():
+    class Stronger(mc.MixUp):
+        def __init__(self, alpha=1.0, **options):
+            super().__init__(alpha=alpha, **options)
+            self.num_classes_told = self.num_classes = 3
+
+    class Named(mc.MixupCollate):
+        def __init__(self, num_classes):
+            super().__init__(num_classes=num_classes)
+            self.num_classes = num_classes
+
+    assert Stronger(num_classes=4).num_classes == Named(3).num_classes == 3
 
 
 def test_the_calls_work_when_nothing_is_wrong():

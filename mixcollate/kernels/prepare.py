@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import is_fake
 
-from mixcollate.checks import check_kind, check_tensor, shown
+from mixcollate.checks import check_kind, check_output, check_tensor, shown
 from mixcollate.kernels import host, reference
 from mixcollate.kernels.bounds import check_bounds
 from mixcollate.kernels.packed import PackedPlan, is_whole, pack
@@ -88,6 +88,8 @@ def prepare(
     check_kind("out", out, Tensor, None)
     _check_images(images, plan)
     normalised = mean is not None or std is not None
+    if dtype is not None or memory_format is not None:
+        check_output(dtype, memory_format)
     dtype = result_dtype(images, dtype, normalised=normalised, out=out)
     arranged = _arrangement(images, plan, layout, normalised=normalised)
     pixels = arranged(images)
@@ -292,7 +294,7 @@ def _empty(images: Tensor, dtype: torch.dtype, memory_format: torch.memory_forma
         memory_format = torch.preserve_format
     elif images.ndim != 4:
         raise ValueError(f"memory_format needs images [B, C, H, W], got {tuple(images.shape)}")
-    if recycled and images.nbytes >= WORTH_KEEPING // 8 and not is_fake(images):  # a byte may become a float64
+    if recycled and not is_fake(images) and images.nbytes >= WORTH_KEEPING // 8:  # a byte may become a float64
         return _RESULTS.empty_like(images, dtype=dtype, memory_format=memory_format)
     return torch.empty_like(images, dtype=dtype, memory_format=memory_format)
 
