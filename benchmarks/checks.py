@@ -147,10 +147,8 @@ def sync(device: torch.device) -> None:
     samples = list(zip(images, labels_for(images).tolist(), strict=True))
     head = torch.nn.Linear(3, CLASSES, device=device)
     for make in METHODS.values():
-        for targets in ("dense", "sparse") if make().mixes else ("dense",):
-            transform = make(seed=4)
-            transform.targets = targets
-            collate = MixupCollate(transform, num_classes=CLASSES, **NORMALISED)
+        for options in ({"targets": "dense"}, {"targets": "sparse"}) if make().mixes else ({},):
+            collate = MixupCollate(make(seed=4, **options), num_classes=CLASSES, **NORMALISED)
             for allowed in (True, False):  # the first call compiles, and caches what never changes
                 batch = collate(samples)
                 batch = batch.pin_memory() if device.type == "cuda" else batch
