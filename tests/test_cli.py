@@ -67,6 +67,7 @@ def test_demo_as_a_user_runs_it(tmp_path):
             assert picture.width > 600
 
 
+@pytest.mark.slow  # trains until something is learnt
 def test_demo_learns_with_equal_seeds_and_schedules(tmp_path, capsys, monkeypatch):
     rows = []
     monkeypatch.setattr(demo, "verdict", lambda given: rows.extend(given) or [])
@@ -360,6 +361,7 @@ def tiny(tmp_path, monkeypatch):
     return tmp_path
 
 
+@pytest.mark.slow  # runs pytest in a process
 def test_bench_as_a_user_runs_it(tiny, capfd):
     committed = sorted(RESULTS.iterdir())
     with pytest.raises(SystemExit) as ended:
@@ -505,6 +507,7 @@ sys.argv[1:] and os._exit(os.waitstatus_to_exitcode(pty.spawn(sys.argv[1:])))
 NOT_PATIENT = "from mixcollate.commands import cli, pictures; pictures.PATIENCE = 0; cli.main()"
 
 
+@pytest.mark.slow  # two processes that import everything
 @pytest.mark.parametrize("terminal", [True, False], ids=["terminal", "pipe"])
 def test_colours_and_bars_are_for_terminals(tmp_path, photographs, terminal):
     command = [sys.executable, "-c", NOT_PATIENT, "preview", *map(str, photographs), "--out", str(tmp_path / "a.png")]

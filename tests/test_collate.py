@@ -58,7 +58,10 @@ def test_the_loop_of_the_readme_just_works():
     assert torch.equal(IMAGES, kept)
 
 
-@pytest.mark.parametrize("context", ["fork", "spawn", "forkserver"])
+STARTS = ["fork", "spawn", pytest.param("forkserver", marks=pytest.mark.slow)]  # whose workers are sent as spawned ones
+
+
+@pytest.mark.parametrize("context", STARTS)
 def test_any_number_of_workers_gives_the_same_stream(context):
     wanted = all_of(loader(mc.MixupCollate(num_classes=10, seed=3)))
     again = all_of(loader(mc.MixupCollate(num_classes=10, seed=3), num_workers=2, multiprocessing_context=context))
@@ -67,7 +70,7 @@ def test_any_number_of_workers_gives_the_same_stream(context):
     assert not torch.equal(wanted[0], other[0])
 
 
-@pytest.mark.parametrize("context", ["fork", "spawn", "forkserver"])
+@pytest.mark.parametrize("context", STARTS)
 def test_switches_act_on_the_next_batch_of_persistent_workers(context):
     collate = mc.MixupCollate(mc.MixUp(p=lambda epoch: float(epoch < 2)), num_classes=10, seed=0)
     batches = loader(collate, num_workers=2, persistent_workers=True, multiprocessing_context=context)

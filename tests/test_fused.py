@@ -13,6 +13,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+MANY = [] if torch.cuda.is_available() else pytest.mark.slow  # more of what the interpreter takes long for
 if DEVICE == "cpu":
     os.environ.setdefault("TRITON_INTERPRET", "1")  # read when the kernels are defined
 from mixcollate.kernels.support import FUSED_FROM, has_right_triton  # noqa: E402
@@ -260,7 +261,7 @@ def test_dtypes(rule, orders, dtypes):
     "rule, channels", [*((rule, 3) for rule in MIXING + ERASING), ("pieces", 4), ("cutmix", 4), ("cutmix, roll", 2)]
 )
 @pytest.mark.parametrize("orders", [("nhwc", "nhwc"), ("nhwc", "nchw"), ("nchw", "nhwc")], ids="->".join)
-@pytest.mark.parametrize("size", [(3, 6), (8, 10)], ids=str)
+@pytest.mark.parametrize("size", [(3, 6), pytest.param((8, 10), marks=MANY)], ids=str)
 def test_channels_last(rule, channels, orders, size):
     numbers = np.random.default_rng(2)
     shape = (3, channels, *size)
@@ -290,7 +291,7 @@ def test_channels_last_of_aligned_lines():
         (3, (1, 1), 0, "planes"),
     ],
 )
-@pytest.mark.parametrize("offset", [0, 3])
+@pytest.mark.parametrize("offset", [pytest.param(0, marks=MANY), 3])
 @pytest.mark.parametrize("orders", [("nhwc", "nchw"), ("nchw", "nhwc")], ids="->".join)
 @pytest.mark.parametrize("rule", ["cutmix", "cutmix, roll"])
 def test_between_planes_and_lines(rule, orders, offset, channels, size, gap, order):
@@ -367,7 +368,7 @@ def test_in_place_takes_no_memory(rule, erasing, monkeypatch):
 
 
 @pytest.mark.parametrize("batch", [1, 5, 8, 9])
-@pytest.mark.parametrize("vectors", [4, 64])
+@pytest.mark.parametrize("vectors", [4, pytest.param(64, marks=MANY)])
 def test_in_place_with_shuffled_partners(batch, vectors, monkeypatch):
     """In tiles of all images, several or one that holds more than there is; from a copy, if there are too many, or if
     images are read at other places than they are mixed into.
@@ -403,7 +404,7 @@ def test_in_place_normalised(rule):
 
 
 @pytest.mark.parametrize("dtype", [U8, F32], ids=str)
-@pytest.mark.parametrize("height", [3, 6])
+@pytest.mark.parametrize("height", [3, pytest.param(6, marks=MANY)])
 @pytest.mark.parametrize("orders", [("nchw", "nchw"), ("nhwc", "nhwc"), ("nchw", "nhwc")], ids="->".join)
 @pytest.mark.parametrize("rule", ["nothing", "cutmix", "cutmix, roll"])
 def test_noise(rule, dtype, orders, height):
@@ -808,7 +809,7 @@ def test_a_call_is_one_launch(name, kind, label_smoothing, in_place, as_on_a_dev
     if kind not in ("sparse", "values"):
         options["label_smoothing"] = label_smoothing
     transform = CALLS[name](**options)
-    transform.inplace = in_place
+    vars(transform).update(inplace=in_place)  # of the containers alone
     images, counting = draw_images((5, 3, 6, 8), F32, numbers), Counting()
     for module in (fused, fused_targets):
         monkeypatch.setattr(module, "launch", counting.launch)
