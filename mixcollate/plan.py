@@ -37,6 +37,7 @@ class Part(NamedTuple):
 
     Attributes:
         neutral: the value that leaves an image as it is.
+        shape: of its rows, one an image; ``None`` for an axis of any length.
         dtype: float32 for numbers, uint8 for bits (lowest first), int64 for 32 unsigned bits; else whole numbers.
         erases: whether it belongs to erasing, which leaves labels and masks alone.
         places: whether it speaks of rows and columns, so that images must have the plan's size.
@@ -44,15 +45,16 @@ class Part(NamedTuple):
     """
 
     neutral: float
+    shape: tuple[int | None, ...] = ()
     dtype: type[np.generic] = np.int32
     erases: bool = False
     places: bool = False
     apart: bool = False
 
 
-def part(neutral: float, dtype: type[np.generic] = np.int32, **marks: bool) -> Any:
+def part(neutral: float, *shape: int | None, dtype: type[np.generic] = np.int32, **marks: bool) -> Any:
     """An optional field of a plan; ``marks`` are those of :class:`Part`."""
-    return field(default=None, metadata={"part": Part(neutral, dtype, **marks)})
+    return field(default=None, metadata={"part": Part(neutral, shape, dtype, **marks)})
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -90,20 +92,20 @@ class MixPlan:
     size: tuple[int, int]
     partners: Array
     shares: Array
-    own_outside: Array | None = part(1, np.float32)
-    own_inside: Array | None = part(1, np.float32)
-    box: Array | None = part(0, places=True)
-    bitmap: Array | None = part(255, np.uint8, places=True, apart=True)
-    resized: Array | None = part(0, np.int8)
-    corner: Array | None = part(FAR, places=True, apart=True)
-    shift: Array | None = part(0, places=True, apart=True)
-    erase_box: Array | None = part(0, erases=True, places=True)
-    grid: Array | None = part(0, erases=True, places=True)
-    turn: Array | None = part(0, np.float32, erases=True)
+    own_outside: Array | None = part(1, dtype=np.float32)
+    own_inside: Array | None = part(1, dtype=np.float32)
+    box: Array | None = part(0, 4, places=True)
+    bitmap: Array | None = part(255, None, None, dtype=np.uint8, places=True, apart=True)
+    resized: Array | None = part(0, dtype=np.int8)
+    corner: Array | None = part(FAR, 2, places=True, apart=True)
+    shift: Array | None = part(0, 4, 2, places=True, apart=True)
+    erase_box: Array | None = part(0, None, 4, erases=True, places=True)
+    grid: Array | None = part(0, 5, erases=True, places=True)
+    turn: Array | None = part(0, 2, dtype=np.float32, erases=True)
     cell: Array | None = part(FAR, erases=True)
-    hidden: Array | None = part(0, np.uint8, erases=True, places=True)
-    fill: Array | None = part(0, np.float32, erases=True)
-    noise: Array | None = part(0, np.int64, erases=True)
+    hidden: Array | None = part(0, None, None, dtype=np.uint8, erases=True, places=True)
+    fill: Array | None = part(0, None, None, dtype=np.float32, erases=True)
+    noise: Array | None = part(0, dtype=np.int64, erases=True)
     fill_mean: bool = False
     then: "MixPlan | None" = None
 

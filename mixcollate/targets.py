@@ -11,6 +11,7 @@ from torch import Tensor
 from typing_extensions import Unpack
 
 from mixcollate.checks import check_choice, check_count, check_number, check_tensor, shown
+from mixcollate.kernels.bounds import check_bounds
 from mixcollate.kernels.packed import PackedPlan, pack
 from mixcollate.kernels.support import can_fuse
 from mixcollate.plan import MixPlan
@@ -131,6 +132,8 @@ class TargetRule:
     def _checked_indices(self, labels: Tensor, plan: MixPlan | PackedPlan) -> Tensor | None:
         """``[B]``, if labels are class indices; all that :meth:`check` refuses is refused here."""
         check_tensor("labels", labels)
+        if isinstance(plan, MixPlan):
+            check_bounds(plan)
         if labels.shape[:1] != (len(plan),):
             kinds = f"[{len(plan)}] class indices or [{len(plan)}, num_classes] rows"
             wanted = f"[{len(plan)}, ...] values" if self.targets == "values" else kinds

@@ -182,11 +182,17 @@ class MixTransform(Settled, v2.Transform):
 
     def plan_batch(self, draw: Draw) -> MixPlan:
         """The method's own part: a plan in which every image is changed, as if ``p`` were 1."""
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} must define plan_batch(draw), which returns a MixPlan")
 
     def draw_plan(self, draw: Draw) -> MixPlan:
         """A plan in which only a share ``p`` of the images (pairs, batches) is changed."""
         plan = self.plan_batch(draw)
+        if not isinstance(plan, MixPlan) or len(plan) != draw.shape[0] or plan.size != draw.size:
+            got = f"one of {len(plan)} of {plan.size}" if isinstance(plan, MixPlan) else shown(plan)
+            raise ValueError(
+                f"{type(self).__name__}.plan_batch must return a MixPlan of {draw.shape[0]} images of (height, width) "
+                f"{draw.size}, got {got}"
+            )
         p = at("p", self.p, draw.epoch, check_probability)
         if p == 1:
             return plan

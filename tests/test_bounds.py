@@ -6,11 +6,13 @@ import numpy as np
 import pytest
 import torch
 
-from mixcollate.kernels import mix, pack
+from mixcollate.kernels import mix, mix_masks, pack
+from mixcollate.targets import mix_targets
 from tests import cases
 
 SHAPE = (4, 3, 9, 12)
 HALVES = np.full((4, 2), 0.5, np.float32)
+THREE = cases.plan("mixup", (3, 3, 9, 12))
 BOXES = np.array([[0, 0, 9, 13]] * 4, np.int32)
 
 WRONG = {
@@ -42,6 +44,19 @@ WRONG = {
     r"plan.corner must be whole numbers, got complex64": ("ricap", {"corner": np.zeros((4, 2), np.complex64)}),
     r"plan.turn must be floating point, got int64": ("gridmask", {"turn": np.zeros((4, 2), np.int64)}),
     r"plan.noise must be in 0 … 4294967295, got -1 … -1": ("cutout-noise", {"noise": np.full(4, -1)}),
+    r"plan.partners must be \[B, n\], got \(4,\)": ("mixup", {"partners": np.arange(4)}),
+    r"plan.partners must be a NumPy array, got a Tensor": ("mixup", {"partners": torch.zeros(4, 1, dtype=torch.int64)}),
+    r"plan.shares must be a NumPy array, got \[\[": ("mixup", {"shares": HALVES.tolist()}),
+    r"plan.own_outside must be \[B\], got \(4, 1\)": ("mixup", {"own_outside": HALVES[:, :1]}),
+    r"plan.box must be \[B, 4\], got \(4, 1, 4\)": ("cutmix", {"box": np.zeros((4, 1, 4), np.int32)}),
+    r"plan.grid must be \[B, 5\], got \(4, 4\)": ("gridmask", {"grid": np.ones((4, 4), np.int32)}),
+    r"plan.fill must be \[B, n, n\], got \(4, 1\)": ("cutout", {"fill": HALVES[:, :1]}),
+    r"plan.fill must be finite, got nan": ("cutout", {"fill": np.full((4, 2, 1), np.nan, np.float32)}),
+    r"plan.fill must have one for each of 2 boxes, got 1": ("cutout", {"fill": np.ones((4, 1, 1), np.float32)}),
+    r"plan.fill_mean must be True or False, got 'yes'": ("cutout", {"fill_mean": "yes"}),
+    r"plan.size must be \(height, width\), whole numbers, got \[9, 12\]": ("mixup", {"size": [9, 12]}),
+    r"plan.then must be of the 4 images of the pass before, got 3": ("mixup", {"then": THREE}),
+    r"plan.then must be a MixPlan, got 'mixup'": ("mixup", {"then": "mixup"}),
 }  # fmt: skip
 
 
@@ -54,11 +69,15 @@ def test_what_is_out_of_bounds_is_refused_wherever_it_enters(message):
     words = packed.words.clone()
     for plan in (replace(right, **parts), replace(cases.plan("mixup", SHAPE), then=replace(right, **parts))):
         for impl in ("reference", "host"):
-            with pytest.raises(ValueError, match=message):
+            with pytest.raises((ValueError, TypeError), match=message):
                 mix(images, plan, out=images, impl=impl)
-        with pytest.raises(ValueError, match=message):
+        with pytest.raises((ValueError, TypeError), match=message):
+            mix_targets(torch.arange(4), plan, num_classes=4)
+        with pytest.raises((ValueError, TypeError), match=message):
+            mix_masks(images, plan)
+        with pytest.raises((ValueError, TypeError), match=message):
             pack(plan, "cpu")
-    with pytest.raises(ValueError):
+    with pytest.raises((ValueError, TypeError)):
         packed.copy_(replace(right, **parts))
     assert not images.any() and torch.equal(packed.words, words)
 

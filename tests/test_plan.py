@@ -11,6 +11,7 @@ import pytest
 import scipy.stats
 import torch
 
+import mixcollate.kernels.bounds as bounds_module
 import mixcollate.kernels.packed as packed_module
 import mixcollate.plan as plan_module
 from mixcollate import RandomChoice, methods
@@ -372,25 +373,33 @@ def test_a_plan_cannot_be_changed():
 
 
 def with_a_part_more(line):
-    """``plan`` and ``kernels.packed`` as they would be with one line more in the class."""
+    """``plan`` and ``kernels.packed`` as they would be with one line more in the class, with the bounds of it."""
     source = Path(plan_module.__file__).read_text()
     anchor = "    fill_mean: bool = False\n"
     assert source.count(anchor) == 1
     modules = {"extended_plan": source.replace(anchor, line + anchor)}
-    modules["extended_packed"] = Path(packed_module.__file__).read_text().replace("mixcollate.plan", "extended_plan")
+    modules["extended_bounds"] = Path(bounds_module.__file__).read_text()
+    modules["extended_packed"] = Path(packed_module.__file__).read_text()
+    for name in ("extended_bounds", "extended_packed"):
+        told = modules[name].replace("mixcollate.plan", "extended_plan")
+        modules[name] = told.replace("mixcollate.kernels.bounds", "extended_bounds")
     for name, text in modules.items():
         module = sys.modules[name] = types.ModuleType(name)
         exec(compile(text, name, "exec"), vars(module))
-    return [sys.modules.pop(name) for name in modules]
+    plans, _, packed = [sys.modules.pop(name) for name in modules]
+    return plans, packed
 
 
 @pytest.mark.parametrize(
     "line, drawn",
     [
-        ("    tint: Array | None = part(-1, np.float32)\n", np.float32([[0.5], [-2], [3], [7]])),
-        ("    tint: Array | None = part(4)\n", np.int32([[1], [2], [-3], [2**30]])),
-        ("    tint: Array | None = part(0, np.int64, erases=True)\n", np.array([[1], [2**32 - 1], [0], [2**31]])),
-        ("    tint: Array | None = part(255, np.uint8)\n", np.arange(12, dtype=np.uint8).reshape(4, 3)),
+        ("    tint: Array | None = part(-1, 1, dtype=np.float32)\n", np.float32([[0.5], [-2], [3], [7]])),
+        ("    tint: Array | None = part(4, 1)\n", np.int32([[1], [2], [-3], [2**30]])),
+        (
+            "    tint: Array | None = part(0, 1, dtype=np.int64, erases=True)\n",
+            np.array([[1], [2**32 - 1], [0], [2**31]]),
+        ),
+        ("    tint: Array | None = part(255, None, dtype=np.uint8)\n", np.arange(12, dtype=np.uint8).reshape(4, 3)),
     ],
     ids=["numbers", "integers", "unsigned", "bits"],
 )

@@ -536,3 +536,29 @@ def test_export_says_why_it_cannot():
 
     with pytest.raises(RuntimeError, match="with a MixUp inside cannot be exported, since it draws on the host"):
         torch.export.export(Module(), (torch.rand(4, 3, 8, 8), torch.arange(4)))
+
+
+@pytest.mark.parametrize(
+    "inside",
+    [lambda one: one, lambda one: mc.RandomChoice([one, mc.MixUp()]), lambda one: mc.Compose([one, mc.Cutout()])],
+)
+def test_a_method_of_ones_own_returns_a_plan_of_its_batch(inside):
+    class Other(mc.MixTransform):
+        drawn = None
+
+        def plan_batch(self, draw):
+            return self.drawn
+
+    images = torch.rand(4, 3, 8, 8)
+    for Other.drawn, got in (
+        (None, "None"),
+        ((1, 2), r"\(1, 2\)"),
+        (mc.MixUp().make_plan(images[:3]), r"one of 3 of \(8, 8\)"),
+        (mc.CutMix().make_plan(images[..., :6]), r"one of 4 of \(8, 6\)"),
+    ):
+        with pytest.raises(
+            ValueError, match=rf"Other.plan_batch must return a MixPlan of 4 images .* \(8, 8\), got {got}"
+        ):
+            inside(Other()).make_plan(images)
+    with pytest.raises(NotImplementedError, match=r"MixTransform must define plan_batch\(draw\)"):
+        mc.MixTransform().make_plan(images)

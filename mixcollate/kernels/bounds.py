@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from mixcollate.checks import check_flag, check_kind, shown
 from mixcollate.plan import FAR, PARTS, Array, MixPlan
 
 _ONE = 0x3F800000  # the bits of 1.0: as unsigned numbers, those of floats in [0, 1] are no larger, and all others are
@@ -15,10 +16,13 @@ def check_bounds(plan: MixPlan) -> None:
     """Refuse a plan, made by hand or changed, whose numbers are out of bounds in any pass.
 
     Raises:
-        ValueError: it names the part, the rule and what came.
+        ValueError, TypeError: it names the part, the rule and what came.
     """
     if "_within_bounds" in vars(plan):
         return
+    _check_size(plan.size)
+    _check_array("partners", plan.partners, (None,))
+    _check_array("shares", plan.shares, (None,))
     batch, several = plan.partners.shape
     if plan.shares.shape != (batch, 1 + several):
         raise ValueError(f"plan.shares must be {(batch, 1 + several)} for {several} partners, got {plan.shares.shape}")
@@ -28,9 +32,11 @@ def check_bounds(plan: MixPlan) -> None:
     _check_shares("shares", plan.shares)
     parts = plan.parts
     for name, array in parts.items():
+        _check_array(name, array, PARTS[name].shape)
+    for name, array in parts.items():
         if len(array) != batch:
             raise ValueError(f"plan.{name} must have a row for each of {batch} images, got {len(array)}")
-        if array.dtype.kind not in (kinds := _KINDS.get(name, array.dtype.kind)):
+        if array.dtype.kind not in (kinds := _KINDS[name]):
             wanted = "floating point" if kinds == "f" else "whole numbers"
             raise ValueError(f"plan.{name} must be {wanted}, got {array.dtype}")
         if name in _RULES and array.size:
@@ -41,9 +47,28 @@ def check_bounds(plan: MixPlan) -> None:
         raise ValueError(f"plan.partners must be three for each image where pieces meet at corner, got {several}")
     if plan.own_outside is not None and several == 0:
         raise ValueError("plan.partners must be one for each image that is mixed by own_outside, got none")
-    vars(plan)["_within_bounds"] = True
+    check_flag("plan.fill_mean", plan.fill_mean)
     if plan.then is not None:
+        check_kind("plan.then", plan.then, MixPlan)
         check_bounds(plan.then)
+        if len(plan.then) != batch:
+            raise ValueError(f"plan.then must be of the {batch} images of the pass before, got {len(plan.then)}")
+    vars(plan)["_within_bounds"] = True
+
+
+def _check_size(size: Any) -> None:
+    """``(height, width)``."""
+    if not isinstance(size, tuple) or len(size) != 2 or not all([isinstance(n, int) and n >= 0 for n in size]):
+        raise ValueError(f"plan.size must be (height, width), whole numbers, got {shown(size)}")
+
+
+def _check_array(name: str, array: Any, shape: tuple[int | None, ...]) -> None:
+    """A NumPy array of one row an image, each of this shape."""
+    if not isinstance(array, np.ndarray):
+        raise TypeError(f"plan.{name} must be a NumPy array, got {shown(array)}; np.asarray makes one")
+    if array.ndim != 1 + len(shape) or any([n not in (None, m) for n, m in zip(shape, array.shape[1:], strict=True)]):
+        axes = ", ".join(["B", *("n" if n is None else str(n) for n in shape)])
+        raise ValueError(f"plan.{name} must be [{axes}], got {array.shape}")
 
 
 def _greatest(array: Array, axis: int | None = None) -> Any:
@@ -61,6 +86,8 @@ def _check_shares(name: str, array: Array, plan: MixPlan | None = None) -> None:
 
 def _check_boxes(name: str, array: Array, plan: MixPlan) -> None:
     height, width = plan.size
+    if name == "erase_box" and plan.fill is not None and plan.fill.shape[1] < array.shape[1]:
+        raise ValueError(f"plan.fill must have one for each of {array.shape[1]} boxes, got {plan.fill.shape[1]}")
     boxes = array.reshape(-1, 4)
     if any(map(operator.gt, _greatest(boxes, axis=0), (height, width, height, width))):
         raise ValueError(
@@ -113,6 +140,11 @@ def _check_grid(name: str, array: Array, plan: MixPlan) -> None:
         )
 
 
+def _check_fill(name: str, array: Array, plan: MixPlan) -> None:
+    if not np.isfinite(array).all():
+        raise ValueError(f"plan.{name} must be finite, got {array[~np.isfinite(array)][0]}")
+
+
 def _within(least: int, most: int) -> Callable[[str, Array, MixPlan], None]:
     def check(name: str, array: Array, plan: MixPlan) -> None:
         if not least <= array.min() <= array.max() <= most:
@@ -133,6 +165,7 @@ _RULES: dict[str, Callable[[str, Array, MixPlan], None]] = {
     "grid": _check_grid,
     "turn": _within(-1, 1),
     "cell": _check_cells,
+    "fill": _check_fill,
     "noise": _within(0, 2**32 - 1),
 }
 _KINDS = {name: "f" if np.issubdtype(part.dtype, np.floating) else "iu" for name, part in PARTS.items()}

@@ -144,7 +144,9 @@ def prepare_masks(masks: Tensor, plan: MixPlan | PackedPlan) -> Call:
         raise ValueError(f"masks must be [B, H, W], [B, C, H, W] or [B, C, D, H, W], got {tuple(masks.shape)}")
     if len(masks) != len(plan):
         raise ValueError(f"masks must have one row for each of the plan's {len(plan)}, got {tuple(masks.shape)}")
-    plan = (plan.unpack() if isinstance(plan, PackedPlan) else plan).for_masks()
+    plan = plan.unpack() if isinstance(plan, PackedPlan) else plan
+    check_bounds(plan)
+    plan = plan.for_masks()
     plan = plan.at_size((masks.shape[-2], masks.shape[-1]))
     numbered = not masks.dtype.is_floating_point
     if numbered and plan.blends:
@@ -247,6 +249,8 @@ def _check_images(images: Tensor, plan: MixPlan | PackedPlan) -> None:
 
 def _check_plan(images: Tensor, plan: MixPlan | PackedPlan, dtype: torch.dtype, *, normalised: bool) -> None:
     """A plan for these images, whose numbers stay within the batch; those on a GPU are not looked at."""
+    if isinstance(plan, MixPlan):
+        check_bounds(plan)
     shapes = plan.layout.shapes if isinstance(plan, PackedPlan) else plan.shapes
     if not PLACES.isdisjoint(shapes):
         if images.ndim not in (4, 5):
@@ -266,7 +270,6 @@ def _check_plan(images: Tensor, plan: MixPlan | PackedPlan, dtype: torch.dtype, 
         if plan.fill_mean and not normalised:
             raise ValueError("fill='mean' needs mean= and std=; without them give the mean itself, fill=(r, g, b)")
     if isinstance(plan, MixPlan):
-        check_bounds(plan)
         if not (dtype.is_floating_point or is_whole(plan.fill)):
             raise ValueError(
                 f"fill must be whole numbers in 0 … {LEVELS[dtype]} for {dtype} images, got {_first_three(plan.fill)} …"
