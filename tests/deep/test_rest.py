@@ -26,11 +26,9 @@ def test_all_that_runs_in_the_interpreter_compiles():
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="mutants are run by forks")
-def test_most_mutants_are_killed(capsys):
+def test_most_mutants_are_killed():
     pytest.importorskip("cosmic_ray", reason="Cosmic Ray, which makes the mutants, is not installed")
     command = [sys.executable, "-m", "tests.deep.mutants", "--sample", os.environ.get("MUTANTS", "300")]
     told = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-    with capsys.disabled():
-        print(told.stdout)
     assert told.returncode == 0, told.stderr[-2000:]
-    assert float(told.stdout.rpartition("killed ")[2].partition("%")[0]) >= 85
+    assert float(told.stdout.rpartition("killed ")[2].partition("%")[0]) >= 85, told.stdout  # with all that survived
