@@ -109,6 +109,9 @@ def test_a_stream_without_a_seed_follows_torch():
     assert drawn[0] == drawn[1]
     assert len(set(drawn[0])) == 4
     assert stream.step == 8
+    torch.manual_seed(3)
+    seeds = [int(torch.empty((), dtype=torch.int64).random_(-(2**63), None)) % 2**64 for _ in range(4)]
+    assert max(seeds) > 2**63 and drawn[0] == [numbers(seed, current_rank(), 0).random() for seed in seeds]
     before = torch.get_rng_state()
     Stream(0).next()
     assert torch.equal(torch.get_rng_state(), before)
