@@ -562,6 +562,18 @@ def test_an_inplace_transform_is_in_place_in_a_collate():
     assert mixed[0] is images and not torch.equal(images, COLOURS)
 
 
+@pytest.mark.parametrize("inplace", [False, True])
+def test_the_memory_that_is_mixed_in_is_the_collates_own(inplace):
+    """What it has stacked itself, whatever the transform says; what a collate_fn has made, only if that says so."""
+    made = COLOURS.clone(), LABELS
+    for options, own in (({}, True), ({"collate_fn": lambda samples: made}, inplace)):
+        collate = mc.MixupCollate(mc.MixUp(inplace=inplace, seed=1), num_classes=B, **options)
+        batch = collate(samples_of((COLOURS, LABELS)))
+        memory = batch.stacked[0].data_ptr()
+        assert (batch.mix()[0].data_ptr() == memory) == own
+    assert torch.equal(made[0], COLOURS) != inplace
+
+
 # The door of evaluation
 
 

@@ -434,3 +434,16 @@ def test_what_is_told_of_pairs_follows_from_what_was_asked_for(container):
     plans = [both.make_plan(torch.empty(2, 3, 8, 8)) for _ in range(20)]
     assert any((plan.partners[:, 0] == [1, 0]).all() for plan in plans)
     assert all(plan.pairs is None and not plan.mutual for plan in plans)
+
+
+def test_what_is_told_of_pairs_that_a_function_makes():
+    """Of images it may make pairs of some batches only; who asks for a draw a pair is promised them of all."""
+
+    def neighbours(labels, numbers):
+        return np.arange(len(labels)) ^ 1
+
+    for per in ("pair", "sample", "batch"):
+        for method in (methods.MixUp, methods.CutMix):
+            plan = method(pairing=neighbours, per=per).make_plan(torch.empty(4, 3, 8, 8), labels=torch.arange(4))
+            assert plan.mutual == (per == "pair")
+            assert (plan.pairs is not None) == (per == "pair")
