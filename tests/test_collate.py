@@ -7,6 +7,7 @@ import pickle
 import sys
 from collections import UserDict
 from multiprocessing.context import set_spawning_popen
+from types import SimpleNamespace
 from typing import NamedTuple
 
 import numpy as np
@@ -542,3 +543,19 @@ def test_spawned_workers_of_ranks_draw_different_plans(tmp_path):
     torch.multiprocessing.spawn(rank_of_a_worker, (str(tmp_path),), nprocs=2)
     first, second = (torch.load(tmp_path / f"{rank}.pt") for rank in range(2))
     assert not torch.equal(first, second)
+
+
+def test_workers_that_know_the_epoch_have_streams_of_their_own(monkeypatch):
+    """Of an eager collate: one for each epoch and worker, and none of them the main process's."""
+    collate, streams = mc.MixupCollate(num_classes=10, seed=3, eager=True), {}
+    for epoch in range(3):
+        collate.set_epoch(epoch)
+        for worker in range(4):
+            asked = SimpleNamespace(id=worker, seed=0)
+            monkeypatch.setattr(mc.collate, "get_worker_info", lambda asked=asked: asked)
+            stream = collate._stream()
+            assert stream is collate._stream()  # and goes on where it was
+            streams[epoch, worker] = stream.part
+    monkeypatch.setattr(mc.collate, "get_worker_info", lambda: None)
+    assert collate._stream() is collate.stream
+    assert streams == {(epoch, worker): (epoch + 1) * 2**20 + worker for epoch, worker in streams}

@@ -135,6 +135,7 @@ def test_names_and_paths_stay_without_a_word():
     batch = {"image": COLOURS, "label": LABELS, "path": ["a", "b", "c", "d"], "meta": {"split": ["train"] * B}}
     mixed = through("mix", batch, num_classes=B)
     assert mixed["path"] == ["a", "b", "c", "d"] and mixed["meta"] == {"split": ["train"] * B}
+    assert through("mix", {**batch, "weights": [0.5] * (B + 1)}, num_classes=B)["weights"] == [0.5] * (B + 1)
 
 
 @pytest.mark.parametrize("way", WAYS)

@@ -605,6 +605,27 @@ def test_hide_and_seek_on_large_images(size):
     assert (hidden < 1).all() or size != LARGE
 
 
+@pytest.mark.parametrize("name", [name for name in methods.ALL if name != "RandomErasing"])
+def test_arguments_go_by_name(name):
+    with pytest.raises(TypeError, match=rf"^{name} takes .* by name, got 0.5 without"):
+        methods.ALL[name](0.5)
+
+
+def test_a_grid_need_not_turn():
+    plan = methods.GridMask(p=1.0, rotate=0).make_plan(torch.empty(8, 3, 32, 32))
+    assert (plan.turn == [1, 0]).all()
+
+
+def test_a_grid_on_a_signal_begins_before_it():
+    """Its one row begins a tile; and no position is below 0, where remainders differ between languages."""
+    plan = methods.GridMask(p=1.0, tile=(5, 9)).make_plan(torch.empty(200, 2, 1, 50))
+    side, _, rows, cols, _ = plan.grid.T
+    reach = 27  # from the centre to the farthest pixel, and one
+    assert (rows % side == 0).all()
+    for place in (rows, cols):
+        assert (place >= reach).all() and (place < reach + side).all()
+
+
 def test_hide_and_seek_has_the_papers_cells():
     """Of 16, 32, 44 and 56 pixels at 224, or none; in proportion at other sizes."""
     for side, cells in ((224, {16, 32, 44, 56, 224}), (448, {32, 64, 88, 112, 448}), (32, {2, 5, 6, 8, 32})):

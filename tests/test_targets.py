@@ -14,7 +14,7 @@ import torch.nn.functional as F
 import mixcollate as mc
 from mixcollate import targets
 from mixcollate.kernels.packed import pack
-from mixcollate.plan import only
+from mixcollate.plan import identity, only
 from mixcollate.targets import TargetRule, mix_targets
 
 
@@ -423,3 +423,23 @@ def test_sparse_targets_that_make_no_rows_are_refused():
         mc.SoftTarget(labels.float(), shares).dense(3)
     with pytest.raises(TypeError, match=r"labels and shares, \[B, K\] both, got a Tensor of shape \(2, 1\) alone"):
         mc.SoftTarget(labels)
+
+
+def test_one_wrong_label_is_shown():
+    rows = torch.eye(4)
+    for wrong, message in ((-1.0, "got -1.0"), (math.inf, "got inf")):
+        rows[2, 1] = wrong
+        with pytest.raises(ValueError, match=f"labels .B, K. must be finite and at least 0, {message}"):
+            TargetRule().mix(rows, identity(4, (8, 8)))
+    with pytest.raises(ValueError, match=r"labels must be in 0 … 3 \(or ignore_index=-100\), got 4$"):
+        TargetRule(num_classes=4).mix(torch.tensor([0, 1, 2, 4]), identity(4, (8, 8)))
+
+
+def test_ignore_index_is_any_int64():
+    target = mc.SoftTarget(torch.tensor([[0], [-(2**63)], [2**63 - 1]]), torch.ones(3, 1))
+    for least_or_most in (-(2**63), 2**63 - 1):
+        assert target.known(least_or_most).shares.sum() == 2
+        assert mc.SoftTarget(target.labels[:1], target.shares[:1]).dense(3, ignore_index=least_or_most).sum() == 1
+    for outside in (-(2**63) - 1, 2**63):
+        with pytest.raises(ValueError, match=f"ignore_index must be a whole number .*, got {outside}"):
+            target.dense(3, ignore_index=outside)
