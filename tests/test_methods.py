@@ -934,3 +934,13 @@ def test_fills_must_suit_the_channels(fill):
 def test_a_fill_without_axes_is_a_number(number):
     images = torch.zeros(2, 3, 8, 8)
     assert torch.equal(methods.Cutout(fill=number, seed=0)(images), methods.Cutout(fill=7, seed=0)(images))
+
+
+@pytest.mark.parametrize("name", methods.ALL)
+def test_images_without_pixels_have_plans(name):
+    """Which keep all labels, divide by nothing, and are refused nowhere."""
+    method = methods.ALL[name](**({"p": 1.0} if name in ("GridMask", "RandomErasing") else {}))
+    for size in ((0, 0), (0, 16)):
+        plan = method.make_plan(torch.empty(4, 3, *size))
+        assert np.isfinite(plan.shares).all()
+        assert mix(torch.empty(4, 3, *size), plan).shape == (4, 3, *size)
