@@ -55,7 +55,7 @@ def execute(
     unwritten = None  # targets that the launch of the (first) images writes, too
     for path, rule in zip(roles.labels, _one_each(rules, roles.labels), strict=False):
         labels = plain(leaf_at(batch, path))
-        if unwritten is None:
+        if unwritten is None and isinstance(placed, PackedPlan):
             changed[path], unwritten = rule.prepare(labels, placed)
         else:
             changed[path] = rule.mix(labels, placed)

@@ -84,9 +84,8 @@ def _named_arguments(transform: type) -> Any:
     wanted = set(options[0].__annotations__ if options else base) - taken
     parameters += [p.replace(kind=p.KEYWORD_ONLY) for name, p in base.items() if name in wanted]
     names = [parameter.name for parameter in parameters[1:]]
-    settled = frozenset(
-        p.name for p in parameters[1:] if p.annotation is not Scheduled
-    )  # those are checked in each epoch
+    # what a schedule may give is checked in each epoch, and may be set
+    settled = frozenset(p.name for p in parameters[1:] if p.annotation is not Scheduled)
     by_place = [p.name for p in parameters[1:] if p.kind is p.POSITIONAL_OR_KEYWORD]
 
     @functools.wraps(init)

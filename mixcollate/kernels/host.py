@@ -125,9 +125,9 @@ def _is_small(images: Tensor) -> bool:
 
 def _is_one_pass(images: Tensor, plan: MixPlan, out: Tensor) -> bool:
     """Whether one compiled pass into ``out``, which reads images twice, is best: they are small, or smaller there."""
-    if plan.own_outside is None or not {"bitmap", "resized", "corner"}.isdisjoint(plan.parts) or loops() is None:
+    if plan.own_outside is None or not {"bitmap", "resized", "corner"}.isdisjoint(plan.parts):
         return False
-    return _is_small(out) or images.dtype.itemsize < out.dtype.itemsize
+    return (_is_small(out) or images.dtype.itemsize < out.dtype.itemsize) and loops() is not None
 
 
 def _is_fast(images: Tensor, out: Tensor, affine: Affine | None) -> bool:
