@@ -81,8 +81,10 @@ def soft_cross_entropy(
         counted = shares if weight is None else shares * weight[target.labels]
     else:
         shares = target.to(wide)
-        rows = (shares * weighted).sum(1)
-        if not _are_finite(rows):  # there may be NaN in the target, or infinities that count nothing
+        usual = (shares * weighted).sum(1) if weighted.is_cpu else None
+        if usual is not None and _are_finite(usual):
+            rows = usual
+        else:  # there may be NaN in the target, or infinities that count nothing
             shares = _without_nan(shares) if ignore_nan else shares
             rows = _product(shares, weighted).sum(1)
         counted = shares if weight is None else shares * weight.view(-1, *[1] * (logits.ndim - 2))
@@ -212,8 +214,8 @@ def _without_nan(target: Tensor) -> Tensor:
 
 
 def _are_finite(rows: Tensor) -> bool:
-    """Whether these values are known to be finite; they are not looked at on a GPU, nor while they stand for others."""
-    if not rows.is_cpu or torch.compiler.is_compiling() or is_fake(rows):
+    """Whether these values on the host are known to be finite; they are not looked at while they stand for others."""
+    if torch.compiler.is_compiling() or is_fake(rows):
         return False
     try:
         return bool(rows.isfinite().all())
@@ -223,10 +225,7 @@ def _are_finite(rows: Tensor) -> bool:
 
 def _product(shares: Tensor, values: Tensor) -> Tensor:
     """``shares * values`` in which a share of 0 counts 0, beside infinities and NaN too."""
-    unseen = shares == 0
-    if shares.requires_grad:  # whose gradient is the values, where they are numbers
-        unseen = unseen & ~values.isfinite()
-    return shares * values.masked_fill(unseen, 0.0)
+    return shares * values.masked_fill((shares == 0) & ~values.isfinite(), 0.0)
 
 
 def _gathered(values: Tensor, labels: Tensor) -> Tensor:
