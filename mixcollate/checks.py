@@ -3,7 +3,7 @@
 import math
 import reprlib
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from numbers import Real
 from typing import Any, TypeVar
 
@@ -30,6 +30,11 @@ class Settled:
     """Whose arguments stay what they were when it was made: set later, they would be unchecked, or do nothing."""
 
     _settled: frozenset[str] = frozenset()
+
+    def _settle(self, kind: type, names: Iterable[str]) -> None:
+        """Refuse these from now on, in a ``kind`` itself: a class that is made of it may have such names."""
+        if type(self) is kind:
+            vars(self).update(_settled=frozenset(names))
 
     def __setattr__(self, name: str, value: object) -> None:
         if name in self._settled:

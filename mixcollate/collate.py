@@ -6,7 +6,6 @@ import pickle
 import uuid
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from multiprocessing.context import get_spawning_popen
 from multiprocessing.reduction import ForkingPickler
 from typing import Any, cast
@@ -27,7 +26,7 @@ from mixcollate.plan import MixPlan, Stream, identity, only
 from mixcollate.roles import Key, Keys, Path, Roles, find, is_batch, kinds_of, leaf_at, leaves, refuse_boxes, several
 from mixcollate.roles import replace as replaced
 from mixcollate.stacking import Stacking, Unstacked
-from mixcollate.targets import TargetRule
+from mixcollate.targets import TargetRule, for_each_label
 from mixcollate.transforms import MixTransform, Unchanged
 
 Classes = int | Sequence[int] | Mapping[Key, int]
@@ -133,8 +132,7 @@ class MixupCollate(Settled):
         self._stacking = Stacking(on_the_way=eager)
         self.name = uuid.uuid4().hex
         register(self)
-        if type(self) is MixupCollate:  # a class that is made of it may have such names for its own
-            self._settled = _ARGUMENTS
+        self._settle(MixupCollate, _ARGUMENTS)
 
     @property
     def enabled(self) -> bool:
@@ -413,14 +411,13 @@ def _rules(transform: MixTransform, classes: Classes | None, labels: Sequence[Ke
             raise ValueError(f"num_classes must have the keys of label_key {list(labels)}, got {list(classes)}")
         numbers = [classes[key] for key in labels]
     else:
-        listed = isinstance(classes, Sequence) and not isinstance(classes, (str, bytes))
-        numbers = list(cast(Sequence[int], classes)) if listed else [check_count("num_classes", classes)]
+        numbers = for_each_label(classes)
     if len(numbers) != max(len(labels), 1):
         raise ValueError(f"num_classes must be one for each of label_key {list(labels)}, got {classes!r}")
     known = [rule.num_classes for rule in transform.rules if rule.num_classes is not None]
     if known and known != numbers:
         raise ValueError(f"num_classes must be the transform's {transform.num_classes}, got {classes!r}")
-    return tuple(replace(transform.rules[0], num_classes=number) for number in numbers)
+    return transform.rules[0].of(numbers)
 
 
 def _first_labels(batch: Any, roles: Roles) -> Tensor | None:

@@ -61,7 +61,7 @@ class DeviceLoader(Settled):
         self._copy_stream: Any = None
         self._free_slots: list[Slot] = []
         self._loader_state: Any = None
-        self._settled = frozenset({"loader", "device", "prefetch", "collate", *_SHOWN})
+        self._settle(DeviceLoader, ("loader", "device", "prefetch", "collate", *_SHOWN))
 
     def __iter__(self) -> Iterator[Any]:
         self._loader_state = None

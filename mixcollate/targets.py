@@ -119,11 +119,7 @@ class TargetRule:
 
     def of(self, num_classes: int | Sequence[int] | None) -> "tuple[TargetRule, ...]":
         """This rule for labels of so many classes; for several labels, one each."""
-        listed = isinstance(num_classes, Sequence) and not isinstance(num_classes, (str, bytes))
-        several: Any = num_classes if listed else (num_classes,)
-        if len(several) == 0:
-            raise ValueError(f"num_classes must be a whole number, or one for each of several labels, got {several!r}")
-        return tuple(replace(self, num_classes=each) for each in several)
+        return tuple(replace(self, num_classes=each) for each in for_each_label(num_classes))
 
     def check(self, labels: Tensor, plan: MixPlan | PackedPlan) -> None:
         """Refuse labels that :meth:`mix` cannot mix by ``plan``; on a GPU their values are not looked at."""
@@ -293,6 +289,15 @@ class TargetRule:
         for place, share in zip(others, shares.T[1:], strict=True):
             numbers[place] += share
         return rows
+
+
+def for_each_label(num_classes: int | Sequence[int] | None) -> list[Any]:
+    """The number of classes, or those that several labels have, as a list; what is in that is checked by a rule."""
+    if not isinstance(num_classes, Sequence) or isinstance(num_classes, (str, bytes)):
+        return [None if num_classes is None else check_count("num_classes", num_classes)]
+    if len(num_classes) == 0:
+        raise ValueError(f"num_classes must be a whole number, or one for each of several labels, got {num_classes!r}")
+    return list(num_classes)
 
 
 def mix_targets(labels: Tensor, plan: MixPlan | PackedPlan, **options: Unpack[TargetOptions]) -> Tensor | SoftTarget:

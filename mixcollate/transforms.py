@@ -85,7 +85,7 @@ def _named_arguments(transform: type) -> Any:
     parameters += [p.replace(kind=p.KEYWORD_ONLY) for name, p in base.items() if name in wanted]
     names = [parameter.name for parameter in parameters[1:]]
     # what a schedule may give is checked in each epoch, and may be set
-    settled = frozenset(p.name for p in parameters[1:] if p.annotation is not Scheduled)
+    settled = [p.name for p in parameters[1:] if p.annotation is not Scheduled]
     by_place = [p.name for p in parameters[1:] if p.kind is p.POSITIONAL_OR_KEYWORD]
 
     @functools.wraps(init)
@@ -99,8 +99,7 @@ def _named_arguments(transform: type) -> Any:
             name, value = names[len(by_place)], arguments[len(by_place)]
             raise TypeError(f"{transform.__name__} takes {name} by name, got {value!r} without: write {name}=...")
         init(self, *arguments, **options)
-        if type(self) is transform:  # a class that is made of it may change its own
-            vars(self).update(_settled=settled)
+        self._settle(transform, settled)
 
     checked.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     return checked

@@ -361,7 +361,7 @@ def test_what_was_checked_cannot_be_set_past_its_check(made):
     asked = {*inspect.signature(kind).parameters, *inspect.signature(getattr(kind, "from_timm", kind)).parameters}
     asked |= {"collate_fn", "batch_size"} if kind is mc.DeviceLoader else set()
     scheduled = {"p", "alpha", "beta"} & vars(made).keys() - ({"p"} if kind is mc.RandomChoice else set())
-    before = {name: value for name, value in vars(made).items()}
+    before = dict(vars(made))
     for name in asked - {"options"} - scheduled:
         with pytest.raises(AttributeError, match=f"^{name} is checked when a {kind.__name__} is made"):
             setattr(made, name, "something else")
@@ -384,7 +384,12 @@ def test_a_class_that_is_made_of_one_may_set_its_own():
             super().__init__(num_classes=num_classes)
             self.num_classes = num_classes
 
-    assert Stronger(num_classes=4).num_classes == Named(3).num_classes == 3
+    class Here(mc.DeviceLoader):
+        def __init__(self, loader):
+            super().__init__(loader, "cpu")
+            self.prefetch = 3
+
+    assert Stronger(num_classes=4).num_classes == Named(3).num_classes == Here(DataLoader([1, 2])).prefetch == 3
 
 
 def test_the_calls_work_when_nothing_is_wrong():
