@@ -8,7 +8,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from mixcollate.roles import Key, Roles, leaf_at, map_tensors, replace
+from mixcollate.roles import Key, Roles, first_labels, leaf_at, map_tensors, replace
 
 
 class Owner(Protocol):
@@ -42,7 +42,7 @@ class MixBatch:
         self._batch, self._roles = batch, roles
         self._owner: Owner | None = owner
         self._name = owner.name
-        self._labels = leaf_at(batch, roles.labels[0]) if roles.labels else None  # on the host, where plans are drawn
+        self._labels = first_labels(batch, roles)  # on the host, where plans are drawn
         self._may_overwrite = may_overwrite  # whether the images may be mixed in their own memory
         self._mixed: Any = None
         self._once = threading.RLock()
@@ -56,8 +56,7 @@ class MixBatch:
     @property
     def labels(self) -> Any:
         """The labels as they came, or ``None``."""
-        raw = self._raw()
-        return leaf_at(raw, self._roles.labels[0]) if self._roles.labels else None
+        return first_labels(self._raw(), self._roles)
 
     def mix(self, *, dtype: torch.dtype | None = None) -> Any:
         """The mixed batch, in the place of the stacked one: ``(images, targets)``, or a dict for dict samples.

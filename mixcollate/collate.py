@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from multiprocessing.context import get_spawning_popen
 from multiprocessing.reduction import ForkingPickler
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,7 +23,20 @@ from mixcollate.kernels import AXES, Axes, Statistic
 from mixcollate.kernels.pixels import check_affine
 from mixcollate.methods import MixUp
 from mixcollate.plan import MixPlan, Stream, identity, only
-from mixcollate.roles import Key, Keys, Path, Roles, find, is_batch, kinds_of, leaf_at, leaves, refuse_boxes, several
+from mixcollate.roles import (
+    Key,
+    Keys,
+    Path,
+    Roles,
+    find,
+    first_labels,
+    is_batch,
+    kinds_of,
+    leaf_at,
+    leaves,
+    refuse_boxes,
+    several,
+)
 from mixcollate.roles import replace as replaced
 from mixcollate.stacking import Stacking, Unstacked
 from mixcollate.targets import TargetRule, for_each_label
@@ -230,8 +243,7 @@ class MixupCollate(Settled):
             return MixBatch(batch, roles, self, may_overwrite=ours or self._inplace)
         others = {path: leaf for path, leaf in waiting.items() if path not in roles.images}
         batch = replaced(batch, {path: self._stacking.join(leaf.samples) for path, leaf in others.items()})
-        labels = _first_labels(batch, roles)
-        return self.mix_stacked(batch, roles, labels=labels, may_overwrite=ours or self._inplace)
+        return self.mix_stacked(batch, roles, labels=first_labels(batch, roles), may_overwrite=ours or self._inplace)
 
     def mix(self, batch: Any, *, inplace: bool = False) -> Any:
         """Draw the next plan and mix a collated batch, where it is, once.
@@ -245,7 +257,7 @@ class MixupCollate(Settled):
         """
         roles = self._find(batch, None)
         may_overwrite = check_flag("inplace", inplace) or self._inplace
-        return self.mix_stacked(batch, roles, labels=_first_labels(batch, roles), may_overwrite=may_overwrite)
+        return self.mix_stacked(batch, roles, labels=first_labels(batch, roles), may_overwrite=may_overwrite)
 
     def mix_stacked(
         self, batch: Any, roles: Roles, *, labels: Tensor | None, may_overwrite: bool, dtype: torch.dtype | None = None
@@ -418,7 +430,3 @@ def _rules(transform: MixTransform, classes: Classes | None, labels: Sequence[Ke
     if known and known != numbers:
         raise ValueError(f"num_classes must be the transform's {transform.num_classes}, got {classes!r}")
     return transform.rules[0].of(numbers)
-
-
-def _first_labels(batch: Any, roles: Roles) -> Tensor | None:
-    return cast(Tensor, leaf_at(batch, roles.labels[0])) if roles.labels else None

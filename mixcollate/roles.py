@@ -348,6 +348,11 @@ def leaf_at(batch: Any, path: Path) -> Any:
     return batch
 
 
+def first_labels(batch: Any, roles: Roles) -> Any:
+    """The labels that plans are drawn for, and ``MixBatch`` shows; ``None`` if there are none."""
+    return leaf_at(batch, roles.labels[0]) if roles.labels else None
+
+
 def replace(batch: Any, changed: Mapping[Path, Any]) -> Any:
     """A batch of the same structure with other things at some paths."""
     if () in changed:

@@ -24,7 +24,7 @@ from mixcollate.execution import execute, pixels
 from mixcollate.kernels import AXES, Axes, Impl, Statistic, uncompiled
 from mixcollate.kernels.packed import PackedPlan
 from mixcollate.plan import PLACES, Draw, MixPlan, Pairing, PairingFunction, Per, Stream, draw_from, identity, only
-from mixcollate.roles import USUAL, Keys, LabelsGetter, Roles, find, leaf_at
+from mixcollate.roles import USUAL, Keys, LabelsGetter, Roles, find, first_labels
 from mixcollate.schedules import Scheduled, at
 from mixcollate.targets import LabelMode, TargetRule, Targets
 
@@ -283,8 +283,7 @@ class MixTransform(Settled, v2.Transform):
             return uncompiled(self.forward, *inputs)
         batch = inputs if len(inputs) != 1 else inputs[0]
         roles = find(batch, self._keys, mixes=self.mixes, labelled=self.mixes and self.labels_getter is not None)
-        labels = leaf_at(batch, roles.labels[0]) if roles.labels else None
-        plan = self.make_plan(pixels(batch, roles), labels=labels)
+        plan = self.make_plan(pixels(batch, roles), labels=first_labels(batch, roles))
         return execute(batch, roles, plan, self._rules, inplace=self.inplace, layout=self.layout)
 
     @property

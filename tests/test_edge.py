@@ -179,6 +179,18 @@ def test_several_targets_have_a_number_of_classes_each(way, targets):
         torch.testing.assert_close(mixed["image" if isinstance(batch, dict) else 0].mean((2, 3)), fine)
 
 
+@pytest.mark.parametrize("way", WAYS)
+def test_partners_are_chosen_by_the_first_labels(way):
+    asked = []
+
+    def mirrored(labels, numbers):
+        asked.append(labels.clone())
+        return np.arange(B)[::-1]
+
+    through(way, (COLOURS, LABELS, LABELS // 2), mc.CutMix(pairing=mirrored), label_key=(2, 1), num_classes=(2, B))
+    assert len(asked) == 1 and torch.equal(asked[0], LABELS // 2)
+
+
 def test_several_targets_and_one_number_are_refused():
     for classes in (B, (B,), (B, 2, 3), {"fine": B}):
         with pytest.raises(ValueError, match="num_classes must (be one for each|have the keys)"):
