@@ -149,6 +149,8 @@ def test_what_cannot_be_a_target_is_refused():
         (lambda: mix_targets(torch.rand(6, 5), plan, num_classes=4), "labels must have num_classes=4 columns, got 5"),
         (lambda: mix_targets(torch.rand(6, 5), plan, num_classes=5, targets="sparse"), "must be class indices .* rows"),
         (lambda: mix_targets(torch.rand(6, 5, 2), plan, num_classes=5), r"got \(6, 5, 2\)"),
+        (lambda: mix_targets(torch.arange(5), plan, num_classes=5), r"must be \[6\] class indices .* got \(5,\)"),
+        (lambda: mix_targets(torch.arange(7), plan, num_classes=7), r"must be \[6\] class indices .* got \(7,\)"),
         (
             lambda: mix_targets(torch.tensor([0, 1, 2, 3, 4, -1]), plan, num_classes=5),
             "labels must be in 0 … 4 .* got -1",

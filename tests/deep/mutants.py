@@ -32,6 +32,10 @@ import pytest
 ROOT = Path(__file__).parent.parent.parent
 TESTS = ["plan", "golden", "targets", "roles", "collate", "loader", "timm", "transforms", "edge", "methods", "operator"]
 TESTS = [f"tests/test_{name}.py" for name in (*TESTS, "wrong_calls", "fuzz")]
+TESTS += [
+    "tests/test_fused.py::test_mix_targets_is_fused",
+    "tests/test_fused.py::test_targets_in_the_launch_of_the_images",
+]
 ROOMS = ["plan", "targets", "roles", "collate", "methods"]
 ASLEEP = 1200  # seconds after which the tests of a mutant count as hanging, on a machine that does something else, too
 IMPORT_FAILED = 70
@@ -56,6 +60,14 @@ class Mutated(importlib.abc.MetaPathFinder):
         return importlib.util.spec_from_file_location(name, self.path, loader=Loader(name, str(self.path)))
 
 
+def is_told_apart(operator, node):
+    """Not so are ``==`` and ``is`` of what Python keeps once, ``strict=`` of equal lengths, ``total=``, which is about
+    types, and the ``*`` of a signature, which is no product."""
+    if operator.rpartition("_")[2] in ("Is", "IsNot") or operator.endswith(("_Is_Eq", "_IsNot_NotEq")):
+        return False
+    return node.parent.type != "parameters" and node.parent.get_first_leaf().value not in ("strict", "total")
+
+
 def all_mutants(path):
     """``(operator, occurrence)`` of each mutant of a file that is not about types, text or decorators alone."""
     from cosmic_ray.ast import ast_nodes, get_ast_from_path
@@ -66,8 +78,8 @@ def all_mutants(path):
         operator_class = get_operator(name)
         if operator_class.arguments() or "RemoveDecorator" in name:
             continue
-        places = [place for node in ast_nodes(tree) for place in operator_class().mutation_positions(node)]
-        yield from ((name, number) for number in range(len(places)))
+        nodes = [node for node in ast_nodes(tree) for _ in operator_class().mutation_positions(node)]
+        yield from ((name, number) for number, node in enumerate(nodes) if is_told_apart(name, node))
 
 
 def mutated(path, operator, occurrence):
@@ -106,7 +118,7 @@ def forked(action, seconds, output=os.devnull):
 def run_tests(files, plugin):
     import mixcollate  # noqa: F401
 
-    files = [file for file in files if (ROOT / file).exists()]
+    files = [file for file in files if (ROOT / file.partition("::")[0]).exists()]
     given = ["-x", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", "-k", SLOW]
     given += ["-W", "ignore::pytest.PytestAssertRewriteWarning"]  # of what has been imported for all
     return int(pytest.main([*given, *files], [plugin]))
