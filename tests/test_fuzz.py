@@ -161,7 +161,12 @@ def noisy(shape, plan):
     here = torch.zeros(shape[0], 1, 1, 1, dtype=torch.bool)
     if plan.noise is not None:
         here[:, 0, 0, 0] = torch.from_numpy(plan.noise != 0)
-    return here | noisy(shape, plan.then) | (here.any() if plan.then is not None and plan.then.mixes else False)
+    return here | noisy(shape, plan.then) | (here.any() & mixes(plan.then))
+
+
+def mixes(plan):
+    """Whether this pass, or one after it, takes pixels from partners."""
+    return plan is not None and (plan.mixes or mixes(plan.then))
 
 
 def target_oracle(labels, plan):
