@@ -9,8 +9,8 @@ from torchvision import tv_tensors
 
 from mixcollate.kernels import Axes, Impl, Statistic, place, prepare, prepare_masks, prepare_samples
 from mixcollate.kernels.packed import PackedPlan
-from mixcollate.kernels.prepare import result_dtype
-from mixcollate.plan import MixPlan
+from mixcollate.kernels.pixels import result_dtype
+from mixcollate.plan import MixPlan, identity, takes_partners
 from mixcollate.roles import Path, Roles, is_one_sample, leaf_at, replace, told
 from mixcollate.stacking import Stacking, Unstacked
 from mixcollate.targets import TargetRule
@@ -55,14 +55,17 @@ def execute(
     unwritten = None  # targets that the launch of the (first) images writes, too
     for path, rule in zip(roles.labels, _one_each(rules, roles.labels), strict=False):
         labels = plain(leaf_at(batch, path))
-        if unwritten is None and isinstance(placed, PackedPlan):
-            changed[path], unwritten = rule.prepare(labels, placed)
+        here = _beside(labels, placed, plan)
+        if unwritten is None and isinstance(here, PackedPlan):
+            changed[path], unwritten = rule.prepare(labels, here)
         else:
-            changed[path] = rule.mix(labels, placed)
-    for path in roles.blended:
-        changed[path] = _blended(leaf_at(batch, path), path, placed)
+            changed[path] = rule.mix(labels, here)
+    leaves_alone = not takes_partners(plan)  # what only images have changes with them
+    for path in () if leaves_alone else roles.blended:
+        value = leaf_at(batch, path)
+        changed[path] = _blended(value, path, _beside(value, placed, plan))
     runs: list[tuple[Path, Callable[[], Tensor]]] = []  # what is still to run has passed its checks
-    for path in roles.masks:
+    for path in () if leaves_alone and mask_classes is None else roles.masks:
         mask = leaf_at(batch, path)
         whole = plain(mask) if mask_classes is None else one_hot_masks(plain(mask), mask_classes, mask_ignore_index)
         runs.append((path, prepare_masks(whole, plan if isinstance(plan, MixPlan) else plan.unpack()).run))
@@ -77,10 +80,23 @@ def execute(
     return replace(batch, changed)
 
 
+def _beside(value: Tensor, placed: MixPlan | PackedPlan, plan: MixPlan | PackedPlan) -> MixPlan | PackedPlan:
+    """The plan where ``value`` lies: that of the images, or the one on the host that it was made of."""
+    return plan if isinstance(placed, PackedPlan) and placed.words.device != value.device else placed
+
+
 def pixels(batch: Any, roles: Roles) -> Tensor:
     """The (first) images of a batch as one plain tensor, for which plans are drawn."""
     images = leaf_at(batch, roles.images[0])
     return images.like if isinstance(images, Unstacked) else _as_batch(images)
+
+
+def cast_images(images: Tensor, dtype: torch.dtype) -> Tensor:
+    """Mixed images as another dtype, by the rules of :func:`mixcollate.kernels.mix`: uint8 becomes floats in [0, 1]."""
+    if images.dtype == dtype:
+        return images
+    unchanged = identity(len(images), (0, 0))
+    return _alike(prepare(plain(images), unchanged, dtype=dtype).run(), images)
 
 
 def plain(value: Tensor) -> Tensor:

@@ -70,7 +70,7 @@ def soft_cross_entropy(
     wide = torch.float64 if logits.dtype == torch.float64 else torch.float32
     weighted = logits.log_softmax(1, dtype=wide)
     if weight is not None:
-        _check_plain("weight", weight)
+        check_tensor("weight", weight)
         if weight.shape != logits.shape[1:2]:
             raise ValueError(f"weight must be [{logits.shape[1]}], one a class, got {tuple(weight.shape)}")
         weight = weight.to(wide)
@@ -125,7 +125,7 @@ def soft_binary_cross_entropy(
     _check_logits(logits, least=0)
     if isinstance(target, SoftTarget):
         raise TypeError("target must be a tensor, got a SoftTarget; give target.dense(num_classes)")
-    _check_plain("target", target)
+    check_tensor("target", target)
     if target.shape != logits.shape:
         raise ValueError(f"target must have the shape of logits {tuple(logits.shape)}, got {tuple(target.shape)}")
     for name, factor in (("weight", weight), ("pos_weight", pos_weight)):
@@ -163,14 +163,22 @@ def _counted_target(logits: Tensor, target: Tensor | SoftTarget, *, ignore_index
     check_count("ignore_index", ignore_index, least=-(2**63), most=2**63 - 1)
     batch, classes, *places = logits.shape
     if isinstance(target, SoftTarget):
+        check_tensor("target.labels", target.labels)
+        check_tensor("target.shares", target.shares)
+        if target.labels.dtype.is_floating_point:
+            raise TypeError(f"target.labels must be class indices, got {target.labels.dtype}")
         wanted = (batch, target.labels.shape[1] if target.labels.ndim > 1 else 1, *places)
         if target.labels.shape != wanted or target.shares.shape != wanted:
             raise ValueError(
                 f"target.labels and target.shares must be [B, K, ...] beside logits {tuple(logits.shape)}, got "
                 f"{tuple(target.labels.shape)} and {tuple(target.shares.shape)}"
             )
+        _check_device(logits, target.labels, target.shares)
         return target.known(ignore_index)
-    _check_plain("target", target)
+    if isinstance(target, tuple):  # what indexing a SoftTarget gives
+        raise TypeError("target must be a tensor or a SoftTarget, got a tuple; index its labels and its shares")
+    check_tensor("target", target)
+    _check_device(logits, target)
     if target.ndim == logits.ndim - 1:
         if target.dtype.is_floating_point or target.dtype == torch.bool:
             raise TypeError(f"target must be integers where it is class indices, got {target.dtype}")
@@ -187,22 +195,23 @@ def _counted_target(logits: Tensor, target: Tensor | SoftTarget, *, ignore_index
 
 
 def _check_logits(logits: Tensor, least: int) -> None:
-    _check_plain("logits", logits)
+    check_tensor("logits", logits)
     if logits.ndim < least:
         raise ValueError(f"logits must be [B, num_classes] or [B, num_classes, d1, ...], got {tuple(logits.shape)}")
     if not logits.dtype.is_floating_point:
         raise TypeError(f"logits must be floating point, got {logits.dtype}")
 
 
-def _check_plain(name: str, tensor: Tensor) -> None:
-    if not torch.compiler.is_compiling():  # what it asks of tensors cannot be traced
-        check_tensor(name, tensor)
+def _check_device(logits: Tensor, *target: Tensor) -> None:
+    for part in target:
+        if part.device != logits.device:
+            raise ValueError(f"target must be on {logits.device} as the logits are, got {part.device}; move it there")
 
 
 def _check_factor(name: str, factor: Tensor | None, logits: Tensor) -> None:
     if factor is None:
         return
-    _check_plain(name, factor)
+    check_tensor(name, factor)
     sides = zip(reversed(factor.shape), reversed(logits.shape), strict=False)
     if factor.ndim > logits.ndim or any(side not in (1, whole) for side, whole in sides):
         raise ValueError(f"{name} must broadcast with logits {tuple(logits.shape)}, got {tuple(factor.shape)}")

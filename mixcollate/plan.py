@@ -8,7 +8,7 @@ import functools
 import multiprocessing
 import os
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field, fields, replace
 from fractions import Fraction
 from typing import Any, Literal, NamedTuple
@@ -211,6 +211,13 @@ class MixPlan:
         vars(self).update(pairs=pairs, mutual=mutual and APART.isdisjoint(self.parts))
         return self
 
+    def forget_pairs(self) -> None:
+        """Let pairs be looked for anew, since the numbers are others now."""
+        for name in ("pairs", "mutual"):
+            vars(self).pop(name, None)
+        if self.then is not None:
+            self.then.forget_pairs()
+
     def _told_as(self, other: "MixPlan", *, alike: bool = True) -> "MixPlan":
         """This plan, told what ``other`` was, of which it is made, in a way that treats pairs ``alike`` or not."""
         if other.is_told:
@@ -281,11 +288,10 @@ def select(choice: Array, plans: Sequence[MixPlan], *, alike: bool = False) -> M
     if any([plan.then for plan in plans]):
         later = select(choice, [plan.then or identity(batch, plan.size) for plan in plans])
     present = {name for plan in plans for name in plan.parts}
-    parts: dict[str, Any] = {
-        name: _chosen_rows(chosen, [getattr(plan, name) for plan in plans], one.neutral)
-        for name, one in PARTS.items()
-        if name in present
-    }
+    given = {name: [getattr(plan, name) for plan in plans] for name in PARTS if name in present}
+    if "fill" in given:
+        given["fill"] = _with_one_width(given["fill"])
+    parts: dict[str, Any] = {name: _chosen_rows(chosen, arrays, PARTS[name].neutral) for name, arrays in given.items()}
     selected = MixPlan(
         size=plans[0].size,
         partners=_chosen_rows(chosen, partners, 0),
@@ -300,16 +306,26 @@ def select(choice: Array, plans: Sequence[MixPlan], *, alike: bool = False) -> M
     return selected
 
 
-def only(changed: Array, plan: MixPlan, *, alike: bool = False) -> MixPlan:
+def takes_partners(plan: Any) -> bool:
+    """Whether any pass of a plan, packed or not, takes something from partners."""
+    return plan is not None and (plan.partners.shape[1] > 0 or takes_partners(plan.then))
+
+
+def only(changed: Array, plan: MixPlan, *, alike: bool = False, keep: Collection[str] = ()) -> MixPlan:
     """``plan`` for the images that are ``changed`` (``[B]`` bool); the others keep their partners, and their pixels.
 
-    ``alike`` says that both images of a pair always are changed, or neither.
+    Args:
+        changed: ``[B]`` bool.
+        plan: of all images.
+        alike: both images of a pair always are changed, or neither.
+        keep: the parts that all images keep, in every pass.
     """
     parts: dict[str, Any] = {
-        name: _rows_where(changed, array, PARTS[name].neutral) for name, array in plan.parts.items()
+        name: array if name in keep else _rows_where(changed, array, PARTS[name].neutral)
+        for name, array in plan.parts.items()
     }
     alone = np.eye(1, plan.shares.shape[1], dtype=np.float32)
-    later = None if plan.then is None else only(changed, plan.then)  # whose pairs are others
+    later = None if plan.then is None else only(changed, plan.then, keep=keep)  # whose pairs are others
     some = replace(plan, shares=_rows_where(changed, plan.shares, alone), then=later, **parts)
     return some._told_as(plan, alike=alike)
 
@@ -317,6 +333,12 @@ def only(changed: Array, plan: MixPlan, *, alike: bool = False) -> MixPlan:
 def _rows_where(rows: Array, array: Array, otherwise: Any) -> Array:
     """``array`` in the chosen ``rows`` (``[B]`` bool), ``otherwise`` elsewhere."""
     return np.where(rows.reshape(-1, *[1] * (array.ndim - 1)), array, otherwise)
+
+
+def _with_one_width(fills: Sequence[Array | None]) -> list[Array | None]:
+    """``[B, N, F]`` each, of one ``F``: a number for all channels becomes one for each, where another fill has those."""
+    width = max([fill.shape[2] for fill in fills if fill is not None])
+    return [fill if fill is None or fill.shape[2] == width else fill.repeat(width, 2) for fill in fills]
 
 
 def _chosen_rows(chosen: Sequence[Array], arrays: Sequence[Array | None], neutral: float) -> Array:
@@ -419,7 +441,7 @@ def current_rank() -> int:
     """This process's rank: torch.distributed's if it runs, else the launcher's ``RANK``, else 0."""
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         return torch.distributed.get_rank()
-    return int(os.environ.get("RANK", 0))
+    return int(os.environ.get("RANK") or 0)
 
 
 @dataclass(frozen=True, eq=False)

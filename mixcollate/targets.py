@@ -13,8 +13,8 @@ from typing_extensions import Unpack
 from mixcollate.checks import check_choice, check_count, check_number, check_tensor, shown
 from mixcollate.kernels.bounds import check_bounds
 from mixcollate.kernels.packed import PackedPlan, pack
-from mixcollate.kernels.support import can_fuse
-from mixcollate.plan import MixPlan
+from mixcollate.kernels.support import can_fuse, has_tangent
+from mixcollate.plan import MixPlan, takes_partners
 
 if TYPE_CHECKING:
     from mixcollate.kernels.fused_targets import UnwrittenTargets
@@ -121,12 +121,8 @@ class TargetRule:
         """This rule for labels of so many classes; for several labels, one each."""
         return tuple(replace(self, num_classes=each) for each in for_each_label(num_classes))
 
-    def check(self, labels: Tensor, plan: MixPlan | PackedPlan) -> None:
-        """Refuse labels that :meth:`mix` cannot mix by ``plan``; on a GPU their values are not looked at."""
-        self._checked_indices(labels, plan)
-
     def _checked_indices(self, labels: Tensor, plan: MixPlan | PackedPlan) -> Tensor | None:
-        """``[B]``, if labels are class indices; all that :meth:`check` refuses is refused here."""
+        """``[B]``, if labels are class indices. What cannot be mixed is refused; on a GPU values are not looked at."""
         check_tensor("labels", labels)
         if isinstance(plan, MixPlan):
             check_bounds(plan)
@@ -212,7 +208,8 @@ class TargetRule:
             labels: ``[B]`` or ``[B, 1]`` class indices (``ignore_index``: no class); ``[B, num_classes]`` one-hot,
                 soft or multi-hot rows, of integers only zeros and ones, of floats with NaN for what is not annotated;
                 or, for ``targets="values"``, floats ``[B, ...]``.
-            plan: one row for each label; packed on their device, it need not be copied there.
+            plan: one row for each label; packed on their device, it need not be copied there (packed on another, it is
+                read back).
 
         Returns:
             What ``targets`` says. A row with NaN makes NaN of the same entries of the images that it is mixed into,
@@ -231,6 +228,8 @@ class TargetRule:
         can write, too.
         """
         indices = self._checked_indices(labels, plan)
+        if isinstance(plan, PackedPlan) and plan.words.device != labels.device:
+            plan = plan.unpack()
         unwritten = self._unwritten(labels, indices, plan)
         if unwritten is None:
             return self._mix(labels, indices, plan), None
@@ -259,7 +258,7 @@ class TargetRule:
     ) -> "UnwrittenTargets | None":
         exact = self.targets == "values" and labels.dtype == torch.float64
         differentiable = labels.requires_grad and torch.is_grad_enabled()  # as a teacher's predictions may be
-        if _mixes_again(plan) or self.label_mode == "union" or exact or differentiable or not is_fusible(labels):
+        if takes_partners(plan.then) or self.label_mode == "union" or exact or differentiable or not is_fusible(labels):
             return None
         from mixcollate.kernels import fused_targets  # the only way to Triton, taken on first use
 
@@ -312,12 +311,6 @@ def smooth(rows: Tensor, label_smoothing: float) -> Tensor:
     return (1 - label_smoothing) * rows + label_smoothing / rows.shape[1] * rows.nansum(1, keepdim=True)
 
 
-def _mixes_again(plan: MixPlan | PackedPlan) -> bool:
-    """Whether a later pass mixes labels once more; one that erases leaves them."""
-    later = plan.then
-    return later is not None and (later.partners.shape[1] > 0 or _mixes_again(later))
-
-
 def _mix_indices(labels: Tensor, plan: MixPlan | PackedPlan) -> SoftTarget:
     sources, shares = (torch.as_tensor(part, device=labels.device) for part in _sources(plan))
     return SoftTarget(labels[sources], shares.clone())  # the plan keeps its memory
@@ -364,11 +357,6 @@ def _on(labels: Tensor, plan: MixPlan | PackedPlan) -> tuple[Tensor, Tensor]:
     return torch.as_tensor(plan.partners, device=labels.device), torch.as_tensor(plan.shares, device=labels.device)
 
 
-def check_targets(targets: Targets, label_smoothing: float, label_mode: LabelMode) -> None:
-    """Refuse what sparse targets cannot say."""
-    TargetRule(targets=targets, label_smoothing=label_smoothing, label_mode=label_mode)
-
-
 def _is_on_host(labels: Tensor) -> bool:
     """Whether their values can be read here and now."""
     return labels.is_cpu and not torch.compiler.is_compiling()
@@ -376,4 +364,4 @@ def _is_on_host(labels: Tensor) -> bool:
 
 def is_fusible(tensor: Tensor) -> bool:
     """Whether Triton can make targets or losses of this one: asked when the code runs, not while it is traced."""
-    return tensor.is_cuda and not torch.compiler.is_compiling() and can_fuse()
+    return tensor.is_cuda and not torch.compiler.is_compiling() and not has_tangent(tensor) and can_fuse()

@@ -1,5 +1,6 @@
 """Plans made by hand: what is out of bounds is refused wherever a plan enters, before anything is written."""
 
+import pickle
 from dataclasses import replace
 
 import numpy as np
@@ -89,3 +90,30 @@ def test_what_is_drawn_is_within_bounds(name, shape):
     plan = cases.plan(name, shape)
     assert len(pack(plan, "cpu").unpack()) == shape[0]
     assert pack(plan, "cpu").copy_(plan).unpack().shapes == plan.shapes
+
+
+def test_a_plan_that_was_changed_is_checked_again():
+    """Its arrays can be written to, and compiled loops would read whatever its partners then say."""
+    plan, images = cases.plan("mixup", SHAPE), torch.rand(SHAPE)
+    mix(images, plan)
+    unpickled = pickle.loads(pickle.dumps(plan))
+    for changed in (plan, unpickled):
+        changed.partners[0] = 100_000
+        with pytest.raises(ValueError, match="plan.partners must be in 0 … 3, got .* 100000"):
+            mix(images, changed)
+    twice = replace(cases.plan("cutout", SHAPE), then=cases.plan("cutmix", SHAPE))
+    mix(images, twice)
+    twice.then.box[0, 3] = 13
+    with pytest.raises(ValueError, match="plan.box must be boxes"):
+        mix_masks(images, twice)
+
+
+def test_a_plan_that_was_changed_is_asked_for_its_pairs_again():
+    """What its draw has told of them holds no longer."""
+    plan, images = cases.plan("mixup", SHAPE), torch.rand(SHAPE)
+    mix(images, plan)
+    plan.own_outside[:] = np.float32([0, 0.25, 0.5, 1])
+    wanted = mix(images, plan, impl="reference")
+    torch.testing.assert_close(mix(images, plan, out=images.clone()), wanted)
+    inplace = images.clone()
+    torch.testing.assert_close(mix(inplace, plan, out=inplace), wanted)

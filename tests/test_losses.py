@@ -442,3 +442,30 @@ def test_what_no_loss_can_be_made_of_is_refused():
     ):
         with pytest.raises(error, match=message):
             call()
+
+
+def test_what_is_no_soft_target_is_refused_by_name():
+    logits, labels, shares = torch.randn(4, 5), torch.tensor([[0, 1]] * 4), torch.full((4, 2), 0.5)
+    for target, message in (
+        (mc.SoftTarget(labels.float(), shares), "target.labels must be class indices, got torch.float32"),
+        (mc.SoftTarget(labels.tolist(), shares), "target.labels must be a tensor, got list"),
+        (mc.SoftTarget(labels, shares.tolist()), "target.shares must be a tensor, got list"),
+        (mc.SoftTarget(labels, shares)[:2], "got a tuple; index its labels and its shares"),
+    ):
+        with pytest.raises(TypeError, match=message):
+            mc.soft_cross_entropy(logits, target)
+        with pytest.raises(TypeError, match=message):
+            mc.soft_accuracy(logits, target)
+
+
+def test_targets_that_lie_elsewhere_are_refused():
+    """A kernel would take their addresses for those of its own device."""
+    logits, labels, shares = torch.randn(4, 5), torch.tensor([[0, 1]] * 4), torch.full((4, 2), 0.5)
+    for target in (
+        labels[:, 0].to("meta"),
+        torch.rand(4, 5, device="meta"),
+        mc.SoftTarget(labels.to("meta"), shares),
+        mc.SoftTarget(labels, shares.to("meta")),
+    ):
+        with pytest.raises(ValueError, match="target must be on cpu as the logits are, got meta"):
+            mc.soft_cross_entropy(logits, target)

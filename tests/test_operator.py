@@ -246,7 +246,7 @@ def test_a_packed_plan_is_checked_like_a_plan():
         mix(images, pack(erasing(), DEVICE))
     with pytest.raises(ValueError, match="one row for each of the plan's 4"):
         mix(images[:2], pack(pairs(), DEVICE))
-    with pytest.raises(ValueError, match="fill must have 1 or 2 channels, got 3"):
+    with pytest.raises(ValueError, match=r"fill must have one value .* images \(4, 2, 6, 10\), got 3"):
         mix(torch.zeros(BATCH, 2, *SIZE, device=DEVICE), pack(erasing(), DEVICE))
     mean = replace(erasing(), fill_mean=True)
     with pytest.raises(ValueError, match="fill='mean' needs mean"):
@@ -332,7 +332,9 @@ def test_plain_torch_needs_no_float64(name, backend, monkeypatch):
     assert mode.ran > before
 
 
-@pytest.mark.parametrize("labels", [torch.tensor([2, 0, -100, 1]), torch.rand(4, 3), torch.rand(4, 3) < 0.5], ids=str)
+@pytest.mark.parametrize(
+    "labels", [torch.tensor([2, 0, -100, 1]), torch.rand(4, 3), torch.rand(4, 3) < 0.5], ids=lambda t: str(t.dtype)
+)
 @pytest.mark.parametrize("mode", ["lerp", "union"])
 def test_plain_targets_need_no_float64(labels, mode, monkeypatch):
     drawn, options = plan_of("mixup", (4, 3, 6, 10)), {"num_classes": 3, "label_mode": mode, "label_smoothing": 0.1}
@@ -349,6 +351,25 @@ def test_compiled_gradient_is_refused():
     compiled = torch.compile(lambda images, plan: mix(images, plan), backend="aot_eager", fullgraph=True)
     with pytest.raises(Exception, match="no gradient to images|Observed exception"):  # torch 2.6 hides which
         compiled(images, pack(pairs(), DEVICE))
+
+
+def test_compiled_calls_are_refused_as_others_are():
+    """The operator has a plan's words, which do not tell whether its fill suits integers, and images of four axes."""
+    images = torch.zeros(BATCH, 3, *SIZE, dtype=torch.uint8, device=DEVICE)
+    for options, message in (
+        ({}, "fill must be whole numbers in 0 … 255"),
+        ({"layout": "XYZ"}, "layout must be one of"),
+        ({"layout": "BCT"}, "images must have the 3 axes of layout='BCT'"),
+    ):
+        torch._dynamo.reset()
+        compiled = torch.compile(
+            lambda images, plan, options=options: mix(images, plan, **options), backend="aot_eager", fullgraph=True
+        )
+        packed = pack(replace(erasing(), fill=erasing().fill + np.float32(0.25)), DEVICE)
+        with pytest.raises(ValueError, match=message):
+            mix(images, packed, **options)
+        with pytest.raises(Exception, match=f"{message}|Observed exception"):  # torch 2.6 hides which
+            compiled(images, packed)
 
 
 def test_the_operator_needs_no_triton():

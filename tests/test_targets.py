@@ -366,7 +366,7 @@ def test_labels_that_cannot_be_mixed_are_refused():
         with pytest.raises(error, match=message):
             mix_targets(labels, plan, **options)
         with pytest.raises(error, match=message):
-            TargetRule(**options).check(labels, plan)
+            TargetRule(**options).prepare(labels, plan)
 
 
 def test_what_is_no_rule_is_refused():

@@ -3,7 +3,17 @@
 from mixcollate.kernels.api import mix, mix_masks, mix_samples, uncompiled
 from mixcollate.kernels.packed import PackedPlan, pack
 from mixcollate.kernels.pixels import Statistic, check_affine, check_pixels
-from mixcollate.kernels.prepare import AXES, Axes, Call, as_batch, place, prepare, prepare_masks, prepare_samples
+from mixcollate.kernels.prepare import (
+    AXES,
+    Axes,
+    Call,
+    as_batch,
+    check_layout,
+    place,
+    prepare,
+    prepare_masks,
+    prepare_samples,
+)
 from mixcollate.kernels.support import IMPLS, Impl
 
 __all__ = [
@@ -16,6 +26,7 @@ __all__ = [
     "Statistic",
     "as_batch",
     "check_affine",
+    "check_layout",
     "check_pixels",
     "mix",
     "mix_masks",

@@ -7,8 +7,15 @@ import torch
 from torch import Tensor
 
 from mixcollate.kernels.packed import PackedPlan
-from mixcollate.kernels.pixels import Statistic, as_list
-from mixcollate.kernels.prepare import Axes, prepare, prepare_masks, prepare_samples
+from mixcollate.kernels.pixels import Statistic, as_list, result_dtype
+from mixcollate.kernels.prepare import (
+    Axes,
+    check_layout,
+    check_whole_fill,
+    prepare,
+    prepare_masks,
+    prepare_samples,
+)
 from mixcollate.kernels.support import Impl
 from mixcollate.plan import MixPlan
 
@@ -58,6 +65,7 @@ def mix(
         return prepare(images, plan, **options, out=out, impl=impl, layout=layout).run()
     if not isinstance(plan, PackedPlan):
         return cast(Tensor, uncompiled(mix, images, plan, **options, out=out, impl=impl, layout=layout))
+    check_layout(images, layout)
     if layout not in ("BCDHW", "BCT"):
         return _mix_by_operator(images, plan, **options, out=out, impl=impl)
     axes: Callable[[Tensor], Tensor] = (
@@ -115,6 +123,8 @@ def _mix_by_operator(
     """What ``torch.compile`` sees of :func:`mix`: one operator, which calls it when the graph runs."""
     if images.requires_grad and torch.is_grad_enabled():
         raise ValueError("mix passes no gradient to images under torch.compile; use images.detach()")
+    normalised = mean is not None or std is not None
+    check_whole_fill(plan, result_dtype(images, dtype, normalised=normalised, out=out))
     means, stds = as_list("mean", mean), as_list("std", std)
     if out is None:
         made: Tensor = torch.ops.mixcollate.mix(

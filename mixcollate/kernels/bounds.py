@@ -1,6 +1,7 @@
 """The bounds of a plan's numbers, checked where plans enter, once a plan: a kernel would read what they point at."""
 
 import operator
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -8,6 +9,9 @@ import numpy as np
 
 from mixcollate.checks import check_flag, check_kind, shown
 from mixcollate.plan import FAR, PARTS, Array, MixPlan
+
+_CHECKED: "weakref.WeakKeyDictionary[MixPlan, list[bytes]]" = weakref.WeakKeyDictionary()
+"""The plans that have passed, and their numbers then, which somebody may have changed since."""
 
 _ONE = 0x3F800000  # the bits of 1.0: as unsigned numbers, those of floats in [0, 1] are no larger, and all others are
 
@@ -18,8 +22,11 @@ def check_bounds(plan: MixPlan) -> None:
     Raises:
         ValueError, TypeError: it names the part, the rule and what came.
     """
-    if "_within_bounds" in vars(plan):
-        return
+    checked = _CHECKED.get(plan)
+    if checked is not None:
+        if checked == _numbers(plan):
+            return
+        plan.forget_pairs()
     _check_size(plan.size)
     _check_array("partners", plan.partners, (None,))
     _check_array("shares", plan.shares, (None,))
@@ -53,7 +60,14 @@ def check_bounds(plan: MixPlan) -> None:
         check_bounds(plan.then)
         if len(plan.then) != batch:
             raise ValueError(f"plan.then must be of the {batch} images of the pass before, got {len(plan.then)}")
-    vars(plan)["_within_bounds"] = True
+    _CHECKED[plan] = _numbers(plan)
+
+
+def _numbers(plan: MixPlan) -> list[bytes]:
+    """All that can be out of bounds, in all passes; bits cannot."""
+    numbers = [plan.partners.tobytes(), plan.shares.tobytes()]
+    numbers += [array.tobytes() for name, array in plan.parts.items() if name not in ("bitmap", "hidden")]
+    return numbers if plan.then is None else numbers + _numbers(plan.then)
 
 
 def _check_size(size: Any) -> None:

@@ -14,9 +14,7 @@ from mixcollate.checks import check_kind, check_output, check_tensor, shown
 from mixcollate.kernels import host, reference
 from mixcollate.kernels.bounds import check_bounds
 from mixcollate.kernels.packed import PackedPlan, is_whole, pack
-from mixcollate.kernels.pixels import LEVELS, Affine, Statistic, affine
-from mixcollate.kernels.pixels import check_pixels as check_pixels
-from mixcollate.kernels.pixels import result_dtype as result_dtype
+from mixcollate.kernels.pixels import LEVELS, Affine, Statistic, affine, check_pixels, result_dtype
 from mixcollate.kernels.support import Impl, choose
 from mixcollate.memory import WORTH_KEEPING, Recycler
 from mixcollate.plan import PLACES, MixPlan
@@ -168,6 +166,16 @@ def _as_bytes(masks: Tensor) -> Tensor:
     return _as_planes_of_masks(masks)[..., None].view(torch.uint8).movedim(-1, 2)
 
 
+def check_layout(images: Tensor, layout: Axes | None) -> None:
+    """Refuse a layout that is none, or that of other images."""
+    if layout is None:
+        return
+    if layout not in AXES:
+        raise ValueError(f"layout must be one of {', '.join(AXES)}, got {layout!r}")
+    if len(layout) != images.ndim:
+        raise ValueError(f"images must have the {len(layout)} axes of layout={layout!r}, got {tuple(images.shape)}")
+
+
 def _arrangement(
     images: Tensor, plan: MixPlan | PackedPlan, layout: Axes | None, *, normalised: bool
 ) -> Callable[[Tensor], Tensor]:
@@ -176,11 +184,7 @@ def _arrangement(
     Volumes become videos of their slices, but only where a channel has numbers of its own: with several channels that
     takes a copy, and otherwise it does not matter what an axis before the last two is called.
     """
-    if layout is not None:
-        if layout not in AXES:
-            raise ValueError(f"layout must be one of {', '.join(AXES)}, got {layout!r}")
-        if len(layout) != images.ndim:
-            raise ValueError(f"images must have the {len(layout)} axes of layout={layout!r}, got {tuple(images.shape)}")
+    check_layout(images, layout)
     if layout == "BCT":
         return lambda signals: signals[:, :, None]
     if layout == "BCDHW":
@@ -266,7 +270,10 @@ def _check_plan(images: Tensor, plan: MixPlan | PackedPlan, dtype: torch.dtype, 
     fill = shapes.get("fill")
     if fill is not None:
         if fill[1] not in (1, images.shape[-3]):
-            raise ValueError(f"fill must have 1 or {images.shape[-3]} channels, got {fill[1]}")
+            raise ValueError(
+                f"fill must have one value for all channels, or one for each of those of images {tuple(images.shape)}, "
+                f"got {fill[1]}"
+            )
         if plan.fill_mean and not normalised:
             raise ValueError("fill='mean' needs mean= and std=; without them give the mean itself, fill=(r, g, b)")
     if isinstance(plan, MixPlan):
@@ -274,14 +281,20 @@ def _check_plan(images: Tensor, plan: MixPlan | PackedPlan, dtype: torch.dtype, 
             raise ValueError(
                 f"fill must be whole numbers in 0 … {LEVELS[dtype]} for {dtype} images, got {_first_three(plan.fill)} …"
             )
-    elif not (dtype.is_floating_point or plan.whole_fill):
+    else:
+        check_whole_fill(plan, dtype)
+        if plan.words.device != images.device:
+            raise ValueError(f"plan must be on {images.device} as the images are, got {plan.words.device}")
+    if plan.then is not None:
+        _check_plan(images, plan.then, dtype, normalised=normalised)
+
+
+def check_whole_fill(plan: PackedPlan, dtype: torch.dtype) -> None:
+    """Refuse a packed plan whose fill images of this dtype cannot take; an operator, which has its words, cannot."""
+    if not (dtype.is_floating_point or plan.whole_fill):
         raise ValueError(
             f"fill must be whole numbers in 0 … {LEVELS[dtype]} for {dtype} images; normalise them, or give a colour"
         )
-    elif plan.words.device != images.device:
-        raise ValueError(f"plan must be on {images.device} as the images are, got {plan.words.device}")
-    if plan.then is not None:
-        _check_plan(images, plan.then, dtype, normalised=normalised)
 
 
 def _first_three(array: Any) -> Any:

@@ -11,6 +11,7 @@ from typing import Literal, get_args
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 Impl = Literal["auto", "reference", "host", "fused"]
 IMPLS = get_args(Impl)
@@ -25,7 +26,7 @@ def choose(images: Tensor, impl: Impl) -> Impl:
     """
     if impl not in IMPLS:
         raise ValueError(f"impl must be one of {IMPLS}, got {impl!r}")
-    differentiable = images.requires_grad and torch.is_grad_enabled()
+    differentiable = (images.requires_grad and torch.is_grad_enabled()) or has_tangent(images)
     if impl == "auto":
         if images.is_cuda and can_fuse() and not differentiable:
             return "fused"
@@ -40,6 +41,13 @@ def choose(images: Tensor, impl: Impl) -> Impl:
             "impl='auto' or 'reference'"
         )
     return impl
+
+
+def has_tangent(tensor: Tensor) -> bool:
+    """Whether a gradient goes forward from a tensor, as in ``torch.autograd.forward_ad``."""
+    if forward_ad._current_level < 0 or torch.compiler.is_compiling():
+        return False
+    return forward_ad.unpack_dual(tensor).tangent is not None  # type: ignore[no-untyped-call]
 
 
 @functools.cache
