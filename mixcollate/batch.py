@@ -8,6 +8,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from mixcollate.execution import cast_images
 from mixcollate.roles import Key, Roles, first_labels, leaf_at, map_tensors, replace
 
 
@@ -56,7 +57,8 @@ class MixBatch:
     @property
     def labels(self) -> Any:
         """The labels as they came, or ``None``."""
-        return first_labels(self._raw(), self._roles)
+        raw = self._raw()
+        return leaf_at(raw, self._roles.labels[0]) if self._roles.labels else None
 
     def mix(self, *, dtype: torch.dtype | None = None) -> Any:
         """The mixed batch, in the place of the stacked one: ``(images, targets)``, or a dict for dict samples.
@@ -71,7 +73,7 @@ class MixBatch:
                 )
                 self._batch = self._labels = None
             elif dtype is not None:
-                changed = {path: leaf_at(self._mixed, path).to(dtype) for path in self._roles.images}
+                changed = {path: cast_images(leaf_at(self._mixed, path), dtype) for path in self._roles.images}
                 self._mixed = replace(self._mixed, changed)
             return self._mixed
 
@@ -84,9 +86,7 @@ class MixBatch:
         device, dtype, non_blocking = _parse_to(*args, **kwargs)
         with self._once:
             if self._mixed is None and device is not None:
-                before = leaf_at(self._batch, self._roles.images[0])
-                self._batch = _moved(self._batch, device, non_blocking)
-                self._may_overwrite |= leaf_at(self._batch, self._roles.images[0]) is not before
+                self._batch = self._copied(_moved(self._batch, device, non_blocking))
             mixed = self.mix(dtype=dtype)
             return mixed if device is None else _moved(mixed, device, non_blocking)
 
@@ -106,10 +106,17 @@ class MixBatch:
         return other
 
     def pin_memory(self, device: Any = None) -> "MixBatch":
-        """Copy to pinned memory; called by the loader."""
-        self._batch = map_tensors(self._batch, lambda tensor: tensor.pin_memory())
-        self._may_overwrite = True
+        """Copy to pinned memory what is not there yet; called by the loader."""
+        with self._once:
+            if self._mixed is None:
+                self._batch = self._copied(map_tensors(self._batch, lambda tensor: tensor.pin_memory()))
         return self
+
+    def _copied(self, batch: Any) -> Any:
+        """``batch``, made of this one's; if its images are others now, their memory is ours to mix in."""
+        path = self._roles.images[0]
+        self._may_overwrite |= leaf_at(batch, path) is not leaf_at(self._batch, path)
+        return batch
 
     def __iter__(self) -> Iterator[Any]:
         return iter(self.mix())

@@ -6,6 +6,7 @@ import pickle
 import uuid
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from multiprocessing.context import get_spawning_popen
 from multiprocessing.reduction import ForkingPickler
 from typing import Any
@@ -22,7 +23,7 @@ from mixcollate.execution import execute, pixels
 from mixcollate.kernels import AXES, Axes, Statistic
 from mixcollate.kernels.pixels import check_affine
 from mixcollate.methods import MixUp
-from mixcollate.plan import MixPlan, Stream, identity, only
+from mixcollate.plan import ERASING, MixPlan, Stream, only
 from mixcollate.roles import (
     Key,
     Keys,
@@ -44,7 +45,7 @@ from mixcollate.transforms import MixTransform, Unchanged
 
 Classes = int | Sequence[int] | Mapping[Key, int]
 
-_ENABLED, _EPOCH, _EPOCH_IS_TOLD, _WORKERS_DREW = range(4)  # places in the memory that workers share
+_ENABLED, _EPOCH, _EPOCH_IS_TOLD, _WORKERS_DREW = range(4)  # places in a collate's state
 
 
 class MixupCollate(Settled):
@@ -137,10 +138,7 @@ class MixupCollate(Settled):
             "mask_ignore_index": check_count("mask_ignore_index", mask_ignore_index, least=-(2**31)),
         }
         self.stream = Stream(transform.stream.seed if seed is None else seed)
-        # seen at once by workers, which mix themselves when eager
-        self._shared = torch.tensor([1, 0, 0, 0], dtype=torch.int64, device="cpu")
-        if eager:
-            self._shared.share_memory_()  # type: ignore[no-untyped-call]
+        self._shared = _own_state(shared=eager)
         self._workers_stream: Stream | None = None
         self._stacking = Stacking(on_the_way=eager)
         self.name = uuid.uuid4().hex
@@ -149,7 +147,7 @@ class MixupCollate(Settled):
 
     @property
     def enabled(self) -> bool:
-        """Whether batches are mixed. When off, images are still normalised and targets keep their type."""
+        """Whether batches are mixed. When off, images are still erased and normalised, and targets keep their type."""
         return bool(self._shared[_ENABLED])
 
     @enabled.setter
@@ -174,6 +172,7 @@ class MixupCollate(Settled):
         """Tell the schedules which epoch it is; acts on the next batch."""
         self._shared[_EPOCH] = check_count("epoch", epoch, least=0)
         self._shared[_EPOCH_IS_TOLD] = 1
+        self._shared[_WORKERS_DREW] = 0
 
     def state_dict(self) -> dict[str, int | None]:
         """Where the stream of plans stands; with a seed, all it takes to resume exactly.
@@ -206,10 +205,21 @@ class MixupCollate(Settled):
             self.set_epoch(check_count("state['epoch']", state["epoch"], least=0))
 
     def plain(self) -> "MixupCollate":
-        """The collate of evaluation: stacks, normalises and casts as this one, draws nothing, leaves labels alone."""
+        """The collate of evaluation: stacks, normalises and casts images as this one, draws nothing.
+
+        Labels, masks and what other keys name stay as they are, and may be missing. Its switch and epoch are its own.
+        """
         other = copy.copy(self)
-        stream = Stream(0)  # which asks no generator for a seed
-        vars(other).update(transform=Unchanged(), rules=(), _mixes=False, stream=stream)
+        vars(other).update(
+            transform=Unchanged(),
+            rules=(),
+            keys=replace(self.keys, labels_getter="default", partial=True),
+            masks={},
+            stream=Stream(0),  # which asks no generator for a seed
+            _mixes=False,
+            _shared=_own_state(shared=self.eager),
+            _workers_stream=None,
+        )
         return other
 
     def __call__(self, samples: Any) -> Any:
@@ -219,7 +229,7 @@ class MixupCollate(Settled):
         mapping, or a list as torch's ``default_collate`` makes it of them (``[images, labels]``).
         """
         stacks = self.collate_fn is default_collate
-        made = not isinstance(samples, list) or (stacks and len(samples) > 0 and is_batch(samples))
+        made = not isinstance(samples, list) or (stacks and len(samples) > 0 and is_batch(samples, self.keys))
         if not made and not samples:
             raise ValueError("samples must not be empty")
         kinds = kinds_of(samples if made else samples[0])
@@ -309,10 +319,8 @@ class MixupCollate(Settled):
         return self._workers_stream
 
     def _unmixed(self, plan: MixPlan) -> MixPlan:
-        """The plan that changes nothing; sparse targets keep the width that they have when mixing is on."""
-        if any(rule.targets == "sparse" for rule in self.rules):
-            return only(np.zeros(len(plan), bool), plan)
-        return identity(len(plan), plan.size)
+        """The plan that erases what it erases and mixes nothing; sparse targets keep the width that they have else."""
+        return only(np.zeros(len(plan), bool), plan, keep=ERASING)
 
     def _check_units(self, images: Tensor) -> None:
         """Refuse mean and std of other units than the images', and warn of images that look normalised already."""
@@ -412,6 +420,12 @@ class MixupCollate(Settled):
 _ARGUMENTS = frozenset(
     name for made in (MixupCollate, MixupCollate.from_timm) for name in inspect.signature(made).parameters
 )
+
+
+def _own_state(*, shared: bool) -> Tensor:
+    """The switch and the epoch of one collate; where ``shared``, workers see at once what changes."""
+    state = torch.tensor([1, 0, 0, 0], dtype=torch.int64, device="cpu")
+    return state.share_memory_() if shared else state  # type: ignore[no-untyped-call]
 
 
 def _rules(transform: MixTransform, classes: Classes | None, labels: Sequence[Key]) -> tuple[TargetRule, ...]:

@@ -52,7 +52,7 @@ class RandomChoice(MixTransform):
             per=per if per is not None else ("pair" if mixes and pairings <= {"matching", "flip"} else "sample"),
             pairing=pairings.pop() if mixes else None,
             inplace=inplace,
-            layout=layout,
+            layout=_shared_layout(transforms, layout),
             seed=seed,
             **_shared_options(transforms, options),
         )
@@ -98,7 +98,7 @@ class Compose(MixTransform):
             per="sample",
             pairing=None if first is None else first.pairing,
             inplace=inplace,
-            layout=layout,
+            layout=_shared_layout(transforms, layout),
             seed=seed,
             **_shared_options(transforms, options),
         )
@@ -144,7 +144,17 @@ def _check_transforms(name: str, transforms: Sequence[MixTransform]) -> list[Mix
             raise TypeError(f"{name} takes mixcollate's transforms, got {found}; put others around it in v2.Compose")
         if transform.stream.seed is not None:
             raise ValueError(f"seed must be given to {name}, not to the {type(transform).__name__} in it")
+        if transform.inplace:
+            raise ValueError(f"inplace must be given to {name}, not to the {type(transform).__name__} in it")
     return transforms
+
+
+def _shared_layout(transforms: Sequence[MixTransform], layout: Axes | None) -> Axes | None:
+    """The layout of the container, or of its members, which must be the same."""
+    told = [one for one in (layout, *(transform.layout for transform in transforms)) if one is not None]
+    if any(one != told[0] for one in told):
+        raise ValueError(f"layout must be the same for all transforms in a container, got {told}; give it once")
+    return told[0] if told else None
 
 
 def _shared_options(transforms: Sequence[MixTransform], options: LabelOptions) -> dict[str, Any]:

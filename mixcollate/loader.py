@@ -179,10 +179,7 @@ class Slot:
 
     def _receive(self, place: int, tensor: Tensor, device: torch.device) -> Tensor:
         held = self.memory.get(place)
-        fits = (
-            held is not None and held.dtype == tensor.dtype and held.shape[1:] == tensor.shape[1:] and tensor.ndim > 0
-        )
-        if held is None or not fits or len(held) < len(tensor):
+        if held is None or not _fits(held, tensor):
             held = self.memory[place] = torch.empty_like(tensor, device=device)
         target = held[: len(tensor)] if tensor.ndim > 0 else held
         return target.copy_(tensor, non_blocking=True)
@@ -194,6 +191,14 @@ class Slot:
                 held.record_stream(consumer)
         ours = {tensor.untyped_storage().data_ptr() for tensor in self.memory.values()}
         return map_tensors(batch, lambda t: t.clone() if t.untyped_storage().data_ptr() in ours else t)
+
+
+def _fits(held: Tensor, tensor: Tensor) -> bool:
+    """Whether memory that is held takes a batch as it is: its dtype, its shape, and its order of axes."""
+    alike = held.dtype == tensor.dtype and held.shape[1:] == tensor.shape[1:]
+    if not alike or tensor.ndim == 0 or len(held) < len(tensor):
+        return False
+    return held.stride()[1:] == torch.empty_like(tensor, device="meta").stride()[1:]
 
 
 class Ahead(NamedTuple):
@@ -256,7 +261,7 @@ def _warn_unless_sharded(loader: Any) -> None:
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         ranks = torch.distributed.get_world_size()
     else:
-        ranks = int(os.environ.get("WORLD_SIZE", 1))
+        ranks = int(os.environ.get("WORLD_SIZE") or 1)
     sampler, batches = getattr(loader, "sampler", None), getattr(loader, "batch_sampler", None)
     whole = type(sampler) in (RandomSampler, SequentialSampler) and type(batches) is BatchSampler
     if ranks > 1 and whole and not hasattr(loader, "base_dataloader"):  # as Accelerate's have, which deal batches out

@@ -61,6 +61,7 @@ class Keys:
     keep: tuple[Key, ...] = ()
     labels_getter: LabelsGetter = "default"
     layout: Axes | None = None
+    partial: bool = False  # what is named, but for the images, may be missing, or be no tensor
 
 
 USUAL = Roles(images=((0,),), labels=((1,),))
@@ -102,7 +103,7 @@ def find(
     search = _Search(batch, keys, kinds or {})
     masks = search.named("mask_keys", keys.mask) or search.of_type(tv_tensors.Mask)
     blended, kept = search.named("blend_keys", keys.blend), search.kept()
-    search.taken = {*masks, *blended, *kept}
+    search.taken = {*masks, *blended, *kept, *search.named("image_key", keys.image)}
     labels = search.labels(needed=labelled, wanted=mixes)
     search.taken |= set(labels)
     images = search.images(mixes=mixes)
@@ -128,6 +129,8 @@ class _Search:
 
     def named(self, argument: str, keys: Sequence[Key]) -> tuple[Path, ...]:
         """The paths of the tensors that an argument names."""
+        if self.keys.partial and argument != "image_key":
+            return tuple(path for key in keys for path in self._matching(key)[:1])
         paths = tuple(self._named(argument, key) for key in keys)
         for path in paths:
             self._refuse_no_tensor(argument, path)
@@ -138,7 +141,7 @@ class _Search:
         kept = set()
         for key in self.keys.keep:
             below = {path for path in self.leaves if _leads_to(path, key)}
-            if not below:
+            if not below and not self.keys.partial:
                 raise self._missing("keep_keys", key)
             kept |= below
         return kept
@@ -222,11 +225,14 @@ class _Search:
                 )
 
     def _named(self, argument: str, key: Key) -> Path:
-        alone = isinstance(self.batch, Tensor) and key == 0
-        matching = [path for path in self.leaves if alone or ".".join(map(str, path)) == str(key)]
+        matching = self._matching(key)
         if not matching:
             raise self._missing(argument, key)
         return matching[0]
+
+    def _matching(self, key: Key) -> list[Path]:
+        alone = isinstance(self.batch, Tensor) and key == 0
+        return [path for path in self.leaves if alone or ".".join(map(str, path)) == str(key)]
 
     def _missing(self, argument: str, key: Key) -> ValueError:
         return ValueError(f"{argument} must name tensors among {self._told()}, got {key!r}")
@@ -348,9 +354,10 @@ def leaf_at(batch: Any, path: Path) -> Any:
     return batch
 
 
-def first_labels(batch: Any, roles: Roles) -> Any:
-    """The labels that plans are drawn for, and ``MixBatch`` shows; ``None`` if there are none."""
-    return leaf_at(batch, roles.labels[0]) if roles.labels else None
+def first_labels(batch: Any, roles: Roles) -> Tensor | None:
+    """The labels that a ``pairing`` function looks at; ``None`` if there are none, or they are no tensor."""
+    labels = leaf_at(batch, roles.labels[0]) if roles.labels else None
+    return labels if isinstance(labels, Tensor) else None
 
 
 def replace(batch: Any, changed: Mapping[Path, Any]) -> Any:
@@ -363,7 +370,9 @@ def replace(batch: Any, changed: Mapping[Path, Any]) -> Any:
     for path, value in changed.items():
         below.setdefault(path[0], {})[path[1:]] = value
     if isinstance(batch, Mapping):
-        result = copy.copy(batch) if isinstance(batch, MutableMapping) else dict(batch)
+        # another mapping's copy may write into what it is a copy of, unless it says itself how it is made
+        copied = isinstance(batch, MutableMapping) and (isinstance(batch, dict) or hasattr(batch, "__copy__"))
+        result: Any = copy.copy(batch) if copied else dict(batch)
         for key, inner in below.items():
             result[key] = replace(batch[key], inner)
         return result
@@ -376,13 +385,16 @@ def map_tensors(batch: Any, function: Callable[[Tensor], Tensor]) -> Any:
     return replace(batch, {path: function(leaf) for path, leaf in leaves(batch) if isinstance(leaf, Tensor)})
 
 
-def is_batch(samples: Sequence[Any]) -> bool:
-    """Whether a list holds the items of a batch, not samples: samples are all alike, images and labels are not."""
+def is_batch(samples: Sequence[Any], keys: Keys) -> bool:
+    """Whether a list holds the items of a batch, not samples: samples are all alike, images and labels are not; and
+    nobody names items by their places where each sample is one tensor.
+    """
     first = samples[0]
     if not isinstance(first, Tensor) or first.ndim == 0:
         return False
     others = [one.ndim if isinstance(one, Tensor) else None for one in samples[1:]]
-    return any(ndim != first.ndim for ndim in others)
+    named = (*keys.image, *keys.label, *keys.mask, *keys.blend, *keys.keep)
+    return any(ndim != first.ndim for ndim in others) or any(isinstance(key, int) and key > 0 for key in named)
 
 
 def told(path: Path) -> str:

@@ -21,7 +21,7 @@ from mixcollate.checks import (
     shown,
 )
 from mixcollate.execution import execute, pixels
-from mixcollate.kernels import AXES, Axes, Impl, Statistic, uncompiled
+from mixcollate.kernels import AXES, Axes, Impl, Statistic, check_layout, uncompiled
 from mixcollate.kernels.packed import PackedPlan
 from mixcollate.plan import PLACES, Draw, MixPlan, Pairing, PairingFunction, Per, Stream, draw_from, identity, only
 from mixcollate.roles import USUAL, Keys, LabelsGetter, Roles, find, first_labels
@@ -79,7 +79,8 @@ def _named_arguments(transform: type) -> Any:
     if inspect.Parameter.VAR_KEYWORD not in kinds or inspect.Parameter.VAR_POSITIONAL in kinds:
         return init
     options = get_args(parameters.pop().annotation)  # of Unpack[...]: which of the base's arguments are meant
-    base = inspect.signature(transform.__mro__[1]).parameters
+    base_class = next(one for one in transform.__mro__[1:] if issubclass(one, MixTransform))  # what is mixed in is none
+    base = inspect.signature(base_class).parameters
     taken = {parameter.name for parameter in parameters}
     wanted = set(options[0].__annotations__ if options else base) - taken
     parameters += [p.replace(kind=p.KEYWORD_ONLY) for name, p in base.items() if name in wanted]
@@ -266,9 +267,7 @@ class MixTransform(Settled, v2.Transform):
     def extra_repr(self) -> str:
         """The hyper-parameters that differ from the common defaults."""
         defaults = inspect.signature(MixTransform).parameters
-        told = {name: value for name, value in vars(self).items() if not name.startswith("_")}
-        for name in ("training", "stream", "epoch", "rules"):
-            told.pop(name, None)
+        told = {name: vars(self)[name] for name in inspect.signature(type(self)).parameters if name in vars(self)}
         changed = (k for k in told if k not in defaults or told[k] != defaults[k].default)
         return ", ".join(f"{name}={told[name]!r}" for name in changed if told[name] is not None)
 
@@ -333,8 +332,7 @@ def plan_shape(images: Tensor, layout: Axes | None = None) -> tuple[int, int, in
     if images.ndim == 0:
         raise ValueError(f"images must be a batch [B, ...], got a tensor without dimensions: {shown(images)}")
     if layout is not None:
-        if images.ndim != len(layout):
-            raise ValueError(f"images must have the {len(layout)} axes of layout={layout!r}, got {tuple(images.shape)}")
+        check_layout(images, layout)
         sizes = dict(zip(layout, images.shape, strict=True))
         return sizes["B"], sizes["C"], sizes.get("H", 1), sizes["T" if layout == "BCT" else "W"]
     if images.ndim in (4, 5):

@@ -205,6 +205,33 @@ def test_pin_memory_calls_the_batchs_own_method(monkeypatch):
     assert len(after.to("cpu")) == 2
 
 
+def test_a_data_set_that_is_pinned_already_is_never_written(monkeypatch):
+    """torch returns the tensor itself then."""
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda tensor, device=None: tensor)
+    images = IMAGES[:16].clone()
+    batch = mc.MixupCollate(num_classes=10)((images, LABELS[:16])).pin_memory()
+    mixed, _ = batch
+    assert torch.equal(images, IMAGES[:16]) and not torch.equal(mixed, images)
+    assert batch.pin_memory() is batch and batch[0] is mixed
+
+
+@pytest.mark.parametrize("way", ["unpacked", "sent", "mixed"])
+def test_a_dtype_means_the_same_for_a_batch_that_is_mixed_already(way):
+    collate = mc.MixupCollate(num_classes=10, seed=0)
+    wanted = mc.MixupCollate(num_classes=10, seed=0)((IMAGES[:16], LABELS[:16])).to(torch.float64)[0]
+    batch = collate((IMAGES[:16], LABELS[:16]))
+    {"unpacked": lambda: [*batch], "sent": lambda: batch.to("cpu"), "mixed": lambda: batch.mix()}[way]()
+    made = batch.to(torch.float64)[0]
+    assert made.max() <= 1
+    torch.testing.assert_close(made, wanted, rtol=0, atol=0.5 / 255 + 1e-6)  # the bytes were rounded
+    with pytest.raises(TypeError, match="dtype must be"):
+        batch.to(torch.int64)
+    floats = mc.MixupCollate(num_classes=10)((IMAGES[:16] / 255, LABELS[:16]))
+    floats.mix()
+    with pytest.raises(TypeError, match="dtype must be"):
+        floats.to(torch.uint8)
+
+
 def test_normalises_in_the_same_pass():
     mean, std = (0.4, 0.5, 0.6), (0.2, 0.3, 0.4)
     collate = mc.MixupCollate(num_classes=10, mean=mean, std=std, seed=0)
@@ -520,6 +547,8 @@ def test_eager_streams_that_cannot_resume_say_so():
     list(loader(collate, num_workers=1))
     with pytest.raises(RuntimeError, match=r"cannot be resumed unless they are told the epoch: call set_epoch"):
         collate.state_dict()
+    collate.set_epoch(1)  # as the message says
+    assert collate.state_dict() == {"seed": 3, "step": 0, "epoch": 1}
 
 
 @pytest.mark.parametrize("state", [{}, {"seed": 3}, {"seed": 3, "step": -1}, {"seed": 3, "step": 2.5}, None])

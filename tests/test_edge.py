@@ -4,7 +4,9 @@ import copy
 import pickle
 import warnings
 from collections import OrderedDict, UserDict
+from collections.abc import MutableMapping
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import NamedTuple
 
 import hypothesis.strategies as st
@@ -16,9 +18,11 @@ from hypothesis import given, settings
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, default_collate
 from torchvision import tv_tensors
+from torchvision.transforms import v2
 
 import mixcollate as mc
-from mixcollate.kernels import mix, mix_masks
+from mixcollate import execution
+from mixcollate.kernels import mix, mix_masks, pack
 
 B, H, W = 4, 8, 12
 COLOURS = torch.eye(B)[:, :, None, None].expand(B, B, H, W).contiguous()
@@ -604,6 +608,117 @@ def test_evaluation_stacks_and_normalises_alike_and_draws_nothing():
         Rows(samples_of((COLOURS, LABELS))), B, num_workers=1, collate_fn=pickle.loads(pickle.dumps(plain))
     )
     assert torch.equal(next(iter(workers)).mix()[0], images)
+
+
+def test_evaluation_has_a_switch_and_an_epoch_of_its_own():
+    collate = mc.MixupCollate(num_classes=B, eager=True)
+    collate.set_epoch(7)
+    plain = collate.plain()
+    plain.enabled = False
+    plain.set_epoch(0)
+    assert collate.enabled and collate.epoch == 7
+
+
+def test_evaluation_data_may_lack_what_training_data_have():
+    """Teachers, masks and labels are for training; names instead of labels are what a test set has."""
+    masks = torch.randint(0, 4, (B, H, W))
+    collate = mc.MixupCollate(
+        mc.CutMix(), num_classes=B, label_key="label", blend_keys="teacher", keep_keys="index", mask_keys="mask",
+        mask_classes=4,
+    )  # fmt: skip
+    plain = collate.plain()
+    images = plain(samples_of({"image": COLOURS, "mask": masks})).mix()
+    assert torch.equal(images["image"], COLOURS) and images["mask"].dtype == torch.int64
+    assert torch.equal(images["mask"], masks)
+    named = plain([{"image": COLOURS[k], "label": f"{k}.jpg"} for k in range(B)])
+    assert named.labels == [f"{k}.jpg" for k in range(B)] and torch.equal(named.mix()["image"], COLOURS)
+    pairs = mc.MixupCollate(num_classes=B).plain()([(COLOURS[k], f"{k}.jpg") for k in range(B)])
+    assert torch.equal(pairs.mix()[0], COLOURS)
+    with pytest.raises(ValueError, match="image_key must name"):
+        mc.MixupCollate(image_key="picture").plain()(samples_of({"image": COLOURS, "label": LABELS}))
+
+
+def test_erasing_leaves_alone_what_is_beside_the_images():
+    """Names, numbers, boxes, soft targets; masks of any shape, too."""
+    erase = mc.RandomErasing(p=1)
+    image, mask = tv_tensors.Image(COLOURS[0]), tv_tensors.Mask(torch.ones(H, W))
+    for batch in (
+        (image, 3), {"image": image, "label": 3}, (image, mask), (image, tv_tensors.Mask(torch.ones(5, H, W))),
+        (COLOURS, mc.SoftTarget(LABELS[:, None], torch.ones(B, 1))), (COLOURS, ["a.jpg"] * B),
+    ):  # fmt: skip
+        made = erase(batch)
+        kept, given = ([*batch.values()], [*made.values()]) if isinstance(batch, dict) else (batch, made)
+        assert given[1] is kept[1] or all(torch.equal(a, b) for a, b in zip(given[1], kept[1], strict=True))
+        assert not torch.equal(given[0], kept[0])
+    detection = [(COLOURS[k], {"boxes": torch.rand(2, 4), "labels": torch.tensor([1, 2])}) for k in range(B)]
+    assert mc.MixupCollate(mc.Cutout())(detection).mix()[1]["boxes"].shape == (B, 2, 4)
+    both = v2.Compose([mc.MixUp(num_classes=B, targets="sparse"), mc.RandomErasing(p=1)])
+    assert isinstance(both(COLOURS, LABELS)[1], mc.SoftTarget)
+
+
+def test_erasing_goes_on_when_mixing_is_off():
+    """As in timm, whose switch is its Mixup's, and whose erasing is its loader's."""
+    for targets in ("dense", "sparse"):
+        transform = mc.Compose([mc.CutMix(targets=targets), mc.RandomErasing(p=1, value=7.0)])
+        collate = mc.MixupCollate(transform, num_classes=B)
+        collate.enabled = False
+        images, made = collate(samples_of((COLOURS, LABELS))).mix()
+        erased = images == 7
+        assert erased.flatten(1).any(1).all() and torch.equal(images[~erased], COLOURS[~erased])
+        made = made.dense(B) if targets == "sparse" else made
+        assert torch.equal(made, torch.eye(B)[LABELS])
+
+
+def test_two_views_without_labels():
+    views = mc.MixupCollate(mc.MixUp(), image_key=(0, 1))
+    mixed = views([(COLOURS[k], COLOURS[k] + 1) for k in range(B)]).mix()
+    torch.testing.assert_close(mixed[1] - mixed[0], torch.ones_like(COLOURS))
+    made = views([COLOURS, COLOURS + 1]).mix()  # a batch already: samples have no second item to name
+    assert len(made) == 2 and made[0].shape == COLOURS.shape
+
+
+def test_images_of_other_channels_take_one_fill():
+    recipe = mc.Compose([mc.MixUp(), mc.RandomErasing(p=1, value="noise")])
+    collate = mc.MixupCollate(recipe, image_key=("rgb", "depth"), num_classes=B)
+    made = collate(samples_of({"rgb": torch.rand(B, 3, H, W), "depth": torch.rand(B, 1, H, W), "label": LABELS})).mix()
+    assert made["rgb"].shape == (B, 3, H, W) and made["depth"].shape == (B, 1, H, W)
+
+
+def test_a_mapping_that_shares_its_copies_stays_as_it_is():
+    class Shared(MutableMapping):
+        def __init__(self, values):
+            self.values_by_key = values
+
+        def __getitem__(self, key):
+            return self.values_by_key[key]
+
+        def __setitem__(self, key, value):
+            self.values_by_key[key] = value
+
+        def __delitem__(self, key):
+            del self.values_by_key[key]
+
+        def __iter__(self):
+            return iter(self.values_by_key)
+
+        def __len__(self):
+            return len(self.values_by_key)
+
+    batch = Shared({"image": COLOURS, "label": LABELS})
+    mixed = mc.MixUp(num_classes=B)(batch)
+    assert batch["image"] is COLOURS and batch["label"] is LABELS and mixed["label"].shape == (B, B)
+
+
+def test_labels_on_the_host_beside_a_plan_on_a_device(monkeypatch):
+    """The images' plan lies with them; labels take the one that it was made of."""
+    collate = mc.MixupCollate(num_classes=B, blend_keys="teacher", seed=0)
+    batch = {"image": COLOURS, "label": LABELS, "teacher": torch.rand(B, 5)}
+    wanted = mc.MixupCollate(num_classes=B, blend_keys="teacher", seed=0).mix(batch)
+    monkeypatch.setattr(execution, "place", lambda plan, *_: pack(plan, "meta"))
+    monkeypatch.setattr(execution, "prepare", lambda images, *_, **__: SimpleNamespace(run=lambda: images))
+    made = collate.mix(batch)
+    for name in ("label", "teacher"):
+        torch.testing.assert_close(made[name], wanted[name])
 
 
 def test_timms_switch_is_ours():

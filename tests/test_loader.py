@@ -282,6 +282,17 @@ def test_the_allocator_learns_who_reads_the_slots():
     assert readers == ["one", "another"]
 
 
+def test_memory_of_another_order_is_not_kept():
+    """A batch arrives as it is, whatever the one before it was."""
+    slot = Slot(SimulatedStreams(0))
+    for memory_format in (torch.channels_last, torch.contiguous_format, torch.channels_last):
+        images = torch.rand(4, 3, 5, 6).contiguous(memory_format=memory_format)
+        (arrived,) = slot.receive((images,), torch.device("cpu"))
+        assert arrived.stride() == images.stride() and torch.equal(arrived, images)
+        (fewer,) = slot.receive((images[:3],), torch.device("cpu"))
+        assert fewer.data_ptr() == arrived.data_ptr()
+
+
 def test_samplers_learn_the_epoch_wherever_they_are():
     sampler = DistributedSampler(range(8), 2, 0)
     for options in ({"sampler": sampler}, {"batch_sampler": BatchSampler(sampler, 4, False)}):

@@ -123,7 +123,7 @@ def test_seeds_are_64_bits(seed):
         Stream(seed)
 
 
-@pytest.mark.parametrize(("given", "rank"), [("3", 3), (None, 0)])
+@pytest.mark.parametrize(("given", "rank"), [("3", 3), ("", 0), (None, 0)])
 def test_rank_is_the_launcher_s(monkeypatch, given, rank):
     if given is None:
         monkeypatch.delenv("RANK", raising=False)

@@ -9,6 +9,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from scipy import stats
+from torch.autograd import forward_ad
 from torch.utils.data import DataLoader, TensorDataset
 from torchvision import tv_tensors
 from torchvision.transforms import v2
@@ -465,7 +466,53 @@ def test_a_compiled_step_calls_transforms_as_they_are(name):
 
 
 def test_repr_shows_what_was_chosen():
-    assert repr(mc.MixUp(alpha=0.2, num_classes=10)) == "MixUp(num_classes=10, alpha=0.2)"
+    assert repr(mc.MixUp(alpha=0.2, num_classes=10)) == "MixUp(alpha=0.2, num_classes=10)"
+    assert "mixes" not in repr(mc.RandomChoice([mc.MixUp()])) and "per" not in repr(mc.Compose([mc.MixUp()]))
+
+
+def test_layout_and_inplace_of_members_are_not_lost():
+    volumes = torch.rand(2, 3, 4, 8, 8)
+    for container in (mc.Compose, mc.RandomChoice):
+        erased = container([mc.Cutout(length=0.9, inside=True, fill=(1.0, 2.0, 3.0), layout="BCDHW")])(volumes)
+        assert [erased[:, k].max() for k in range(3)] == [1, 2, 3]
+        with pytest.raises(ValueError, match="layout must be the same for all transforms"):
+            container([mc.Cutout(layout="BCDHW")], layout="BCT")
+        with pytest.raises(ValueError, match=f"inplace must be given to {container.__name__}"):
+            container([mc.MixUp(inplace=True)])
+
+
+def test_a_class_may_be_mixed_into_a_method():
+    class Logged:
+        pass
+
+    class First(Logged, mc.MixUp):
+        def __init__(self, **options):
+            super().__init__(**options)
+
+    assert First(alpha=0.3).alpha == 0.3
+    with pytest.raises(TypeError, match="First has no argument beta"):
+        First(beta=1.0)
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated")  # which torch's forward gradients use
+@pytest.mark.parametrize("name", mixing())
+def test_gradients_go_forward_too(name):
+    transform, images = mixing()[name], torch.rand(4, 3, 8, 8)
+    tangent = torch.randn_like(images)
+    plan = transform.make_plan(images)
+    with forward_ad.dual_level():
+        moved = forward_ad.unpack_dual(mix(forward_ad.make_dual(images, tangent), plan)).tangent
+    torch.testing.assert_close(moved, mix(tangent, plan))
+
+
+def test_numbers_and_colours_can_be_chosen_between():
+    """A fill of one number for all channels, beside one for each."""
+    choice = mc.RandomChoice(
+        [mc.Cutout(length=4, inside=True, fill=7.0), mc.Cutout(length=4, inside=True, fill=(1.0, 2.0, 3.0))]
+    )
+    erased = choice(torch.zeros(64, 3, 4, 4))
+    kinds = {tuple(image[:, 0, 0].tolist()) for image in erased}
+    assert kinds == {(7.0, 7.0, 7.0), (1.0, 2.0, 3.0)}
 
 
 def test_random_erasing_is_torchvisions_given_its_draw():

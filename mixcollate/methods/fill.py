@@ -7,7 +7,7 @@ import numpy as np
 from torch import Tensor
 
 from mixcollate.checks import check_choice, check_number, shown
-from mixcollate.plan import Array, Draw, Per
+from mixcollate.plan import Draw, Per
 
 Kind = Literal["mean", "noise", "channel_noise"]
 Fill = float | tuple[float, ...] | Kind
@@ -30,23 +30,24 @@ def check_fill(name: str, fill: F, kinds: Sequence[str] = KINDS) -> F:
 
 
 def filled(draw: Draw, boxes: int, fill: Fill, per: Per) -> dict[str, Any]:
-    """``fill [B, boxes, C]`` float32 with ``noise`` or ``fill_mean`` where they are needed: parts of a ``MixPlan``."""
+    """``fill [B, boxes, F]`` float32 with ``noise`` or ``fill_mean`` where they are needed: parts of a ``MixPlan``.
+
+    What is the same for all channels is one number (``F`` = 1), so that it suits images of any number of channels.
+    """
     batch, channels = draw.shape[:2]
     count, unit = draw.units(per)
     if fill == "channel_noise":
         return {"fill": draw.numbers.standard_normal((count, boxes, channels)).astype(np.float32)[unit]}
-    values = np.zeros((batch, boxes, channels), np.float32)
-    if fill == "noise":
-        return {"fill": values, "noise": draw.numbers.integers(1, 2**32, size=count)[unit]}
-    if fill == "mean":
-        return {"fill": values, "fill_mean": True}
-    values[:] = _constant(fill, channels)
-    return {"fill": values}
-
-
-def _constant(fill: Any, channels: int) -> Array:
-    """One value, or one for each channel."""
-    constant = np.atleast_1d(np.asarray(fill, np.float32))
+    constant = np.zeros(1, np.float32) if isinstance(fill, str) else np.atleast_1d(np.asarray(fill, np.float32))
     if constant.shape not in ((1,), (channels,)):
-        raise ValueError(f"fill must have 1 or {channels} values, one a channel, got {fill}")
-    return constant
+        raise ValueError(f"fill must have {_counts(channels)}, got {fill}")
+    parts: dict[str, Any] = {"fill": np.tile(constant, (batch, boxes, 1))}
+    if fill == "noise":
+        parts["noise"] = draw.numbers.integers(1, 2**32, size=count)[unit]
+    if fill == "mean":
+        parts["fill_mean"] = True
+    return parts
+
+
+def _counts(channels: int) -> str:
+    return "one value" if channels == 1 else f"1 or {channels} values, one a channel"
