@@ -22,9 +22,6 @@ DTYPES = frozenset(
 )
 """Those whose every value is one real number of its own: no complex, quantized or 8-bit floating point ones."""
 
-OUTPUTS = (torch.uint8, torch.float16, torch.bfloat16, torch.float32, torch.float64)
-"""What images may come out in."""
-
 
 class Settled:
     """Whose arguments stay what they were when it was made: set later, they would be unchecked, or do nothing."""
@@ -153,6 +150,11 @@ def check_range(
     return pair[0], pair[1]
 
 
+def check_class(name: str, value: object) -> int:
+    """A class index that int64 holds; negative ones are none of the classes."""
+    return check_count(name, value, least=-(2**63), most=2**63 - 1)
+
+
 def check_counts(name: str, value: object, least: int = 1, most: float = math.inf) -> tuple[int, int]:
     """A pair of whole numbers, in order, from ``least`` to ``most``."""
     low, high = check_range(name, value, least, most, whole=True)
@@ -180,17 +182,6 @@ def check_device(value: Any) -> torch.device:
         return torch.device(value)
     except (RuntimeError, TypeError) as error:
         raise ValueError(f"device must be a torch.device or the name of one, got {shown(value)}") from error
-
-
-def check_output(dtype: Any, memory_format: Any) -> None:
-    """The dtype and the memory format that images may come out in, ``None`` for their own."""
-    check_kind("dtype", dtype, torch.dtype, None)
-    if dtype is not None and dtype not in OUTPUTS:
-        raise TypeError(f"dtype must be floating point, or that of integer images, got {dtype}; leave it out for those")
-    if memory_format not in (None, torch.contiguous_format, torch.channels_last):
-        raise TypeError(
-            f"memory_format must be torch.contiguous_format or torch.channels_last, got {shown(memory_format)}"
-        )
 
 
 def check_tensor(name: str, value: object) -> Tensor:

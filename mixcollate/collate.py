@@ -18,10 +18,10 @@ from torch.utils.data import default_collate, default_convert, get_worker_info
 
 from mixcollate import timm as timm_arguments
 from mixcollate.batch import MixBatch, register
-from mixcollate.checks import Settled, check_choice, check_count, check_flag, check_output, told_by
+from mixcollate.checks import Settled, check_choice, check_count, check_flag, told_by
 from mixcollate.execution import execute, pixels
 from mixcollate.kernels import AXES, Axes, Statistic
-from mixcollate.kernels.pixels import check_affine
+from mixcollate.kernels.pixels import check_affine, check_output
 from mixcollate.methods import MixUp
 from mixcollate.plan import ERASING, MixPlan, Stream, only
 from mixcollate.roles import (

@@ -20,15 +20,16 @@ ROUNDING = 1e-6
 class RandomChoice(MixTransform):
     """Choose one of several transforms for each pair (sample, batch).
 
-    What happens to labels is told here or by the transforms, which must agree. With ``per="pair"`` both images of a
-    pair are treated alike; where a chosen transform mixes twice (a ``Compose`` of two mixes), its second partners may
-    have chosen otherwise, so that an image then counts more or less than once in its batch.
+    What happens to labels is told here or by the transforms: those that are told it must agree. With ``per="pair"``
+    both images of a pair are treated alike; where a chosen transform mixes twice (a ``Compose`` of two mixes), its
+    second partners may have chosen otherwise, so that an image then counts more or less than once in its batch.
 
     Args:
         transforms: the transforms to choose from; those that mix must share one ``pairing``.
         p: their probabilities; what they lack to 1 is the probability that an image is left as it is. Default: all
             the same.
-        per: how far one choice reaches; default: ``"pair"`` if any of them mixes, else ``"sample"``.
+        per: how far one choice reaches; default: ``"pair"`` if any of them mixes mutual partners (``"matching"``,
+            ``"flip"``), else ``"sample"``.
         options: ``inplace``, ``layout``, ``seed`` and what :class:`MixTransform` takes for labels.
     """
 

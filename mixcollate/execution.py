@@ -68,7 +68,7 @@ def execute(
     for path in () if leaves_alone and mask_classes is None else roles.masks:
         mask = leaf_at(batch, path)
         whole = plain(mask) if mask_classes is None else one_hot_masks(plain(mask), mask_classes, mask_ignore_index)
-        runs.append((path, prepare_masks(whole, plan if isinstance(plan, MixPlan) else plan.unpack()).run))
+        runs.append((path, prepare_masks(whole, plan).run))
     if inplace and len(roles.images) > 1:  # what one of them is written to, another may still be read from
         memories = [plain(leaf_at(batch, path)).untyped_storage().data_ptr() for path in roles.images]
         inplace = len(set(memories)) == len(memories)

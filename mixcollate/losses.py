@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch._subclasses.fake_tensor import is_fake
 
-from mixcollate.checks import check_choice, check_count, check_flag, check_number, check_tensor
+from mixcollate.checks import check_choice, check_class, check_flag, check_number, check_tensor
 from mixcollate.targets import SoftTarget, is_fusible
 
 Reduction = Literal["mean", "sum", "none"]
@@ -160,7 +160,7 @@ def soft_accuracy(logits: Tensor, target: Tensor | SoftTarget, *, ignore_index: 
 def _counted_target(logits: Tensor, target: Tensor | SoftTarget, *, ignore_index: int) -> Tensor | SoftTarget:
     """``target`` beside its ``logits``, dense or sparse, with a share of 0 for the class that is to be ignored."""
     _check_logits(logits, least=2)
-    check_count("ignore_index", ignore_index, least=-(2**63), most=2**63 - 1)
+    check_class("ignore_index", ignore_index)
     batch, classes, *places = logits.shape
     if isinstance(target, SoftTarget):
         check_tensor("target.labels", target.labels)

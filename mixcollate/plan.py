@@ -336,7 +336,7 @@ def _rows_where(rows: Array, array: Array, otherwise: Any) -> Array:
 
 
 def _with_one_width(fills: Sequence[Array | None]) -> list[Array | None]:
-    """``[B, N, F]`` each, of one ``F``: a number for all channels becomes one for each, where another fill has those."""
+    """``[B, N, F]`` each, of one ``F``: one number for all channels becomes one for each, where another has those."""
     width = max([fill.shape[2] for fill in fills if fill is not None])
     return [fill if fill is None or fill.shape[2] == width else fill.repeat(width, 2) for fill in fills]
 
@@ -454,6 +454,7 @@ class Draw:
         epoch: what schedules are asked for.
         partner: ``[B, 1]`` int64, each image's (first) partner.
         pairs: ``[pairs, 2]`` int64, the images of each pair, where partners are mutual; one may be its own.
+        pairing: what has been asked for; see :func:`draw_from`.
         labels: those of the batch, where they are known when the plan is drawn.
     """
 
@@ -496,7 +497,7 @@ class Draw:
         return batch, np.arange(batch)
 
     def several_partners(self, several: int) -> Array:
-        """``[B, several]`` int64: the partner of the pairing, then further ones of the same kind."""
+        """``[B, several]`` int64: the partner of the pairing, then of permutations (``"roll"``: of further rolls)."""
         batch = self.shape[0]
         further = [
             np.roll(np.arange(batch), k) if self.pairing == "roll" else self.numbers.permutation(batch)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from typing_extensions import Unpack
 
-from mixcollate.checks import check_choice, check_count, check_number, check_tensor, shown
+from mixcollate.checks import check_choice, check_class, check_count, check_number, check_tensor, shown
 from mixcollate.kernels.bounds import check_bounds
 from mixcollate.kernels.packed import PackedPlan, pack
 from mixcollate.kernels.support import can_fuse, has_tangent
@@ -48,7 +48,7 @@ class SoftTarget(NamedTuple):
         """``[B, num_classes]`` float32. Rows sum to one, less what belongs to ignored labels."""
         check_number("label_smoothing", label_smoothing, 0, 1)
         check_count("num_classes", num_classes)
-        check_count("ignore_index", ignore_index, least=-(2**63), most=2**63 - 1)
+        check_class("ignore_index", ignore_index)
         labels, shares = self.known(ignore_index)
         rows = torch.zeros(len(labels), num_classes, dtype=torch.float32, device=labels.device)
         try:
@@ -102,7 +102,7 @@ class TargetRule:
         if self.num_classes is not None:
             check_count("num_classes", self.num_classes)
         check_number("label_smoothing", self.label_smoothing, 0, 1)
-        check_count("ignore_index", self.ignore_index, least=-(2**63), most=2**63 - 1)
+        check_class("ignore_index", self.ignore_index)
         if self.targets == "dense":
             return
         if self.label_smoothing:

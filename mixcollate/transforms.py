@@ -125,7 +125,7 @@ class MixTransform(Settled, v2.Transform):
             ``"flip"`` (timm's), or a function ``(labels, numbers) -> partner [B]`` of the labels and a NumPy generator.
         targets: ``"dense"``: float32 ``[B, num_classes]``; ``"sparse"``: a :class:`~mixcollate.SoftTarget`;
             ``"values"``: labels are numbers ``[B]`` or ``[B, K]``, not classes, and are blended.
-        label_smoothing: in [0, 1).
+        label_smoothing: in [0, 1].
         label_mode: ``"lerp"``, or ``"union"`` for multi-hot labels of which all count fully.
         ignore_index: the class index of images without a label.
         inplace: mix in the memory of the images that are passed in.

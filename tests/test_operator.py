@@ -332,9 +332,10 @@ def test_plain_torch_needs_no_float64(name, backend, monkeypatch):
     assert mode.ran > before
 
 
-@pytest.mark.parametrize(
-    "labels", [torch.tensor([2, 0, -100, 1]), torch.rand(4, 3), torch.rand(4, 3) < 0.5], ids=lambda t: str(t.dtype)
-)
+LABELS_OF_EVERY_DTYPE = [torch.tensor([2, 0, -100, 1]), torch.rand(4, 3), torch.rand(4, 3) < 0.5]
+
+
+@pytest.mark.parametrize("labels", LABELS_OF_EVERY_DTYPE, ids=lambda labels: str(labels.dtype))
 @pytest.mark.parametrize("mode", ["lerp", "union"])
 def test_plain_targets_need_no_float64(labels, mode, monkeypatch):
     drawn, options = plan_of("mixup", (4, 3, 6, 10)), {"num_classes": 3, "label_mode": mode, "label_smoothing": 0.1}

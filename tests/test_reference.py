@@ -124,7 +124,7 @@ def oracle(
         how = COPIED if copied else BLENDED
         box = erased_by(plan, b, row, col) if plan.fill is not None else None
         if box is not None:
-            value, how = float(plan.fill[b, box, c]), COPIED
+            value, how = float(plan.fill[b, box, c % plan.fill.shape[2]]), COPIED
             if plan.noise is not None and plan.noise[b]:
                 bits = noise_bits((c * height + row) * width + col, int(plan.noise[b]))
                 value, how = (bits >> 24, COPIED) if integer else ((bits + 0.5) / 2**32, NOISE)

@@ -19,9 +19,10 @@ holds a few vectors of every image: all that may be read is read before any of i
 # memory. Going from one to the other, a place would be read and written at different strides; for three channels
 # ("interleaved") three whole vectors are read and sorted in registers instead. All else is "strided": right, and slow.
 #
-# Two levels of skipping in place, where what does not change need not move: a program whose rows nothing touches ends
-# at once (`_any_changed_in_tile`, a few scalar loads); of the others, vectors that nothing touches are neither read nor
-# written (`_needed_vectors`). And everywhere, where a whole vector comes from one image, the other is not read.
+# Three levels of skipping in place, where what does not change need not move: no launch, if the plan has no part that
+# does anything (`mix`); a program whose rows nothing touches ends at once (`_any_changed_in_tile`, a few scalar loads);
+# of the others, vectors that nothing touches are neither read nor written (`_needed_vectors`). And everywhere, where a
+# whole vector comes from one image, the other is not read.
 #
 # Triton compiles what follows a return in a branch, too: where results differ in shape, the other one needs its else.
 
@@ -118,8 +119,7 @@ def mix(
             images = images.clone()
         else:
             shape, entries = _of_all_images(geometry, entries, VECTORS_OF_ALL), 1
-    # What changes nothing is skipped at three levels: here the launch, if the plan has no part that does anything; in
-    # _any_changed_in_tile a tile, by one branch that all its threads take; in _needed_vectors the vectors of a tile.
+    # The first level of skipping: a plan in which no part does anything.
     if entry.own_outside or entry.corner or entry.erase_box or entry.grid or entry.hidden or not shape.skip:
         # A soft target each for as many further programs as there are images: a launch for them alone would cost more.
         programs = shape.programs if targets is None else shape.programs + -(-len(targets.labels) // entries)
@@ -291,7 +291,7 @@ def mix_kernel(
             return
     entry_ptr = plan_ptr + _entry_index(SHAPE).to(tl.int64) * ENTRY.width
     tile, channel = _tile_and_channel(program, SHAPE)
-    # The first level of skipping; a tile of all images has no one entry to ask.
+    # The second level of skipping; a tile of all images has no one entry to ask.
     if SHAPE.skip and SHAPE.batch == 0:
         if not _any_changed_in_tile(entry_ptr, tile, ENTRY, SHAPE):
             return

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import unset_fake_temporarily
 
-from mixcollate.checks import check_tensor
+from mixcollate.checks import check_kind, check_tensor, shown
 
 Statistic = float | Sequence[float]
 
@@ -43,6 +43,17 @@ def check_pixels(images: Tensor) -> None:
     if images.dtype == torch.int64:
         advice += '; Hugging Face data sets give uint8 with .with_format("torch", dtype=torch.uint8)'
     raise TypeError(f"images must be uint8 or floating point, got {images.dtype}; {advice}")
+
+
+def check_output(dtype: Any, memory_format: Any) -> None:
+    """The dtype and the memory format that images may come out in, ``None`` for their own."""
+    check_kind("dtype", dtype, torch.dtype, None)
+    if dtype is not None and dtype not in LEVELS and dtype not in FLOATS:
+        raise TypeError(f"dtype must be floating point, or that of integer images, got {dtype}; leave it out for those")
+    if memory_format not in (None, torch.contiguous_format, torch.channels_last):
+        raise TypeError(
+            f"memory_format must be torch.contiguous_format or torch.channels_last, got {shown(memory_format)}"
+        )
 
 
 def result_dtype(images: Tensor, dtype: torch.dtype | None, *, normalised: bool, out: Tensor | None) -> torch.dtype:

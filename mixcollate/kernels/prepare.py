@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import is_fake
 
-from mixcollate.checks import check_kind, check_output, check_tensor, shown
+from mixcollate.checks import check_kind, check_tensor, shown
 from mixcollate.kernels import host, reference
 from mixcollate.kernels.bounds import check_bounds
 from mixcollate.kernels.packed import PackedPlan, is_whole, pack
-from mixcollate.kernels.pixels import LEVELS, Affine, Statistic, affine, check_pixels, result_dtype
+from mixcollate.kernels.pixels import LEVELS, Affine, Statistic, affine, check_output, check_pixels, result_dtype
 from mixcollate.kernels.support import Impl, choose
 from mixcollate.memory import WORTH_KEEPING, Recycler
 from mixcollate.plan import PLACES, MixPlan
@@ -80,7 +80,8 @@ def prepare(
     ``targets`` are written with the images.
 
     Raises:
-        ValueError, TypeError: whatever ``mix`` refuses; :meth:`Call.run` refuses nothing.
+        ValueError, TypeError: whatever ``mix`` refuses; :meth:`Call.run` refuses nothing but, on a GPU, an image of
+            over 2**30 elements.
     """
     check_kind("plan", plan, MixPlan, PackedPlan)
     check_kind("out", out, Tensor, None)
