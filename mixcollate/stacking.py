@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import PIL.Image
 import torch
 from torch import Tensor
@@ -15,7 +16,7 @@ from torch.utils.data._utils.collate import collate_tensor_fn, default_collate_f
 from mixcollate.kernels import as_batch
 from mixcollate.kernels.host import LARGE
 from mixcollate.memory import Recycler
-from mixcollate.roles import leaves, told
+from mixcollate.roles import Path, leaves, told
 
 _REST_OF_DEFAULT = {kind: how for kind, how in default_collate_fn_map.items() if kind is not Tensor}
 
@@ -53,7 +54,7 @@ class Stacking:
     def _stack(self, samples: list[Any]) -> Any:
         try:
             return torch_collate(samples, collate_fn_map={Tensor: self._stack_tensors, **_REST_OF_DEFAULT})
-        except (RuntimeError, TypeError, KeyError) as error:
+        except (RuntimeError, TypeError, KeyError, ValueError) as error:
             raise _why_not(samples, error) from error
 
     def join(self, tensors: Sequence[Tensor]) -> Tensor:
@@ -89,23 +90,49 @@ def _why_not(samples: Sequence[Any], error: Exception) -> Exception:
         return ValueError(f"samples must have the same keys to make a batch, but one lacks {error}")
     shapes: dict[Any, tuple[int, ...]] = {}
     dtypes: dict[Any, torch.dtype] = {}
+    several = len(leaves(samples[0]))
     for sample in samples:
-        for path, leaf in leaves(sample):
-            if isinstance(leaf, PIL.Image.Image):
-                return TypeError(
-                    f"images must be tensors to be stacked, got PIL images at {told(path)}: convert them in the data "
-                    "set, as with torchvision.transforms.v2.PILToTensor()"
-                )
+        found = leaves(sample)
+        for path, leaf in found:
+            if (misfit := _misfit(path, leaf)) is not None:
+                return misfit
             dtype = dtypes.setdefault(path, leaf.dtype) if isinstance(leaf, Tensor) else None
             if dtype is not None and dtype.is_floating_point != leaf.dtype.is_floating_point:
                 return TypeError(
                     f"samples must be all integers or all floats to make a batch, got {dtype} and {leaf.dtype} at "
                     f"{told(path)}: torchvision.transforms.v2.ToDtype(torch.float32, scale=True) makes images floats"
                 )
-            shape = tuple(leaf.shape) if hasattr(leaf, "shape") else ()
+            shape = tuple(leaf.shape) if hasattr(leaf, "shape") else (len(leaf),) if isinstance(leaf, list) else ()
             if shapes.setdefault(path, shape) != shape:
                 return ValueError(
                     f"images must have one size to make a batch, resize them first: at {told(path)} the samples have "
                     f"the shapes {shapes[path]} and {shape}; other things of many sizes need a collate_fn of their own"
                 )
+        if len(found) != several:
+            return ValueError(
+                f"samples must have the same parts to make a batch, got {several} in one and {len(found)} in another; "
+                "lists of many lengths need a collate_fn of their own"
+            )
     return error
+
+
+def _misfit(path: Path, leaf: Any) -> Exception | None:
+    """Why no batch can be made of what a sample has there, whatever the others have."""
+    if isinstance(leaf, PIL.Image.Image):
+        return TypeError(
+            f"images must be tensors to be stacked, got PIL images at {told(path)}: convert them in the data set, as "
+            "with torchvision.transforms.v2.PILToTensor()"
+        )
+    array = leaf if isinstance(leaf, np.ndarray) else None
+    if not isinstance(leaf, (*default_collate_fn_map, list)) or (array is not None and array.dtype.kind not in "biufc"):
+        kind = type(leaf).__name__ if array is None else f"an array of {array.dtype}"
+        return TypeError(
+            f"samples must be of tensors, arrays of numbers, numbers and texts to make a batch, got {kind} at "
+            f"{told(path)}: leave it out, or give a collate_fn that knows what to make of it"
+        )
+    if array is not None and (min(array.strides, default=0) < 0 or not array.dtype.isnative):
+        return TypeError(
+            f"arrays must lie in memory as torch's tensors do, got strides {array.strides} of {array.dtype.str} at "
+            f"{told(path)}: np.ascontiguousarray(array, array.dtype.newbyteorder('=')) does"
+        )
+    return None
