@@ -149,6 +149,10 @@ class MixBatch:
             )
         return mixed
 
+    def __getattr__(self, name: str) -> Any:
+        way_out = "" if name.startswith("_") else ": unpack it, or take batch.mix(), which is a tuple or a mapping"
+        raise AttributeError(f"a MixBatch has no {name}{way_out}")
+
     def _raw(self) -> Any:
         if self._mixed is not None:
             raise RuntimeError("this batch is mixed already; look at batch.images and batch.labels before that")

@@ -60,14 +60,15 @@ def execute(
             changed[path], unwritten = rule.prepare(labels, here)
         else:
             changed[path] = rule.mix(labels, here)
-    leaves_alone = not takes_partners(plan)  # what only images have changes with them
-    for path in () if leaves_alone else roles.blended:
+    mixes = takes_partners(plan)  # else what lies beside the images stays as it is
+    for path in roles.blended if mixes else ():
         value = leaf_at(batch, path)
         changed[path] = _blended(value, path, _beside(value, placed, plan))
     runs: list[tuple[Path, Callable[[], Tensor]]] = []  # what is still to run has passed its checks
-    for path in () if leaves_alone and mask_classes is None else roles.masks:
-        mask = leaf_at(batch, path)
-        whole = plain(mask) if mask_classes is None else one_hot_masks(plain(mask), mask_classes, mask_ignore_index)
+    for path in roles.masks if mixes or mask_classes is not None else ():
+        whole = plain(leaf_at(batch, path))
+        if mask_classes is not None:
+            whole = one_hot_masks(whole, mask_classes, mask_ignore_index, volumes=layout == "BCDHW")
         runs.append((path, prepare_masks(whole, plan).run))
     if inplace and len(roles.images) > 1:  # what one of them is written to, another may still be read from
         memories = [plain(leaf_at(batch, path)).untyped_storage().data_ptr() for path in roles.images]
@@ -104,17 +105,22 @@ def plain(value: Tensor) -> Tensor:
     return value if type(value) is Tensor else value.as_subclass(Tensor)
 
 
-def one_hot_masks(masks: Tensor, classes: int, ignore_index: int) -> Tensor:
+def one_hot_masks(masks: Tensor, classes: int, ignore_index: int, *, volumes: bool = False) -> Tensor:
     """``[B, classes, H, W]`` float32 of class numbers ``[B, H, W]`` (or ``[B, 1, H, W]``); ignored pixels are all zero.
+
+    Args:
+        masks: of ``volumes`` ``[B, D, H, W]``, or ``[B, 1, D, H, W]``.
+        classes: how many there are.
+        ignore_index: the number of what belongs to none of them.
+        volumes: whether the images are.
 
     Raises:
         ValueError, TypeError: for what is no class number; on a GPU the numbers are not looked at.
     """
-    numbers = masks[:, 0] if masks.ndim == 4 and masks.shape[1] == 1 else masks
-    if numbers.ndim != 3 or numbers.dtype.is_floating_point or numbers.dtype.is_complex:
-        raise TypeError(
-            f"masks must be class numbers [B, H, W] for mask_classes, got {tuple(masks.shape)} {masks.dtype}"
-        )
+    axes = "[B, D, H, W]" if volumes else "[B, H, W]"
+    numbers = masks[:, 0] if masks.ndim == 4 + volumes and masks.shape[1] == 1 else masks
+    if numbers.ndim != 3 + volumes or numbers.dtype.is_floating_point or numbers.dtype.is_complex:
+        raise TypeError(f"masks must be class numbers {axes} for mask_classes, got {tuple(masks.shape)} {masks.dtype}")
     numbers = numbers.to(torch.int64)
     known = numbers != ignore_index
     if masks.device.type == "cpu" and bool((((numbers < 0) | (numbers >= classes)) & known).any()):

@@ -206,6 +206,13 @@ def test_pin_memory_calls_the_batchs_own_method(monkeypatch):
     assert len(after.to("cpu")) == 2
 
 
+def test_what_a_batch_is_not_is_told_with_a_way_out():
+    batch = mc.MixupCollate(num_classes=10)((IMAGES[:16], LABELS[:16]))
+    with pytest.raises(AttributeError, match=r"a MixBatch has no pop: unpack it, or take batch.mix\(\)"):
+        batch.pop("labels")
+    assert not hasattr(batch, "shape") and isinstance(copy.copy(batch), mc.MixBatch)
+
+
 def test_a_data_set_that_is_pinned_already_is_never_written(monkeypatch):
     """torch returns the tensor itself then."""
     monkeypatch.setattr(torch.Tensor, "pin_memory", lambda tensor, device=None: tensor)

@@ -669,6 +669,16 @@ def test_erasing_goes_on_when_mixing_is_off():
         assert torch.equal(made, torch.eye(B)[LABELS])
 
 
+def test_masks_of_volumes_become_one_hot():
+    volumes, masks = COLOURS[:, :, None].expand(B, B, 3, H, W), LABELS[:, None, None, None].expand(B, 3, H, W)
+    collate = mc.MixupCollate(mask_keys="mask", mask_classes=B, layout="BCDHW", num_classes=B)
+    for numbers in (masks, masks[:, None]):
+        mixed = collate.mix({"image": volumes, "mask": numbers, "label": LABELS})
+        torch.testing.assert_close(mixed["mask"], mixed["image"])
+    with pytest.raises(TypeError, match=r"masks must be class numbers \[B, D, H, W\]"):
+        collate.mix({"image": volumes, "mask": masks[:, 0], "label": LABELS})
+
+
 def test_two_views_without_labels():
     views = mc.MixupCollate(mc.MixUp(), image_key=(0, 1))
     mixed = views([(COLOURS[k], COLOURS[k] + 1) for k in range(B)]).mix()

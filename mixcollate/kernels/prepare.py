@@ -149,7 +149,10 @@ def prepare_masks(masks: Tensor, plan: MixPlan | PackedPlan) -> Call:
     plan = plan.at_size((masks.shape[-2], masks.shape[-1]))
     numbered = not masks.dtype.is_floating_point
     if numbered and plan.blends:
-        raise ValueError(f"masks must be one-hot floats for a plan that blends, got {masks.dtype} class numbers")
+        raise ValueError(
+            f"masks must be one-hot floats for a plan that blends, got {masks.dtype} class numbers; "
+            "MixupCollate(mask_classes=...) makes them so"
+        )
     as_pixels = _as_bytes if numbered else _as_planes_of_masks
     kept = torch.preserve_format if masks.ndim < 5 and not numbered else torch.contiguous_format
     result = torch.empty_like(masks, memory_format=kept)  # of which as_pixels gives a view
