@@ -23,7 +23,7 @@ from mixcollate.execution import execute, pixels
 from mixcollate.kernels import AXES, Axes, Statistic
 from mixcollate.kernels.pixels import check_affine, check_output
 from mixcollate.methods import MixUp
-from mixcollate.plan import ERASING, MixPlan, Stream, only
+from mixcollate.plan import ERASING, MixPlan, Stream, only, without_mixing
 from mixcollate.roles import (
     Key,
     Keys,
@@ -321,7 +321,9 @@ class MixupCollate(Settled):
 
     def _unmixed(self, plan: MixPlan) -> MixPlan:
         """The plan that erases what it erases and mixes nothing; sparse targets keep the width that they have else."""
-        return only(np.zeros(len(plan), bool), plan, keep=ERASING)
+        if any(rule.targets == "sparse" for rule in self.rules):
+            return only(np.zeros(len(plan), bool), plan, alike=True, keep=ERASING)
+        return without_mixing(plan)
 
     def _check_units(self, images: Tensor) -> None:
         """Refuse mean and std of other units than the images', and warn of images that look normalised already."""

@@ -249,7 +249,7 @@ APART = frozenset(name for name, one in PARTS.items() if one.apart)
 
 
 def identity(batch: int, size: tuple[int, int], **erasing: Any) -> MixPlan:
-    """The plan that leaves ``batch`` images as they are, but for the parts that erase."""
+    """The plan that leaves ``batch`` images as they are, but for what erases."""
     partners, shares = np.empty((batch, 0), np.int64), np.ones((batch, 1), np.float32)
     return MixPlan(size=size, partners=partners, shares=shares, **erasing)
 
@@ -328,6 +328,17 @@ def only(changed: Array, plan: MixPlan, *, alike: bool = False, keep: Collection
     later = None if plan.then is None else only(changed, plan.then, keep=keep)  # whose pairs are others
     some = replace(plan, shares=_rows_where(changed, plan.shares, alone), then=later, **parts)
     return some._told_as(plan, alike=alike)
+
+
+def without_mixing(plan: MixPlan) -> MixPlan:
+    """``plan`` in which images only lose what it erases; passes that then do nothing are left out."""
+    later = None if plan.then is None else without_mixing(plan.then)
+    if later is not None and not later.erases:
+        later = None
+    if later is not None and not plan.erases:
+        return later
+    erasing = {name: array for name, array in plan.parts.items() if name in ERASING}
+    return identity(len(plan), plan.size, fill_mean=plan.fill_mean, then=later, **erasing)
 
 
 def _rows_where(rows: Array, array: Array, otherwise: Any) -> Array:

@@ -656,15 +656,18 @@ def test_erasing_leaves_alone_what_is_beside_the_images():
     assert isinstance(both(COLOURS, LABELS)[1], mc.SoftTarget)
 
 
-def test_erasing_goes_on_when_mixing_is_off():
-    """As in timm, whose switch is its Mixup's, and whose erasing is its loader's."""
-    for targets in ("dense", "sparse"):
-        transform = mc.Compose([mc.CutMix(targets=targets), mc.RandomErasing(p=1, value=7.0)])
-        collate = mc.MixupCollate(transform, num_classes=B)
+@pytest.mark.parametrize("targets", ["dense", "sparse"])
+def test_erasing_goes_on_when_mixing_is_off(targets):
+    """As in timm, whose switch is its Mixup's, and whose erasing is its loader's; in whatever pass it is."""
+    mixup, cutmix = mc.MixUp(targets=targets), mc.CutMix(targets=targets)
+    erase, cut = mc.RandomErasing(p=1, scale=(0.3, 0.33), value=7.0), mc.Cutout(length=4, inside=True, fill=9.0)
+    for methods in ([cutmix, erase], [erase, mixup], [mixup, cutmix, erase], [erase, mixup, cut, cutmix]):
+        collate = mc.MixupCollate(mc.Compose(methods), num_classes=B)
         collate.enabled = False
         images, made = collate(samples_of((COLOURS, LABELS))).mix()
-        erased = images == 7
-        assert erased.flatten(1).any(1).all() and torch.equal(images[~erased], COLOURS[~erased])
+        fills = [7] * (erase in methods) + [9] * (cut in methods)
+        erased = sum(images == fill for fill in fills) > 0
+        assert all((images == fill).any() for fill in fills) and torch.equal(images[~erased], COLOURS[~erased])
         made = made.dense(B) if targets == "sparse" else made
         assert torch.equal(made, torch.eye(B)[LABELS])
 
