@@ -9,6 +9,7 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import is_fake
 
 from mixcollate.checks import check_choice, check_class, check_flag, check_number, check_tensor
+from mixcollate.kernels.support import is_transformed
 from mixcollate.targets import SoftTarget, is_fusible
 
 Reduction = Literal["mean", "sum", "none"]
@@ -224,12 +225,7 @@ def _without_nan(target: Tensor) -> Tensor:
 
 def _are_finite(rows: Tensor) -> bool:
     """Whether these values on the host are known to be finite; they are not looked at while they stand for others."""
-    if torch.compiler.is_compiling() or is_fake(rows):
-        return False
-    try:
-        return bool(rows.isfinite().all())
-    except RuntimeError:  # torch.vmap's cannot be looked at
-        return False
+    return not (torch.compiler.is_compiling() or is_fake(rows) or is_transformed()) and bool(rows.isfinite().all())
 
 
 def _product(shares: Tensor, values: Tensor) -> Tensor:
@@ -248,7 +244,7 @@ def _gathered(values: Tensor, labels: Tensor) -> Tensor:
 
 def _check_classes(labels: Tensor, classes: int) -> None:
     """Refuse labels that are no classes; on a GPU, or while they are traced, their values are not looked at."""
-    if labels.device.type != "cpu" or torch.compiler.is_compiling() or is_fake(labels):
+    if labels.device.type != "cpu" or torch.compiler.is_compiling() or is_fake(labels) or is_transformed():
         return
     wrong = labels[(labels < 0) | (labels >= classes)]
     if len(wrong):

@@ -13,7 +13,7 @@ from typing_extensions import Unpack
 from mixcollate.checks import check_choice, check_class, check_count, check_number, check_tensor, shown
 from mixcollate.kernels.bounds import check_bounds
 from mixcollate.kernels.packed import PackedPlan, pack
-from mixcollate.kernels.support import can_fuse, has_tangent
+from mixcollate.kernels.support import can_fuse, goes_forward, is_transformed
 from mixcollate.plan import MixPlan, takes_partners
 
 if TYPE_CHECKING:
@@ -359,9 +359,9 @@ def _on(labels: Tensor, plan: MixPlan | PackedPlan) -> tuple[Tensor, Tensor]:
 
 def _is_on_host(labels: Tensor) -> bool:
     """Whether their values can be read here and now."""
-    return labels.is_cpu and not torch.compiler.is_compiling()
+    return labels.is_cpu and not torch.compiler.is_compiling() and not is_transformed()
 
 
 def is_fusible(tensor: Tensor) -> bool:
     """Whether Triton can make targets or losses of this one: asked when the code runs, not while it is traced."""
-    return tensor.is_cuda and not torch.compiler.is_compiling() and not has_tangent(tensor) and can_fuse()
+    return tensor.is_cuda and not torch.compiler.is_compiling() and not goes_forward(tensor) and can_fuse()

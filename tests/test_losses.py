@@ -334,10 +334,16 @@ def test_vmap_and_per_sample_gradients(kind):
     """One row at a time, as for gradients of single samples."""
     target, logits = targets_of_every_kind()[kind], torch.randn(6, 5)
 
-    def loss(row, target):
-        one = mc.SoftTarget(*(part[None] for part in target)) if isinstance(target, tuple) else target[None]
-        return mc.soft_cross_entropy(row[None], one, label_smoothing=0.1, reduction="sum")
+    def one(target):
+        return mc.SoftTarget(*(part[None] for part in target)) if isinstance(target, tuple) else target[None]
 
+    def loss(row, target):
+        return mc.soft_cross_entropy(row[None], one(target), label_smoothing=0.1, reduction="sum")
+
+    hits = torch.func.vmap(lambda row, target: mc.soft_accuracy(row[None], one(target)))(logits, target)
+    rows = [mc.SoftTarget(*parts) for parts in zip(*target, strict=True)] if isinstance(target, tuple) else target
+    each = [mc.soft_accuracy(row[None], one(target)) for row, target in zip(logits, rows, strict=True)]
+    torch.testing.assert_close(hits, torch.stack(each), equal_nan=True)
     each = torch.func.vmap(loss)(logits, target)
     torch.testing.assert_close(each, mc.soft_cross_entropy(logits, target, label_smoothing=0.1, reduction="none"))
     gradients = torch.func.vmap(torch.func.grad(loss))(logits, target)

@@ -505,6 +505,33 @@ def test_gradients_go_forward_too(name):
     torch.testing.assert_close(moved, mix(tangent, plan))
 
 
+@pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated")
+@pytest.mark.parametrize("name", mixing())
+def test_transforms_of_torch_func(name):
+    """Of what mixes, and of what only holds it: a loss by its parameters, an ensemble's batches."""
+    transform, images, labels = mixing(num_classes=4)[name], torch.rand(4, 3, 8, 8), torch.arange(4)
+    plan = transform.make_plan(images)
+    leaf = images.clone().requires_grad_()
+    (wanted,) = torch.autograd.grad(mix(leaf, plan).square().sum(), leaf)
+    torch.testing.assert_close(torch.func.grad(lambda x: mix(x, plan).square().sum())(images), wanted)
+    (mixed, tangent) = torch.func.jvp(lambda x: mix(x, plan), (images,), (images + 1,))
+    torch.testing.assert_close(mixed, mix(images, plan))
+    torch.testing.assert_close(tangent, mix(images + 1, plan))
+    both = torch.stack([images, images.flip(0)])
+    torch.testing.assert_close(torch.vmap(lambda x: mix(x, plan))(both), torch.stack([mix(x, plan) for x in both]))
+    layer = torch.nn.Linear(192, 4)
+
+    def loss(parameters):
+        torch.manual_seed(0)
+        mixed, targets = transform(images, labels)
+        return mc.soft_cross_entropy(torch.func.functional_call(layer, parameters, mixed.flatten(1)), targets)
+
+    parameters = dict(layer.named_parameters())
+    gradients = torch.func.grad(loss)(parameters)
+    wanted = torch.autograd.grad(loss(parameters), list(parameters.values()))
+    torch.testing.assert_close(list(gradients.values()), list(wanted))
+
+
 def test_numbers_and_colours_can_be_chosen_between():
     """A fill of one number for all channels, beside one for each."""
     choice = mc.RandomChoice(

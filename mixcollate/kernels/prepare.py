@@ -218,7 +218,7 @@ def run_passes(
         plan = plan.unpack()
     source, target = _as_planes(images), _as_planes(out)
     written = target
-    if out.data_ptr() != target.data_ptr():  # strides that no view can fold into [B, C, H, W]
+    if target is not out and out.data_ptr() != target.data_ptr():  # strides that no view can fold into [B, C, H, W]
         written = torch.empty_like(target)
     if isinstance(plan, PackedPlan):
         from mixcollate.kernels import fused  # the only way to Triton, taken on first use

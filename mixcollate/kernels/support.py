@@ -26,7 +26,7 @@ def choose(images: Tensor, impl: Impl) -> Impl:
     """
     if impl not in IMPLS:
         raise ValueError(f"impl must be one of {IMPLS}, got {impl!r}")
-    differentiable = (images.requires_grad and torch.is_grad_enabled()) or has_tangent(images)
+    differentiable = (images.requires_grad and torch.is_grad_enabled()) or goes_forward(images)
     if impl == "auto":
         if images.is_cuda and can_fuse() and not differentiable:
             return "fused"
@@ -43,11 +43,18 @@ def choose(images: Tensor, impl: Impl) -> Impl:
     return impl
 
 
-def has_tangent(tensor: Tensor) -> bool:
-    """Whether a gradient goes forward from a tensor, as in ``torch.autograd.forward_ad``."""
-    if forward_ad._current_level < 0 or torch.compiler.is_compiling():
+def goes_forward(tensor: Tensor) -> bool:
+    """Whether a gradient goes forward from a tensor (``torch.autograd.forward_ad``), or ``torch.func`` may send one."""
+    if torch.compiler.is_compiling():
         return False
-    return forward_ad.unpack_dual(tensor).tangent is not None  # type: ignore[no-untyped-call]
+    if forward_ad._current_level >= 0 and forward_ad.unpack_dual(tensor).tangent is not None:  # type: ignore[no-untyped-call]
+        return True
+    return is_transformed()
+
+
+def is_transformed() -> bool:
+    """Whether this code runs in a transform of ``torch.func``, in which tensors stand for others and have no memory."""
+    return torch._C._functorch.peek_interpreter_stack() is not None
 
 
 @functools.cache
