@@ -206,6 +206,20 @@ def test_pin_memory_calls_the_batchs_own_method(monkeypatch):
     assert len(after.to("cpu")) == 2
 
 
+def test_the_first_images_are_those_whose_units_are_checked():
+    collate = mc.MixupCollate(num_classes=10, mean=0.5, std=0.5, image_key=("image", "depth"))
+    right, wrong = torch.rand(8, 3, 4, 4), torch.randn(8, 3, 4, 4) * 9
+    with pytest.warns(UserWarning, match="mean and std are for images in"):
+        collate([{"image": wrong[k], "depth": right[k], "label": k} for k in range(8)])
+    collate([{"image": right[k], "depth": wrong[k], "label": k} for k in range(8)])  # which has units of its own
+
+
+def test_an_ignored_mask_fits_int32():
+    mc.MixupCollate(mask_ignore_index=-(2**31))
+    with pytest.raises(ValueError, match="mask_ignore_index must be"):
+        mc.MixupCollate(mask_ignore_index=-(2**31) - 1)
+
+
 def test_what_a_batch_is_not_is_told_with_a_way_out():
     batch = mc.MixupCollate(num_classes=10)((IMAGES[:16], LABELS[:16]))
     with pytest.raises(AttributeError, match=r"a MixBatch has no pop: unpack it, or take batch.mix\(\)"):

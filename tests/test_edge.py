@@ -682,6 +682,35 @@ def test_masks_of_volumes_become_one_hot():
         collate.mix({"image": volumes, "mask": masks[:, 0], "label": LABELS})
 
 
+def test_what_has_no_name_is_found_by_its_axes():
+    roles = mc.roles.find({"index": LABELS, "picture": COLOURS}, mixes=False)
+    assert roles.images == (("picture",),)
+
+
+def test_names_are_found_by_depth_then_by_name_then_in_order():
+    images = COLOURS, COLOURS + 1
+    for batch, path in (
+        ({"x": images[0], "image": images[1]}, ("image",)),
+        ({"b": {"image": images[0]}, "a": {"image": images[1]}}, ("b", "image")),
+        ({"deep": {"image": images[0]}, "x": images[1]}, ("x",)),
+    ):
+        assert mc.roles.find(batch, mixes=False).images == (path,)
+
+
+def test_masks_of_another_size_follow_contours_and_corners():
+    """A multiple of the images' on each axis; an image whose pieces are not cut has its corner far away."""
+    fmix = mc.FMix().make_plan(COLOURS)
+    wide = mix_masks(LABELS[:, None, None].expand(B, H, 2 * W).contiguous(), fmix)
+    assert torch.equal(wide[:, :, ::2], mix_masks(LABELS[:, None, None].expand(B, H, W).contiguous(), fmix))
+    for size in ((H, W // 2), (H, 3 * W // 2)):
+        with pytest.raises(ValueError, match="contours have no whole pixels there"):
+            mix_masks(torch.zeros(B, *size), fmix)
+    some = mc.RandomChoice([mc.RICAP(), mc.MixUp(alpha=1e-3)], per="sample", seed=0).make_plan(COLOURS)
+    assert (some.corner == mc.plan.FAR).any() and (some.corner != mc.plan.FAR).any()
+    ones = torch.ones(B, 2 * H, 2 * W)
+    torch.testing.assert_close(mix_masks(ones, some), ones)
+
+
 def test_two_views_without_labels():
     views = mc.MixupCollate(mc.MixUp(), image_key=(0, 1))
     mixed = views([(COLOURS[k], COLOURS[k] + 1) for k in range(B)]).mix()

@@ -19,6 +19,7 @@ import mixcollate
 from mixcollate import Compose, RandomChoice, methods
 from mixcollate.kernels import mix
 from mixcollate.methods import fmix
+from mixcollate.methods.boxes import signal_axis
 from mixcollate.plan import Array, Draw, MixPlan, beta, draw_from, numbers
 from mixcollate.transforms import (
     DrawOptions,
@@ -883,6 +884,24 @@ def test_fmix_masks_are_as_likely_everywhere():
 
 
 # Fills.
+
+
+@pytest.mark.parametrize("size", [(2, 2), (2, 64), (1, 64)], ids=str)
+def test_a_hole_of_one_pixel_is_refused(size):
+    """Clipped, an odd side loses a pixel."""
+    with pytest.raises(ValueError, match="length must be at least 2 pixels"):
+        methods.Cutout(length=1).make_plan(torch.empty(4, 1, *size))
+    assert methods.Cutout(length=1, inside=True).make_plan(torch.empty(4, 1, *size)).erase_box.any()
+
+
+def test_a_grid_has_tiles_to_draw_from():
+    methods.GridMask(tile=(5, 6))
+    with pytest.raises(ValueError, match="tile must be .low, high. pixels with low < high"):
+        methods.GridMask(tile=(5, 5))
+
+
+def test_a_signal_may_have_two_pixels():
+    assert signal_axis((1, 2)).tolist() == [[True], [False]] and not signal_axis((1, 1)).any()
 
 
 def fills(fill, **options) -> MixPlan:

@@ -369,6 +369,23 @@ def test_labels_that_cannot_be_mixed_are_refused():
             TargetRule(**options).prepare(labels, plan)
 
 
+def test_an_image_without_a_label_leaves_the_rows_beside_it_alone():
+    """The last class of the row before it lies next to it in memory."""
+    plan = plans()["one partner"]
+    labels = torch.tensor([4, -100] * 3)
+    rows = torch.where(labels[:, None] < 0, 0.0, torch.eye(5)[labels.clamp(min=0)])
+    torch.testing.assert_close(mix_targets(labels, plan, num_classes=5), by_hand(rows, plan).float())
+
+
+def test_integer_rows_hold_zeros_and_ones():
+    plan = plans()["one partner"]
+    for wrong in (2, -1):
+        rows = torch.zeros(6, 5, dtype=torch.int64)
+        rows[3, 2] = wrong
+        with pytest.raises(ValueError, match=f"must hold zeros and ones, got {wrong}"):
+            mix_targets(rows, plan, num_classes=5)
+
+
 def test_what_is_no_rule_is_refused():
     for options, message in (
         ({"targets": "soft"}, "targets must be one of 'dense', 'sparse', 'values', got 'soft'"),

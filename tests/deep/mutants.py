@@ -31,7 +31,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent.parent
 TESTS = ["plan", "golden", "targets", "roles", "collate", "loader", "timm", "transforms", "edge", "methods", "operator"]
-TESTS = [f"tests/test_{name}.py" for name in (*TESTS, "wrong_calls", "fuzz")]
+TESTS = [f"tests/test_{name}.py" for name in (*TESTS, "wrong_calls", "defaults", "fuzz")]
 TESTS += [
     "tests/test_fused.py::test_mix_targets_is_fused",
     "tests/test_fused.py::test_targets_in_the_launch_of_the_images",
@@ -39,7 +39,7 @@ TESTS += [
 ROOMS = ["plan", "targets", "roles", "collate", "methods"]
 ASLEEP = 1200  # seconds after which the tests of a mutant count as hanging, on a machine that does something else, too
 IMPORT_FAILED = 70
-SLOW = "not spawn and not forkserver and not launcher and not inductor and not death"  # new interpreters, compilers
+SLOW = "not spawn and not forkserver and not of_a_launcher and not inductor and not death"
 
 
 class Mutated(importlib.abc.MetaPathFinder):
@@ -178,7 +178,7 @@ def watched(folder):
 
 
 def tests_of(text, changed, lines, seconds):
-    """The tests that run a changed line's statement, the quickest first; all that run the file, if importing does."""
+    """The tests that run a changed line's statement, the quickest first; else all that run the file."""
     names = {name for line in changed for name in lines.get(line, ())}
     for node in ast.walk(ast.parse(text)):
         if isinstance(node, (ast.stmt, ast.excepthandler)):
@@ -186,7 +186,8 @@ def tests_of(text, changed, lines, seconds):
             last = min(inner) - 1 if inner else node.end_lineno
             if any(node.lineno <= line <= max(last, node.lineno) for line in changed):
                 names |= {name for line in range(node.lineno, last + 1) for name in lines.get(line, ())}
-    names = set().union(*lines.values()) if "" in names else names
+    if "" in names or not names:  # importing runs it, or only a worker, whose lines nobody has watched
+        names = set().union(*lines.values())
     return sorted(names - {""}, key=seconds.get)
 
 
@@ -194,8 +195,6 @@ def judge(module, text, changed, lines, seconds):
     """``killed``, ``survived`` or ``not importable``."""
     path = sources()[module]
     names = tests_of(path.read_text(), changed, lines, seconds)
-    if not names:
-        return "survived"
 
     def act():
         sys.meta_path.insert(0, Mutated(module, path, text))
