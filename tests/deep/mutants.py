@@ -39,6 +39,7 @@ TESTS += [
 ROOMS = ["plan", "targets", "roles", "collate", "methods"]
 ASLEEP = 1200  # seconds after which the tests of a mutant count as hanging, on a machine that does something else, too
 IMPORT_FAILED = 70
+# What starts new interpreters, or compilers, is left out.
 SLOW = "not spawn and not forkserver and not of_a_launcher and not inductor and not death"
 
 
