@@ -31,7 +31,7 @@ from mixcollate import (
     soft_cross_entropy,
 )
 from mixcollate.kernels import mix
-from mixcollate.kernels.packed import pack
+from mixcollate.kernels.packed import _copy_stream, pack
 
 CLASSES = 10
 NORMALISED = {"mean": MEAN, "std": STD}
@@ -106,6 +106,24 @@ def graph(device: torch.device) -> None:
             out.fill_(float("nan"))
             replay()
             same(out, mix(images.cpu(), plan, **NORMALISED, impl="reference"), name)
+
+
+def overtaking(device: torch.device) -> None:
+    """A plan is on the device before what was queued earlier has ended; its pixels wait for it."""
+    images, transform = make_images(device), METHODS["MixUp"](seed=8)
+    for _ in range(10):
+        plan = transform.make_plan(images)
+        wanted = mix(images.cpu(), plan, impl="reference")
+        wait(device)
+        if device.type == "cuda":
+            torch.cuda._sleep(int(2e8))  # cycles: a tenth of a second
+        slept = torch.cuda.current_stream().record_event() if device.type == "cuda" else None
+        packed = pack(plan, device)
+        mixed = mix(images, packed)
+        if slept is not None:
+            _copy_stream(images.device, torch.cuda).synchronize()
+            assert not slept.query(), "the plan's copy has waited for what was queued"
+        same(mixed, wanted, "overtaking")
 
 
 def captured(run: Callable[[], object], device: torch.device) -> Callable[[], object]:
@@ -248,7 +266,7 @@ def loader(device: torch.device) -> None:
     assert held[1] == held[2] == held[3], f"device memory after each epoch: {held}"
 
 
-CHECKS = {check.__name__: check for check in (small, graph, compiled, sync, race, memory, loader)}
+CHECKS = {check.__name__: check for check in (small, graph, overtaking, compiled, sync, race, memory, loader)}
 
 
 def main() -> None:

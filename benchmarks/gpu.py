@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 ROOT = Path(__file__).resolve().parent.parent
-CHECKS = ("small", "graph", "compiled", "sync", "race", "memory", "loader")
+CHECKS = ("small", "graph", "overtaking", "compiled", "sync", "race", "memory", "loader")
 BENCHMARKS = {  # seconds for each, most wanted first
     "host": 30,
     "peers": 110,

@@ -10,10 +10,12 @@ import pytest
 import torch
 
 import mixcollate as mc
+from mixcollate.kernels import packed
 from mixcollate.kernels.packed import pack
 from mixcollate.kernels.support import FUSED_FROM, has_right_triton
 from mixcollate.plan import draw_from, numbers
 from tests.simulated_kernel import Kernel
+from tests.simulated_streams import SimulatedStreams
 
 BATCHES = {1: 8, 2: 12, 3: 8, 8: 4, 256: 2}  # and how many plans: in small batches pairs happen by chance
 PAIRINGS = ["matching", "shuffle", "roll", "flip"]
@@ -108,3 +110,15 @@ def test_a_run_of_many_plans_compiles_one_kernel(name, per, pairing, in_place, m
     assert kernel.compiled == len(launch._COMPILED) == 1
     fused.mix(images[:, :, :8], pack(mc.MixUp().make_plan(images[:, :, :8]), "cpu"), out[:, :, :8], affine=None)
     assert kernel.compiled == 2  # so that what is counted is what is compiled
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_a_plan_overtakes_what_is_queued_and_is_there_when_it_is_read(seed):
+    streams, host = SimulatedStreams(seed), torch.device("cpu")
+    plans, images = [torch.full((4,), step) for step in range(1, 6)], torch.zeros(4)
+    with streams:
+        for words in plans:
+            images += packed._overtaking(words, host, streams)
+    assert all(mark is None for _, mark in packed._copy_stream(host, streams).queue), "a copy waits for the pixels"
+    streams.synchronize()
+    assert images.tolist() == [15] * 4
