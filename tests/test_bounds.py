@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from mixcollate.kernels import mix, mix_masks, pack
+from mixcollate import Compose, CutMix, Cutout, MixUp, RandomChoice
+from mixcollate.kernels import bounds, mix, mix_masks, pack
 from mixcollate.targets import mix_targets
 from tests import cases
 
@@ -106,6 +107,34 @@ def test_a_plan_that_was_changed_is_checked_again():
     twice.then.box[0, 3] = 13
     with pytest.raises(ValueError, match="plan.box must be boxes"):
         mix_masks(images, twice)
+
+
+class Beyond(MixUp):
+    """A user's method, whose boxes reach beyond the image."""
+
+    def plan_batch(self, draw):
+        return replace(cases.plan("cutmix", draw.shape), box=BOXES)
+
+
+@pytest.mark.parametrize(
+    "transform", [Beyond(), Compose([Beyond(), Cutout()]), RandomChoice([Compose([Beyond()]), MixUp()], p=[1.0, 0.0])]
+)
+def test_what_a_users_method_draws_is_checked(transform):
+    with pytest.raises(ValueError, match="plan.box must be boxes"):
+        mix(images := torch.rand(SHAPE), transform.make_plan(images))
+
+
+@pytest.mark.parametrize("transform", [CutMix(), RandomChoice([MixUp(), CutMix()]), Compose([MixUp(), CutMix()])])
+def test_what_ours_draw_need_not_be_checked_until_it_is_changed(transform, monkeypatch):
+    images = torch.rand(SHAPE)
+    with monkeypatch.context() as patched:
+        patched.setattr(bounds, "_check_array", None)
+        plan = transform.make_plan(images)
+        mix(images, plan)
+    last = plan if plan.then is None else plan.then
+    last.box[0, 3] = 13
+    with pytest.raises(ValueError, match="plan.box must be boxes"):
+        mix(images, plan)
 
 
 def test_a_plan_that_was_changed_is_asked_for_its_pairs_again():

@@ -75,7 +75,7 @@ class Layout:
     def entry(self) -> Any:
         """The offsets of the parts in an entry."""
         place: dict[str, int] = {}
-        end = 2 if self.paired else 1 + self.partner_count
+        end = self.images
         for name, shape in self.parts:
             if self.is_shared(name):
                 place[name], end = end, end + _word_count(name, shape)
@@ -96,6 +96,16 @@ class Layout:
             hidden_line=8 * self.shapes.get("hidden", (0, 0))[1],
             **place,
         )
+
+    @property
+    def images(self) -> int:
+        """Words in an entry for the numbers of its images."""
+        return 2 if self.paired else 1 + self.partner_count
+
+    @functools.cached_property
+    def row(self) -> int:
+        """Words of all parts of one image: those that a pair shares, then the image's own."""
+        return sum(_word_count(name, shape) for name, shape in self.parts)
 
     def is_shared(self, name: str) -> bool:
         """Whether the images of a pair share this part."""
@@ -288,18 +298,22 @@ def _write_pass(plan: MixPlan, layout: Layout, words: Array) -> None:
     """Write one pass."""
     pairs = _pairs_to_mix_at_once(plan) if layout.paired else None
     table = words[: layout.table].reshape(layout.entries, layout.entry.width)
+    begin, row, second = layout.images, layout.row, layout.entry.second
     if pairs is None:
         table[:, 0] = np.arange(layout.batch)
-        table[:, 1 : 1 + layout.partner_count] = plan.partners
+        table[:, 1:begin] = plan.partners
+        rows = table[:, begin : begin + row]
     else:
         table[:, :2] = pairs
+        rows = np.empty((layout.batch, row), np.int32)
     for name, shape in layout.parts:
         values = _as_words(name, _padded(name, getattr(plan, name), (layout.batch, *shape)))
-        start, count = getattr(layout.entry, name), values.shape[1]
-        table[:, start : start + count] = values if pairs is None else values[pairs[:, 0]]
-        if pairs is not None and not layout.is_shared(name):
-            start += layout.entry.second
-            table[:, start : start + count] = values[pairs[:, 1]]
+        start = getattr(layout.entry, name) - begin
+        rows[:, start : start + values.shape[1]] = values
+    if pairs is not None:
+        table[:, begin : begin + row] = rows[pairs[:, 0]]
+        if second > 0:
+            table[:, begin + row : begin + row + second] = rows[pairs[:, 1], row - second :]
     labels = words[layout.table :]
     count = plan.partners.size
     labels[:count] = plan.partners.ravel()
