@@ -42,7 +42,7 @@ from mixcollate.kernels.pixels import Affine
 from mixcollate.plan import FAR
 
 VECTORS = 128  # a vector a thread, in 4 warps
-VECTORS_OF_ALL = 1024  # in a tile of all images, two a thread, in 16 warps
+VECTORS_OF_ALL = 2048  # in a tile of all images, two a thread, in 32 warps
 MOST_IMAGES = 1024  # in such a tile: the values of more would not stay in registers
 GRID_LIMIT = 65535  # programs on the second axis of a launch
 
@@ -195,16 +195,15 @@ def _geometry_of(
 def _of_all_images(geometry: Geometry, batch: int, vectors: int) -> Geometry:
     """The same with tiles that hold two vectors of every image, or more."""
     images: int = triton.next_power_of_2(batch)
-    vectors = vectors // 2 if geometry.vec > 8 else vectors  # 16 bytes of uint8 are 64 in float32
     each = max(min(vectors // images, _vectors_of_image(geometry)), 2)
-    group = geometry.group if each * images <= vectors else 1
-    return _with_extent(geometry._replace(vectors=each * images, batch=batch, each=each, group=group))
+    # Many vectors of one channel, not few of three: the longer an image's bytes in a row, the faster memory is.
+    return _with_extent(geometry._replace(vectors=each * images, batch=batch, each=each, group=1))
 
 
 def _with_extent(geometry: Geometry) -> Geometry:
     """The same with its programs and their warps."""
     groups = 1 if geometry.write == "lines" else geometry.channels // geometry.group
-    most = 16 if geometry.batch else 4
+    most = 32 if geometry.batch else 4
     warps = max(min(geometry.vectors // 32, most) * 32 // _threads_in_a_warp(), 1)
     return geometry._replace(programs=_tile_count(geometry) * groups, warps=warps)
 
