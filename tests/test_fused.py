@@ -702,10 +702,10 @@ def test_mix_targets_is_fused(rules, kind, packed, as_on_a_device, monkeypatch):
 def test_targets_are_launched_on_the_device_of_their_labels(monkeypatch):
     """Beside images that another implementation mixes, too."""
     entered = []
-    monkeypatch.setattr(torch.cuda, "device", lambda device: entered.append(device) or contextlib.nullcontext())
     images, plan = torch.zeros(4, 3, 4, 4), draw_plan("mixup", (4, 3, 4, 4), np.random.default_rng(24))
     labels = torch.arange(4, device=DEVICE)
     unwritten = fused_targets.prepare_dense(labels, pack(plan, DEVICE), num_classes=4)
+    monkeypatch.setattr(torch.cuda, "device", lambda device: entered.append(device) or contextlib.nullcontext())
     run_passes("reference", images, plan, images, None, unwritten)
     assert entered == [labels.device]
     torch.testing.assert_close(unwritten.out.sum(1).cpu(), torch.ones(4))

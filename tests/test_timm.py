@@ -59,6 +59,8 @@ def test_rows_of_several_labels_are_mixed_like_timms():
     rows = (torch.rand(BATCH, 5, generator=torch.Generator().manual_seed(0)) < 0.4).float()
     batch = [(image, rows[k]) for image, k in samples()]
     common = {"num_classes": 5, "multi_label": True}
+    if "multi_label" not in signature(mixup_target).parameters:
+        pytest.skip("this timm mixes no rows of several labels")
     images, targets = mc.MixupCollate.from_timm(label_smoothing=0.0, seed=0, **common)(batch)
     own = images.float().mean((2, 3)).diagonal()[0] / 255  # of the whole batch
     torch.testing.assert_close(targets, mixup_target(rows, lam=own, **common), rtol=0, atol=0.01)
