@@ -9,13 +9,14 @@ from mixcollate.plan import Array, Draw, MixPlan, two_shares
 
 
 def edges(
-    numbers: np.random.Generator, length: Array, side: Array, *, inside: bool = False, odd: bool = False
+    numbers: np.random.Generator, size: tuple[int, int], side: Array, *, inside: bool = False, odd: bool = False
 ) -> tuple[Array, Array]:
-    """Where boxes with these sides begin and end on axes of this length, in the shape of ``side``.
+    """``[2, N]`` each: where boxes with these sides ``[2, N]`` begin and end on both axes, height first.
 
     ``inside`` places them fully inside. Else the centre may be any pixel and what lies outside is cut off; as in
     the papers' code an odd side loses a pixel, unless ``odd`` keeps it (timm) or there is no other pixel to keep.
     """
+    length = np.array(size)[:, None]
     if inside:
         side = np.minimum(side, length)
         start = below(numbers, length - side + 1, side.shape)
@@ -23,9 +24,14 @@ def edges(
     centre = below(numbers, length, side.shape)
     before = side // 2
     after = side - before if odd else before
-    if length.min() == 1:
+    if min(size) == 1:
         after = np.where(length == 1, side, after)
     return np.maximum(centre - before, 0), np.minimum(centre + after, length)
+
+
+def is_signal(size: tuple[int, int]) -> bool:
+    """Whether an image is one pixel high or wide, and not both."""
+    return min(size) == 1 < max(size)
 
 
 @functools.lru_cache(maxsize=64)
@@ -34,7 +40,7 @@ def signal_axis(size: tuple[int, int]) -> Array:
 
     There a box reaches from one side to the other, so it has its share of the area along the axis that there is.
     """
-    flat: Array = (np.array(size)[:, None] == 1) & (max(size) > 1)
+    flat: Array = (np.array(size)[:, None] == 1) & is_signal(size)
     return flat
 
 
@@ -51,13 +57,14 @@ def below(numbers: np.random.Generator, bound: int | Array, shape: tuple[int, ..
 
 def as_boxes(start: Array, end: Array) -> Array:
     """``[N, 4]`` int32 ``(top, left, bottom, right)`` from the edges ``[2, N]`` on both axes, height first."""
-    return np.concatenate([start, end]).T.astype(np.int32)
+    return np.concatenate([start, end]).T.astype(np.int32, order="C")  # whole rows, which are quick to take
 
 
 def counted_share(start: Array, end: Array, size: tuple[int, int]) -> Array:
     """The share of the image's pixels that boxes cover, float64, from their edges ``[2, N]`` on both axes."""
     height, width = end - start
-    return np.asarray(height * width / max(size[0] * size[1], 1))
+    share: Array = height * width / max(size[0] * size[1], 1)
+    return share
 
 
 def pasted(draw: Draw, box: Array, own_share: Array, **parts: Any) -> MixPlan:

@@ -13,7 +13,7 @@ from mixcollate.checks import (
     check_range,
     check_scheduled,
 )
-from mixcollate.methods.boxes import as_boxes, below, counted_share, edges, pasted, shorter_side, signal_axis
+from mixcollate.methods.boxes import as_boxes, below, counted_share, edges, is_signal, pasted, shorter_side, signal_axis
 from mixcollate.plan import Draw, MixPlan, beta
 from mixcollate.schedules import Scheduled, at
 from mixcollate.transforms import MixOptions, MixTransform
@@ -59,8 +59,6 @@ class CutMix(MixTransform):
     def plan_batch(self, draw: Draw) -> MixPlan:
         count, unit = draw.units(self.per)
         lengths = np.array(draw.size)[:, None]  # [2, 1]: both axes at once, height first
-        flat = signal_axis(draw.size)
-        is_signal = flat.any()
         if self.placement == "clipped" and self.minmax is None and not self.nonempty and shorter_side(draw.size) == 2:
             raise ValueError(
                 f"images must have more than 2 pixels a side for CutMix's clipped boxes, got {draw.size}: give "
@@ -71,18 +69,18 @@ class CutMix(MixTransform):
         if self.minmax is None:
             own_share = beta(draw.numbers, alpha, count)
             # Of a signal, which has one axis, the share itself.
-            share = 1 - own_share if is_signal else np.sqrt(1 - own_share)
+            share = 1 - own_share if is_signal(draw.size) else np.sqrt(1 - own_share)
             side = (share * lengths).astype(np.int64)  # [2, count]
         else:
             low, high = ((lengths * bound).astype(np.int64) for bound in self.minmax)
             side = low + below(draw.numbers, np.maximum(high - low, 1), (2, count))
             inside = True
-        if is_signal:
-            side = np.where(flat, 1, side)
-        start, end = edges(draw.numbers, lengths, side, inside=inside, odd=odd)
+        if is_signal(draw.size):
+            side = np.where(signal_axis(draw.size), 1, side)
+        start, end = edges(draw.numbers, draw.size, side, inside=inside, odd=odd)
         if self.nonempty and (alpha or self.minmax is not None):  # alpha = 0 is to mix nothing
             end = np.maximum(end, np.minimum(start + 1, lengths))
             start = np.minimum(start, np.maximum(end - 1, 0))
         if self.minmax is not None or self.correct_lam:
             own_share = 1 - counted_share(start, end, draw.size)
-        return draw.tell(pasted(draw, as_boxes(start, end)[unit], own_share.astype(np.float32)[unit]), self.per)
+        return draw.tell(pasted(draw, as_boxes(start, end).take(unit, 0), own_share.astype(np.float32)[unit]), self.per)

@@ -54,6 +54,6 @@ class Cutout(ErasingTransform):
         count, unit = draw.units(self.per)
         side = np.full((2, count * self.holes), length)  # both axes at once, height first
         side = np.where(signal_axis(draw.size), 1, side)
-        start, end = edges(draw.numbers, np.array(draw.size)[:, None], side, inside=self.inside)
-        box = as_boxes(start, end).reshape(count, self.holes, 4)[unit]
+        start, end = edges(draw.numbers, draw.size, side, inside=self.inside)
+        box = as_boxes(start, end).reshape(count, self.holes, 4).take(unit, 0)
         return identity(draw.shape[0], draw.size, erase_box=box, **filled(draw, self.holes, self.fill, self.per))

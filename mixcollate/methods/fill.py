@@ -35,14 +35,15 @@ def filled(draw: Draw, boxes: int, fill: Fill, per: Per) -> dict[str, Any]:
     What is the same for all channels is one number (``F`` = 1), so that it suits images of any number of channels.
     """
     batch, channels = draw.shape[:2]
-    count, unit = draw.units(per)
     if fill == "channel_noise":
+        count, unit = draw.units(per)
         return {"fill": draw.numbers.standard_normal((count, boxes, channels)).astype(np.float32)[unit]}
-    constant = np.zeros(1, np.float32) if isinstance(fill, str) else np.atleast_1d(np.asarray(fill, np.float32))
-    if constant.shape not in ((1,), (channels,)):
+    constant = fill if isinstance(fill, tuple) else (0.0 if isinstance(fill, str) else fill,)
+    if len(constant) not in (1, channels):
         raise ValueError(f"fill must have {_counts(channels)}, got {fill}")
-    parts: dict[str, Any] = {"fill": np.tile(constant, (batch, boxes, 1))}
+    parts: dict[str, Any] = {"fill": np.full((batch, boxes, len(constant)), constant, np.float32)}
     if fill == "noise":
+        count, unit = draw.units(per)
         parts["noise"] = draw.numbers.integers(1, 2**32, size=count)[unit]
     if fill == "mean":
         parts["fill_mean"] = True

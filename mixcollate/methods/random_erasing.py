@@ -7,7 +7,7 @@ import numpy as np
 from typing_extensions import Unpack
 
 from mixcollate.checks import check_count, check_counts, check_flag, check_range
-from mixcollate.methods.boxes import as_boxes, edges, signal_axis
+from mixcollate.methods.boxes import as_boxes, edges, is_signal, signal_axis
 from mixcollate.methods.fill import KINDS, Fill, check_fill, filled
 from mixcollate.plan import Array, Draw, MixPlan, identity
 from mixcollate.schedules import Scheduled
@@ -62,32 +62,35 @@ class RandomErasing(ErasingTransform):
     def plan_batch(self, draw: Draw) -> MixPlan:
         units, unit = draw.units(self.per)
         least, most = self.count
-        boxes = draw.numbers.integers(least, most + 1, size=(units, 1))
-        pixels = np.repeat(draw.size[0] * draw.size[1] / boxes, most)  # [units * N] that a box has a share of
+        boxes = most if least == most else draw.numbers.integers(least, most + 1, size=(units, 1))
+        pixels = np.full((units, most), draw.size[0] * draw.size[1] / boxes).ravel()  # that a box has a share of
         side = self._fitting_sides(draw.numbers, draw.size, pixels)  # [2, units * N]: both axes at once, height first
-        side *= (np.arange(most) < boxes).ravel()
-        start, end = edges(draw.numbers, np.array(draw.size)[:, None], side, inside=True)
-        box = as_boxes(start, end).reshape(units, most, 4)[unit]
+        if least < most:
+            side *= (np.arange(most) < boxes).ravel()
+        start, end = edges(draw.numbers, draw.size, side, inside=True)
+        box = as_boxes(start, end).reshape(units, most, 4).take(unit, 0)
         return identity(draw.shape[0], draw.size, erase_box=box, **filled(draw, most, self.fill, self.per))
 
     def _fitting_sides(self, numbers: np.random.Generator, size: tuple[int, int], pixels: Array) -> Array:
         """``[2, N]``: heights and widths of the first boxes that fit; 0 where none of ``attempts`` does."""
-        lengths, flat = np.array(size)[:, None], signal_axis(size)
-        side = self._drawn_sides(numbers, flat, pixels)
-        for _ in range(self.attempts - 1):
+        too_long = np.array(size)[:, None] + signal_axis(size)  # which no side is on the axis that a signal lacks
+        side = self._drawn_sides(numbers, size, pixels)
+        for attempt in range(1, self.attempts + 1):
             # Nearly all fit at once, so a round draws again only for the few that do not.
-            again = np.flatnonzero(~(flat | (side < lengths)).all(0))
+            too_high, too_wide = side >= too_long
+            (again,) = (too_high | too_wide).nonzero()
             if again.size == 0:
-                return side
-            side[:, again] = self._drawn_sides(numbers, flat, pixels[again])
-        return side * (flat | (side < lengths)).all(0)
+                break
+            side[:, again] = self._drawn_sides(numbers, size, pixels[again]) if attempt < self.attempts else 0
+        return side
 
-    def _drawn_sides(self, numbers: np.random.Generator, flat: Array, pixels: Array) -> Array:
+    def _drawn_sides(self, numbers: np.random.Generator, size: tuple[int, int], pixels: Array) -> Array:
         """``[2, N]``: heights and widths of boxes with a share of ``pixels [N]``, whether they fit or not."""
         area, aspect = numbers.random((2, pixels.size))
         area = (self.scale[0] + (self.scale[1] - self.scale[0]) * area) * pixels
+        if is_signal(size):
+            return np.rint(np.where(signal_axis(size), 1, area)).astype(np.int64)
         low, high = map(math.log, self.ratio) if self.log_ratio else self.ratio
         aspect = low + (high - low) * aspect
         aspect = np.exp(aspect) if self.log_ratio else aspect
-        side = np.where(flat, 1, area) if flat.any() else np.sqrt([area * aspect, area / aspect])
-        return np.rint(side).astype(np.int64)
+        return np.rint(np.sqrt([area * aspect, area / aspect])).astype(np.int64)

@@ -39,12 +39,12 @@ class ResizeMix(MixTransform):
     def plan_batch(self, draw: Draw) -> MixPlan:
         count, unit = draw.units(self.per)
         drawn = draw.numbers.uniform(*self.scale, count)
-        lengths = np.array(draw.size)[:, None]  # [2, 1]: both axes at once, height first
-        side = np.maximum((drawn * lengths).astype(np.int64), 0 if self.clipped else 1)  # [2, count]
+        side = (drawn * np.array(draw.size)[:, None]).astype(np.int64)  # [2, count]: both axes at once, height first
+        side = np.maximum(side, 0 if self.clipped else 1)
         side = np.where(signal_axis(draw.size), 1, side)
-        start, end = edges(draw.numbers, lengths, side, inside=not self.clipped)
+        start, end = edges(draw.numbers, draw.size, side, inside=not self.clipped)
         own_share = 1 - counted_share(start, end, draw.size)
         kind = 1 if self.interpolation == "nearest" else 2
         resized = np.full(draw.shape[0], kind, np.int8)
-        plan = pasted(draw, as_boxes(start, end)[unit], own_share.astype(np.float32)[unit], resized=resized)
+        plan = pasted(draw, as_boxes(start, end).take(unit, 0), own_share.astype(np.float32)[unit], resized=resized)
         return draw.tell(plan, self.per)
