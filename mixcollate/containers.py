@@ -65,7 +65,7 @@ class RandomChoice(MixTransform):
 
     def plan_batch(self, draw: Draw) -> MixPlan:
         count, unit = draw.units(self.per)
-        choice = np.searchsorted(self._upper, draw.numbers.random(count), side="right")[unit]
+        choice = self._upper.searchsorted(draw.numbers.random(count), side="right")[unit]
         plans = [transform.draw_plan(draw) for transform in _members(self)]
         if len(self._upper) == len(plans):
             plans.append(identity(draw.shape[0], draw.size))

@@ -278,7 +278,7 @@ def select(choice: Array, plans: Sequence[MixPlan], *, alike: bool = False) -> M
         alike: whether both images of a pair always make the same choice.
     """
     batch = len(choice)
-    chosen = [choice == k for k in range(len(plans))]
+    rows = batch * choice + np.arange(batch)  # of all plans' rows, stacked: cheaper to take than to mask for each plan
     partners = [plan.partners for plan in plans]
     width = max([array.shape[1] for array in partners])
     if any([array.shape[1] != width for array in partners]):
@@ -288,14 +288,14 @@ def select(choice: Array, plans: Sequence[MixPlan], *, alike: bool = False) -> M
     if any([plan.then for plan in plans]):
         later = select(choice, [plan.then or identity(batch, plan.size) for plan in plans])
     present = {name for plan in plans for name in plan.parts}
-    given = {name: [getattr(plan, name) for plan in plans] for name in PARTS if name in present}
+    given = {name: [getattr(plan, name) for plan in plans] for name in present}
     if "fill" in given:
         given["fill"] = _with_one_width(given["fill"])
-    parts: dict[str, Any] = {name: _chosen_rows(chosen, arrays, PARTS[name].neutral) for name, arrays in given.items()}
+    parts: dict[str, Any] = {name: _chosen_rows(rows, arrays, PARTS[name].neutral) for name, arrays in given.items()}
     selected = MixPlan(
         size=plans[0].size,
-        partners=_chosen_rows(chosen, partners, 0),
-        shares=_chosen_rows(chosen, [plan.shares for plan in plans], 0),
+        partners=_chosen_rows(rows, partners, 0),
+        shares=_chosen_rows(rows, [plan.shares for plan in plans], 0),
         fill_mean=any([plan.fill_mean for plan in plans]),
         then=later,
         **parts,
@@ -324,9 +324,16 @@ def only(changed: Array, plan: MixPlan, *, alike: bool = False, keep: Collection
         name: array if name in keep else _rows_where(changed, array, PARTS[name].neutral)
         for name, array in plan.parts.items()
     }
-    alone = np.eye(1, plan.shares.shape[1], dtype=np.float32)
+    alone = np.eye(1, plan.shares.shape[1], dtype=np.float32) if plan.mixes else 1
     later = None if plan.then is None else only(changed, plan.then, keep=keep)  # whose pairs are others
-    some = replace(plan, shares=_rows_where(changed, plan.shares, alone), then=later, **parts)
+    some = MixPlan(
+        size=plan.size,
+        partners=plan.partners,
+        shares=_rows_where(changed, plan.shares, alone),
+        fill_mean=plan.fill_mean,
+        then=later,
+        **parts,
+    )
     return some._told_as(plan, alike=alike)
 
 
@@ -352,20 +359,25 @@ def _with_one_width(fills: Sequence[Array | None]) -> list[Array | None]:
     return [fill if fill is None or fill.shape[2] == width else fill.repeat(width, 2) for fill in fills]
 
 
-def _chosen_rows(chosen: Sequence[Array], arrays: Sequence[Array | None], neutral: float) -> Array:
-    """Row ``i`` of the array that is chosen for it, all padded to one shape; a missing array has neutral rows."""
+def _chosen_rows(rows: Array, arrays: Sequence[Array | None], neutral: float) -> Array:
+    """These ``rows`` of all arrays, stacked and padded to one shape; a missing array has neutral rows."""
     given = [array for array in arrays if array is not None]
-    shape = given[0].shape
+    first, shape = given[0], given[0].shape
+    if all([array is first for array in arrays]):
+        return first
     if any([array.shape != shape for array in given]):
         shape = tuple(map(max, zip(*(array.shape for array in given), strict=True)))
-    result: Any = given[0] if len(given) == len(arrays) and given[0].shape == shape else neutral
-    for rows, array in zip(chosen, arrays, strict=True):
-        if array is not None and array is not result:
-            if array.shape != shape:
-                padding = [(0, long - short) for long, short in zip(shape, array.shape, strict=True)]
-                array = np.pad(array, padding, constant_values=neutral)
-            result = _rows_where(rows, array, result)
-    return np.asarray(result)
+    stack = [
+        np.full(shape, neutral, first.dtype) if array is None else _padded(array, shape, neutral) for array in arrays
+    ]
+    return np.concatenate(stack).take(rows, 0)
+
+
+def _padded(array: Array, shape: tuple[int, ...], neutral: float) -> Array:
+    if array.shape == shape:
+        return array
+    padding = [(0, long - short) for long, short in zip(shape, array.shape, strict=True)]
+    return np.pad(array, padding, constant_values=neutral)
 
 
 def chain(first: MixPlan, second: MixPlan) -> MixPlan:
@@ -374,8 +386,16 @@ def chain(first: MixPlan, second: MixPlan) -> MixPlan:
         return replace(first, then=chain(first.then, second))._told_as(first)
     if second.mixes or first.erases:
         return replace(first, then=second)._told_as(first)
-    erasing: dict[str, Any] = {name: getattr(second, name) for name in ERASING}
-    return replace(first, then=second.then, fill_mean=second.fill_mean, **erasing)._told_as(first)
+    parts: dict[str, Any] = {**first.parts, **{name: getattr(second, name) for name in ERASING}}
+    both = MixPlan(
+        size=first.size,
+        partners=first.partners,
+        shares=first.shares,
+        fill_mean=second.fill_mean,
+        then=second.then,
+        **parts,
+    )
+    return both._told_as(first)
 
 
 def numbers(seed: int, rank: int, step: int, stream: int = 0) -> np.random.Generator:
@@ -533,9 +553,10 @@ def draw_from(
     batch = shape[0]
     pairs = None
     if pairing == "matching":
-        pairs = numbers.permutation(batch)[_matching(batch)]
+        sides = numbers.permutation(batch).take(_matching(batch))
         partner = np.empty(batch, np.int64)
-        partner[pairs] = pairs[:, ::-1]
+        partner[sides] = sides[::-1]
+        pairs = sides.T
     elif callable(pairing):
         partner = _asked(pairing, labels, numbers, batch)
         pairs = mutual_pairs(partner)
@@ -553,9 +574,9 @@ def draw_from(
 
 @functools.lru_cache(maxsize=64)
 def _matching(batch: int) -> Array:
-    """``[pairs, 2]``: the places of each pair in an order of the images; an odd one is left to itself."""
+    """``[2, pairs]``: the places of each pair in an order of the images; an odd one is left to itself."""
     half, odd = batch // 2, [batch - 1] * (batch % 2)
-    return np.array([[*range(half), *odd], [*range(half, 2 * half), *odd]], np.int64).T
+    return np.array([[*range(half), *odd], [*range(half, 2 * half), *odd]], np.int64)
 
 
 def mutual_pairs(partner: Array) -> Array | None:
