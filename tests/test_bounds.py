@@ -124,6 +124,18 @@ def test_what_a_users_method_draws_is_checked(transform):
         mix(images := torch.rand(SHAPE), transform.make_plan(images))
 
 
+@pytest.mark.parametrize("name", ["plan_batch", "draw_plan"])
+@pytest.mark.parametrize("on_class", [False, True])
+def test_what_a_users_function_in_a_methods_place_draws_is_checked(on_class, name, monkeypatch):
+    transform = MixUp()
+    if on_class:
+        monkeypatch.setattr(MixUp, name, Beyond.plan_batch)
+    else:
+        monkeypatch.setattr(transform, name, Beyond().plan_batch)
+    with pytest.raises(ValueError, match="plan.box must be boxes"):
+        mix(images := torch.rand(SHAPE), transform.make_plan(images))
+
+
 @pytest.mark.parametrize("transform", [CutMix(), RandomChoice([MixUp(), CutMix()]), Compose([MixUp(), CutMix()])])
 def test_what_ours_draw_need_not_be_checked_until_it_is_changed(transform, monkeypatch):
     images = torch.rand(SHAPE)
