@@ -31,7 +31,7 @@ from mixcollate import (
     soft_cross_entropy,
 )
 from mixcollate.kernels import mix
-from mixcollate.kernels.packed import _copy_stream, pack
+from mixcollate.kernels.packed import copy_stream, pack
 
 CLASSES = 10
 NORMALISED = {"mean": MEAN, "std": STD}
@@ -115,12 +115,13 @@ def overtaking(device: torch.device) -> None:
         plan = transform.make_plan(images)
         wanted = mix(images.cpu(), plan, impl="reference")
         wait(device)
+        slept = None
         if device.type == "cuda":
             torch.cuda._sleep(int(2e8))  # cycles: a tenth of a second
-        slept = torch.cuda.current_stream().record_event() if device.type == "cuda" else None
+            slept = torch.cuda.current_stream().record_event()
         mixed = mix(images, pack(plan, device))
         if compiled and slept is not None:
-            _copy_stream(images.device, torch.cuda).synchronize()
+            copy_stream(images.device, torch.cuda).synchronize()
             assert not slept.query(), "the plan's copy has waited for what was queued"
         same(mixed, wanted, "overtaking")
 

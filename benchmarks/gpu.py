@@ -125,7 +125,7 @@ class Steps:
         if not self.options.no_tests and not self.options.dry_run:
             tests = [*python, "pytest", "tests", "-v", "-p", "no:cacheprovider", "--maxfail=60"]
             tests += [f"--ignore=tests/test_{name}.py" for name in WITHOUT_GPU]
-            workers = max((os.cpu_count() or 1) - len(CHECKS), 2)  # each compiles kernels, as the checks do
+            workers = max((os.cpu_count() or 1) - len(CHECKS), 6)  # each compiles kernels, as the checks do
             commands["tests"] = [*tests, "-n", str(workers)] if importlib.util.find_spec("xdist") else tests
         self.run_together(commands)
         sanitizer = shutil.which("compute-sanitizer") or shutil.which("/usr/local/cuda/bin/compute-sanitizer")

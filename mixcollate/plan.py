@@ -367,13 +367,13 @@ def _chosen_rows(rows: Array, arrays: Sequence[Array | None], neutral: float) ->
         return first
     if any([array.shape != shape for array in given]):
         shape = tuple(map(max, zip(*(array.shape for array in given), strict=True)))
-    stack = [
-        np.full(shape, neutral, first.dtype) if array is None else _padded(array, shape, neutral) for array in arrays
-    ]
-    return np.concatenate(stack).take(rows, 0)
+    return np.concatenate([padded(array, shape, neutral, first.dtype) for array in arrays]).take(rows, 0)
 
 
-def _padded(array: Array, shape: tuple[int, ...], neutral: float) -> Array:
+def padded(array: Array | None, shape: tuple[int, ...], neutral: float, dtype: npt.DTypeLike) -> Array:
+    """``array`` with a neutral value up to ``shape``, no axis of which is shorter; missing, that value alone."""
+    if array is None:
+        return np.full(shape, neutral, dtype)
     if array.shape == shape:
         return array
     padding = [(0, long - short) for long, short in zip(shape, array.shape, strict=True)]

@@ -119,6 +119,6 @@ def test_a_plan_overtakes_what_is_queued_and_is_there_when_it_is_read(seed):
     with streams:
         for words in plans:
             images += packed._overtaking(words, host, streams)
-    assert all(mark is None for _, mark in packed._copy_stream(host, streams).queue), "a copy waits for the pixels"
+    assert all(mark is None for _, mark in packed.copy_stream(host, streams).queue), "a copy waits for the pixels"
     streams.synchronize()
     assert images.tolist() == [15] * 4

@@ -19,7 +19,7 @@ from torch import Tensor
 from mixcollate.checks import check_device, check_kind
 from mixcollate.kernels.bounds import check_bounds
 from mixcollate.kernels.pixels import LEVELS
-from mixcollate.plan import PARTS, Array, MixPlan
+from mixcollate.plan import PARTS, Array, MixPlan, padded
 
 _make_namedtuple: Any = namedtuple  # whose fields mypy would have to know
 _FIELDS = ["width", "images", "partner_count", "mutual", "second", "boxes", "fills", "bitmap_line", "hidden_line"]
@@ -221,7 +221,7 @@ def _overtaking(words: Tensor, device: torch.device, streams: Any = torch.cuda) 
     Between two kernels, a copy and the changes to it and back take 11 µs of an H200's time, a third of the mixing; two
     streams take 20 µs of the host's, which it has where the device is behind.
     """
-    copying, reading = _copy_stream(device, streams), streams.current_stream(device)
+    copying, reading = copy_stream(device, streams), streams.current_stream(device)
     with streams.stream(copying):
         there = torch.empty_like(words, device=device).copy_(words, non_blocking=True)
     copied = streams.Event()
@@ -233,7 +233,7 @@ def _overtaking(words: Tensor, device: torch.device, streams: Any = torch.cuda) 
 
 
 @functools.cache
-def _copy_stream(device: torch.device, streams: Any) -> Any:
+def copy_stream(device: torch.device, streams: Any) -> Any:
     """The stream of the plans' copies to a device."""
     return streams.Stream(device=device)
 
@@ -355,15 +355,11 @@ def _pairs_to_mix_at_once(plan: MixPlan) -> Array | None:
 
 def _padded(name: str, array: Array | None, shape: tuple[int, ...]) -> Array:
     """``array`` padded to ``shape`` with what leaves an image as it is."""
-    if array is None:
-        return np.full(shape, PARTS[name].neutral, PARTS[name].dtype)
-    if array.shape == shape:
-        return array
-    fits = all(have <= room for have, room in zip(array.shape, shape, strict=True))
-    if not fits or (name == "fill" and array.shape[2] != shape[2]):
-        raise ValueError(f"plan.{name} must fit the packed plan's {shape}, got {array.shape}; pack it anew")
-    padding = [(0, room - have) for have, room in zip(array.shape, shape, strict=True)]
-    return np.pad(array, padding, constant_values=PARTS[name].neutral)
+    if array is not None and array.shape != shape:
+        fits = all(have <= room for have, room in zip(array.shape, shape, strict=True))
+        if not fits or (name == "fill" and array.shape[2] != shape[2]):
+            raise ValueError(f"plan.{name} must fit the packed plan's {shape}, got {array.shape}; pack it anew")
+    return padded(array, shape, PARTS[name].neutral, PARTS[name].dtype)
 
 
 def _as_words(name: str, array: Array) -> Array:
