@@ -14,6 +14,7 @@ import torch
 from benchmarks import baselines, peers
 from benchmarks.common import (
     CLASSES,
+    CLOCKS,
     MEAN,
     STD,
     Rivals,
@@ -40,7 +41,6 @@ from mixcollate import (
     RandomErasing,
 )
 
-CLOCKS = ["call", "device"] if torch.cuda.is_available() else ["call"]
 TIMM = ["timm batch (in place)", "timm pair (in place)", "timm elem (in place)"]
 OURS = ["mixcollate in place", "mixcollate in place, Numba", "mixcollate in place, shuffled partners"]
 OURS += ["mixcollate", "mixcollate per image"]

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from benchmarks.common import Rivals, copy_of, scaled
+from benchmarks.common import CLOCKS, Rivals, copy_of, scaled
 from benchmarks.peers import imported, where
 from mixcollate import MixUp, soft_cross_entropy
 from mixcollate.targets import TargetRule
@@ -59,9 +59,10 @@ def test_targets(race, device, classes, rival):
 LOSSES = ["copy", "mixcollate", "mixcollate dense", "dense + F.cross_entropy", "two F.cross_entropy of indices"]
 
 
+@pytest.mark.parametrize("clock", CLOCKS)
 @pytest.mark.parametrize("rival", LOSSES)
 @pytest.mark.parametrize("classes", CLASS_COUNTS)
-def test_loss(race, device, classes, rival):
+def test_loss(race, device, classes, rival, clock):
     dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
     batch = batch_for(device)
     moved = batch * classes * 2 * dtype.itemsize
@@ -92,9 +93,12 @@ def test_loss(race, device, classes, rival):
             "two F.cross_entropy of indices": step(two),
         }
 
-    goals = {"G10": ("mixcollate", ["dense + F.cross_entropy"])}
+    against = ["dense + F.cross_entropy"]
+    goals = {"G10": ("mixcollate", against)}
+    if clock == "device":
+        goals = {"G10 device": ("mixcollate", against), "G10 dense": ("mixcollate dense", against)}
     race(
         rivals, rival, case=f"targets + loss, forward and backward, {classes} classes (mixcollate: sparse), "
-        f"batch {batch}", device=device, images=batch, moved=moved, info={"size": classes},
+        f"batch {batch}", device=device, clock=clock, images=batch, moved=moved, info={"size": classes},
         goals=goals if device.type == "cuda" and classes == CLASS_COUNTS[-1] else {},
     )  # fmt: skip

@@ -24,6 +24,7 @@ ROUNDS = (1, 1) if TINY else (7, 60)  # fewest and most
 SLOW = 5.0  # seconds of a round of all rivals, from which on 3 rounds must do
 LEAST = 1e-6 if TINY else 5e-3  # seconds that one round takes at least: shorter calls are timed several at a time
 DEADLINE = float(os.environ.get("BENCH_DEADLINE", "inf"))
+CLOCKS = ["call", "device"] if torch.cuda.is_available() else ["call"]
 CACHE = 256 * 2**20  # bytes of input that no GPU's cache holds
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 CLASSES = 10 if TINY else 1000

@@ -59,4 +59,6 @@ GOALS = {
     "G9": Goal("throughput of DeviceLoader with mixing, against the same without", 0.97),
     "G9 JPEG": Goal("the same, of JPEG files", 0.97),
     "G10": Goal("sparse targets and loss, forward and backward, against dense targets and F.cross_entropy", 4),
+    "G10 device": Goal("the same, by the device's time", 4),
+    "G10 dense": Goal("the same, by the device's time, with our loss of dense targets", 1),
 }

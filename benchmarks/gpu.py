@@ -26,7 +26,7 @@ CHECKS = ("small", "graph", "overtaking", "compiled", "sync", "race", "memory", 
 BENCHMARKS = {  # seconds for each, most wanted first
     "host": 30,
     "peers": 110,
-    "targets": 35,
+    "targets": 50,
     "step": 50,
     "loader": 110,
     "cost": 40,

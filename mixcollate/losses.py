@@ -9,7 +9,7 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import is_fake
 
 from mixcollate.checks import check_choice, check_class, check_flag, check_number, check_tensor
-from mixcollate.kernels.support import is_transformed
+from mixcollate.kernels.support import is_differentiated, is_transformed
 from mixcollate.targets import SoftTarget, is_fusible
 
 Reduction = Literal["mean", "sum", "none"]
@@ -44,6 +44,10 @@ def soft_cross_entropy(
     half-precision logits   a float32 loss                            a loss in their dtype
     ======================  ========================================  =====================================
 
+    On a GPU, logits ``[B, num_classes]`` and their target are read once, and once more for the gradient, by a kernel
+    each. That gradient has no gradient of its own; with ``weight``, for float64, and for a target that is
+    differentiated, too, plain torch computes both.
+
     Args:
         logits: ``[B, num_classes]`` or ``[B, num_classes, d1, ...]``, floating point.
         target: class indices ``[B, d1, ...]`` (as in evaluation); rows of the shape of ``logits``; or a
@@ -58,16 +62,26 @@ def soft_cross_entropy(
     check_number("label_smoothing", label_smoothing, 0, 1)
     check_choice("reduction", reduction, REDUCTIONS)
     check_flag("ignore_nan", ignore_nan)
-    target = _counted_target(logits, target, ignore_index=ignore_index)
+    check_class("ignore_index", ignore_index)
+    target = _as_target(logits, target)
+    labels, shares = target if isinstance(target, SoftTarget) else (None, target)
     fusible = weight is None and logits.ndim == 2 and logits.dtype != torch.float64 and is_fusible(logits)
-    if isinstance(target, SoftTarget) and fusible and not target.shares.requires_grad:
+    if fusible and not is_differentiated(shares):
         from mixcollate.kernels import fused_targets
 
+        if shares.dtype not in (torch.float16, torch.bfloat16):
+            shares = shares.to(torch.float32)
         with torch.cuda.device(logits.device):  # Triton launches on the current device; autograd sets it later
-            losses = fused_targets.soft_cross_entropy(
-                logits, *target, label_smoothing=label_smoothing, ignore_index=ignore_index
+            return fused_targets.soft_cross_entropy(
+                logits,
+                shares,
+                labels,
+                label_smoothing=label_smoothing,
+                ignore_index=ignore_index,
+                ignore_nan=ignore_nan,
+                reduction=reduction,
             )
-        return _reduced(losses, target.shares.sum(), reduction)
+    target = _counted(target, ignore_index)
     wide = torch.float64 if logits.dtype == torch.float64 else torch.float32
     weighted = logits.log_softmax(1, dtype=wide)
     if weight is not None:
@@ -149,7 +163,8 @@ def soft_accuracy(logits: Tensor, target: Tensor | SoftTarget, *, ignore_index: 
     Args:
         logits, target, ignore_index: as for :func:`soft_cross_entropy`; what is NaN in a target counts nothing.
     """
-    target = _counted_target(logits, target, ignore_index=ignore_index)
+    check_class("ignore_index", ignore_index)
+    target = _counted(_as_target(logits, target), ignore_index)
     predicted = logits.argmax(1, keepdim=True)
     if isinstance(target, SoftTarget):
         _check_classes(target.labels, logits.shape[1])
@@ -158,11 +173,10 @@ def soft_accuracy(logits: Tensor, target: Tensor | SoftTarget, *, ignore_index: 
     return target.gather(1, predicted).sum() / target.sum()
 
 
-def _counted_target(logits: Tensor, target: Tensor | SoftTarget, *, ignore_index: int) -> Tensor | SoftTarget:
-    """``target`` beside its ``logits``, dense or sparse, with a share of 0 for the class that is to be ignored."""
+def _as_target(logits: Tensor, target: Tensor | SoftTarget) -> Tensor | SoftTarget:
+    """``target`` beside its ``logits``, dense or sparse, which class indices become."""
     _check_logits(logits, least=2)
-    check_class("ignore_index", ignore_index)
-    batch, classes, *places = logits.shape
+    batch, _, *places = logits.shape
     if isinstance(target, SoftTarget):
         check_tensor("target.labels", target.labels)
         check_tensor("target.shares", target.shares)
@@ -175,7 +189,7 @@ def _counted_target(logits: Tensor, target: Tensor | SoftTarget, *, ignore_index
                 f"{tuple(target.labels.shape)} and {tuple(target.shares.shape)}"
             )
         _check_device(logits, target.labels, target.shares)
-        return target.known(ignore_index)
+        return target
     if isinstance(target, tuple):  # what indexing a SoftTarget gives
         raise TypeError("target must be a tensor or a SoftTarget, got a tuple; index its labels and its shares")
     check_tensor("target", target)
@@ -186,12 +200,19 @@ def _counted_target(logits: Tensor, target: Tensor | SoftTarget, *, ignore_index
         if target.shape != (batch, *places):
             raise ValueError(f"target must be {(batch, *places)}, one index a row of logits, got {tuple(target.shape)}")
         labels = target[:, None].to(torch.int64)
-        return SoftTarget(labels, torch.ones_like(labels, dtype=torch.float32)).known(ignore_index)
+        return SoftTarget(labels, torch.ones_like(labels, dtype=torch.float32))
     if target.shape != logits.shape:
         raise ValueError(f"target must have the shape of logits {tuple(logits.shape)}, got {tuple(target.shape)}")
-    if 0 <= ignore_index < classes:
-        known = torch.arange(classes, device=target.device) != ignore_index
-        target = target * known.view(-1, *[1] * len(places))
+    return target
+
+
+def _counted(target: Tensor | SoftTarget, ignore_index: int) -> Tensor | SoftTarget:
+    """``target`` with a share of 0 for the class that is to be ignored."""
+    if isinstance(target, SoftTarget):
+        return target.known(ignore_index)
+    if 0 <= ignore_index < target.shape[1]:
+        ignored = torch.arange(target.shape[1], device=target.device) == ignore_index
+        target = target.masked_fill(ignored.view(-1, *[1] * (target.ndim - 2)), 0)
     return target
 
 

@@ -13,7 +13,7 @@ from typing_extensions import Unpack
 from mixcollate.checks import check_choice, check_class, check_count, check_number, check_tensor, shown
 from mixcollate.kernels.bounds import check_bounds
 from mixcollate.kernels.packed import PackedPlan, pack
-from mixcollate.kernels.support import can_fuse, goes_forward, is_transformed
+from mixcollate.kernels.support import can_fuse, goes_forward, is_differentiated, is_transformed
 from mixcollate.plan import MixPlan, takes_partners
 
 if TYPE_CHECKING:
@@ -257,8 +257,8 @@ class TargetRule:
         self, labels: Tensor, indices: Tensor | None, plan: MixPlan | PackedPlan
     ) -> "UnwrittenTargets | None":
         exact = self.targets == "values" and labels.dtype == torch.float64
-        differentiable = labels.requires_grad and torch.is_grad_enabled()  # as a teacher's predictions may be
-        if takes_partners(plan.then) or self.label_mode == "union" or exact or differentiable or not is_fusible(labels):
+        differentiated = is_differentiated(labels)  # as a teacher's predictions may be
+        if takes_partners(plan.then) or self.label_mode == "union" or exact or differentiated or not is_fusible(labels):
             return None
         from mixcollate.kernels import fused_targets  # the only way to Triton, taken on first use
 

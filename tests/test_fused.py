@@ -431,7 +431,11 @@ def test_noise_on_grid_and_cells():
         check(images, plan, U8, UNCHANGED)
 
 
-@pytest.mark.filterwarnings("ignore:invalid value encountered:RuntimeWarning")  # NumPy's, from the interpreter
+INFINITE = pytest.mark.filterwarnings("ignore:invalid value encountered:RuntimeWarning")
+"""What the interpreter's NumPy says of numbers that are to be infinite."""
+
+
+@INFINITE
 def test_a_partner_that_is_not_finite_stays_out():
     """Shares of 1 and 0 copy; nothing of the other image gets in, not even as 0 x infinity."""
     images = torch.full((2, 1, 4, 8), 3.0, device=DEVICE)
@@ -550,7 +554,7 @@ def test_launches_happen_on_the_device_of_the_tensors(monkeypatch):
         (fused_targets.UnwrittenTargets, "write"),
         (fused_targets, "soft_cross_entropy"),
     ):
-        monkeypatch.setattr(module, name, lambda *args, name=name, **options: entered.append(name))
+        monkeypatch.setattr(module, name, lambda *args, name=name, **options: entered.append(name) or logits)
     monkeypatch.setattr(torch.cuda, "device", Recorded)
     for module in (targets, losses):
         monkeypatch.setattr(module, "is_fusible", lambda tensor: True)
@@ -559,11 +563,12 @@ def test_launches_happen_on_the_device_of_the_tensors(monkeypatch):
     labels, plan = torch.zeros(2, dtype=torch.int64, device=DEVICE), identity(2, (4, 4))
     run_passes("fused", images, pack(plan, DEVICE), images, None)
     mix_targets(labels, plan, num_classes=5)
-    soft_cross_entropy(logits, labels, reduction="none")
-    assert entered == [images.device, "mix", labels.device, "write", logits.device, "soft_cross_entropy"]
+    for target in (labels, torch.ones_like(logits)):
+        soft_cross_entropy(logits, target, reduction="none")
+    assert entered == [images.device, "mix", labels.device, "write", *[logits.device, "soft_cross_entropy"] * 2]
 
 
-@pytest.mark.filterwarnings("ignore:invalid value encountered:RuntimeWarning")  # NumPy's, from the interpreter
+@INFINITE
 @pytest.mark.parametrize("rule", ["mixup", "mixup, each", "cutmix, each", "mixup, roll", "resized"])
 def test_an_image_that_is_its_own_partner_keeps_its_infinite_pixels(rule):
     """Also in place; of two infinite pixels the difference would be no number."""
@@ -615,6 +620,21 @@ def soft_targets(labels, plan, **options):
     unwritten = fused_targets.prepare_dense(labels, plan, **options)
     unwritten.write()
     return unwritten.out
+
+
+KINDS_OF_TARGET = ["sparse", "dense", "dense float16"]
+
+
+def as_kind(kind, target, classes):
+    """The sparse ``target``, or its rows."""
+    if kind == "sparse":
+        return target
+    return target.dense(classes).to(torch.float16 if kind == "dense float16" else torch.float32)
+
+
+def fused_loss(logits, target, **options):
+    labels, shares = target if isinstance(target, SoftTarget) else (None, target)
+    return fused_targets.soft_cross_entropy(logits, shares, labels, **options)
 
 
 def draw_target(batch, classes, sources, numbers):
@@ -823,41 +843,48 @@ def test_a_call_is_one_launch(name, kind, label_smoothing, in_place, as_on_a_dev
     assert counting.asked == [*copied, "mix_kernel", *(["noise_kernel"] if name == "choice, noise" else [])]
 
 
+@INFINITE
 def test_a_class_that_is_not_there_shows():
     """On a GPU nobody looks at labels before. Here a row is infinite: NaN would be what is not annotated."""
     plan = draw_plan("nothing", (3, 1, 4, 4), np.random.default_rng(19))
     labels, ones = torch.tensor([0, 3, -1], device=DEVICE), torch.ones(3, 1, device=DEVICE)
     for options in ({}, {"label_smoothing": 0.1}):
         rows = soft_targets(labels, pack(plan, DEVICE), num_classes=3, **options)
-        loss = fused_targets.soft_cross_entropy(torch.zeros(3, 3, device=DEVICE), labels[:, None], ones, **options)
-        assert rows.isposinf().all(1).tolist() == loss.isposinf().tolist() == [False, True, True]
+        assert rows.isposinf().all(1).tolist() == [False, True, True]
         assert rows[0].isfinite().all()
+        for target in (rows, SoftTarget(labels[:, None], ones)):
+            losses = fused_loss(torch.zeros(3, 3, device=DEVICE), target, **options)
+            assert losses.isposinf().tolist() == [False, True, True]
 
 
-@pytest.mark.filterwarnings("ignore:invalid value encountered:RuntimeWarning")  # NumPy's, from the interpreter
+@INFINITE
 @pytest.mark.parametrize("label_smoothing", [0.0, 0.1])
-def test_a_row_without_a_label_costs_nothing_whatever_its_logits(label_smoothing):
-    logits = torch.tensor([[float("nan"), 1.0, 2.0], [1.0, 2.0, 3.0]], device=DEVICE, requires_grad=True)
-    labels, shares = torch.tensor([[-100], [2]], device=DEVICE), torch.ones(2, 1, device=DEVICE)
-    loss = fused_targets.soft_cross_entropy(logits, labels, shares, label_smoothing=label_smoothing)
-    loss.sum().backward()
-    assert loss[0] == 0 and loss[1] > 0
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
+@pytest.mark.parametrize("kind", KINDS_OF_TARGET)
+def test_a_row_without_a_label_costs_nothing_whatever_its_logits(kind, bad, label_smoothing):
+    logits = torch.tensor([[bad, 1.0, 2.0], [1.0, 2.0, 3.0]], device=DEVICE, requires_grad=True)
+    target = SoftTarget(torch.tensor([[-100], [2]], device=DEVICE), torch.ones(2, 1, device=DEVICE))
+    losses = fused_loss(logits, as_kind(kind, target, 3), label_smoothing=label_smoothing)
+    losses.sum().backward()
+    assert losses[0] == 0 and losses[1] > 0
     assert (logits.grad[0] == 0).all() and logits.grad.isfinite().all()
+    assert fused_loss(logits, target, label_smoothing=label_smoothing, reduction="mean") == losses[1]
 
 
 @pytest.mark.parametrize("batch, classes, sources", [(0, 3, 2), (1, 1, 1), (5, 7, 2), (2, 8195, 4)])
 @pytest.mark.parametrize("label_smoothing", [0.0, 0.1])
 @pytest.mark.parametrize("dtype", [F32, F16, BF16], ids=str)
-def test_soft_cross_entropy(batch, classes, sources, label_smoothing, dtype):
+@pytest.mark.parametrize("kind", KINDS_OF_TARGET)
+def test_soft_cross_entropy(kind, batch, classes, sources, label_smoothing, dtype):
     """Against plain torch in float64, on the same rounded logits; the gradient is rounded to their dtype."""
     numbers = np.random.default_rng(12)
-    target = draw_target(batch, classes, sources, numbers)
+    target = as_kind(kind, draw_target(batch, classes, sources, numbers), classes)
     logits = torch.from_numpy(4 * numbers.standard_normal((batch, classes + 3)).astype(np.float32)).to(DEVICE, dtype)
     exact = logits[:, :classes].double().requires_grad_()
     wide = logits[:, :classes].requires_grad_()  # rows that do not follow each other in memory
     options = {"label_smoothing": label_smoothing}
     wanted = soft_cross_entropy(exact, target, reduction="none", **options)
-    loss = fused_targets.soft_cross_entropy(wide, *target, **options)
+    loss = fused_loss(wide, target, **options)
     loss = loss.mul_(1)  # each sample may be weighed in place
     torch.testing.assert_close(loss.double(), wanted, rtol=2e-6, atol=2e-6)
     for weigh in (torch.sum, lambda rows: (rows * torch.linspace(-1, 2, batch, device=DEVICE)).sum()):
@@ -868,25 +895,109 @@ def test_soft_cross_entropy(batch, classes, sources, label_smoothing, dtype):
         torch.testing.assert_close(grad.double(), wanted_grad, rtol=tolerance, atol=1e-6)
 
 
-def test_soft_cross_entropy_is_stable():
+@pytest.mark.parametrize("kind", KINDS_OF_TARGET)
+def test_soft_cross_entropy_is_stable(kind):
     """Large logits neither overflow nor lose the small ones, and a row without a label costs nothing."""
     logits = torch.tensor([[1e4, -1e4, 0.0], [-1e4, -1e4, -1e4], [3.0, 2.0, 1.0]], device=DEVICE, requires_grad=True)
     labels = torch.tensor([[0, 1], [2, 2], [-100, -100]], device=DEVICE)
     shares = torch.tensor([[0.5, 0.5]] * 3, device=DEVICE)
-    loss = fused_targets.soft_cross_entropy(logits, labels, shares)
+    loss = fused_loss(logits, as_kind(kind, SoftTarget(labels, shares), 3))
     torch.testing.assert_close(loss, torch.tensor([1e4, 1.098612, 0], device=DEVICE), rtol=1e-5, atol=1e-3)
     loss.sum().backward()
     assert (logits.grad[2] == 0).all()
     assert logits.grad.isfinite().all()
 
 
-def test_soft_cross_entropy_of_classes_ruled_out():
-    """Logits of minus infinity, even a whole block of them."""
+@INFINITE
+@pytest.mark.parametrize("first", [True, False])
+@pytest.mark.parametrize("kind", KINDS_OF_TARGET)
+def test_soft_cross_entropy_of_classes_ruled_out(kind, first):
+    """Logits of minus infinity, even a whole block of them, the first or the last."""
     logits = torch.full((1, 8200), -float("inf"), device=DEVICE)
-    logits[0, -2:] = torch.tensor([1.0, 2.0])
-    labels, shares = torch.tensor([[8198, 8199]], device=DEVICE), torch.tensor([[0.25, 0.75]], device=DEVICE)
-    wanted = soft_cross_entropy(logits[:, -2:], SoftTarget(labels - 8198, shares), reduction="none")
-    torch.testing.assert_close(fused_targets.soft_cross_entropy(logits, labels, shares), wanted)
+    start = 0 if first else 8198
+    logits[0, start : start + 2] = torch.tensor([1.0, 2.0])
+    labels, shares = torch.tensor([[0, 1]], device=DEVICE), torch.tensor([[0.25, 0.75]], device=DEVICE)
+    wanted = soft_cross_entropy(logits[:, start : start + 2], SoftTarget(labels, shares), reduction="none")
+    logits.requires_grad_()
+    losses = fused_loss(logits, as_kind(kind, SoftTarget(labels + start, shares), 8200))
+    torch.testing.assert_close(losses, wanted)
+    losses.sum().backward()
+    chances = torch.tensor([1.0, 2.0], device=DEVICE).softmax(0)
+    torch.testing.assert_close(logits.grad[0, start : start + 2], chances - shares[0])
+    assert logits.grad.count_nonzero() == 2
+    wrong = SoftTarget(labels + 1, shares) if first else SoftTarget(labels + start - 1, shares)
+    assert fused_loss(logits, as_kind(kind, wrong, 8200)).isposinf().all()
+
+
+@pytest.mark.parametrize("dtype", [F32, F16, BF16], ids=str)
+@pytest.mark.parametrize("label_smoothing", [0.0, 0.1])
+@pytest.mark.parametrize("ignore_index", [-100, 3])
+def test_soft_cross_entropy_of_rows(ignore_index, label_smoothing, dtype):
+    """Of several blocks, of any sums, also negative; entries that are NaN, or of the ignored class, are left out."""
+    numbers = np.random.default_rng(13)
+    rows = torch.from_numpy(numbers.standard_normal((4, 9001)).astype(np.float32)).to(DEVICE, dtype)
+    rows[numbers.random(rows.shape) < 0.5] = 0
+    rows[1, 7], rows[2], rows[3, 3] = float("nan"), 0, float("nan")
+    rows = rows[:, :9000]  # which do not follow each other in memory
+    logits = torch.from_numpy(30 * numbers.standard_normal((4, 9000)).astype(np.float32)).to(DEVICE)
+    logits[0] += 1000
+    logits[[0, 3], 8500] += 150  # in the last block the top rises
+    exact = logits.double().requires_grad_()
+    logits.requires_grad_()
+    options = {"label_smoothing": label_smoothing, "ignore_index": ignore_index}
+    wanted = soft_cross_entropy(exact, rows, reduction="none", **options)
+    losses = fused_loss(logits, rows, **options)
+    torch.testing.assert_close(losses.double(), wanted, rtol=1e-5, atol=2e-3)  # sums of thousands that cancel out
+    known = rows.float().nan_to_num(0.0)
+    if ignore_index >= 0:
+        known[:, ignore_index] = 0
+    mean = fused_loss(logits, rows, reduction="mean", **options)
+    torch.testing.assert_close(mean, losses.sum() / known.sum(), rtol=1e-5, atol=1e-4)
+    (wanted_grad,) = torch.autograd.grad(wanted.sum(), exact)
+    (grad,) = torch.autograd.grad(losses.sum(), logits)
+    torch.testing.assert_close(grad.double(), wanted_grad, rtol=1e-4, atol=1e-4)
+    seen = fused_loss(logits, rows, ignore_nan=False, **options)
+    assert seen.isnan().tolist() == [False, True, False, ignore_index != 3]
+
+
+@pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
+@pytest.mark.parametrize("target", ["indices", "sparse", "dense", "float64", "bool", "nothing", "nothing in rows"])
+def test_the_loss_of_a_gpu_is_that_of_the_host(target, reduction, monkeypatch):
+    """Whatever the target is made of; a mean over nothing is NaN, and its gradient 0."""
+    numbers = np.random.default_rng(14)
+    logits = torch.from_numpy(numbers.standard_normal((6, 5)).astype(np.float32)).requires_grad_()
+    sparse = SoftTarget(*(part.cpu() for part in draw_target(6, 5, 2, numbers)))
+    given = {
+        "indices": sparse.labels[:, 0],
+        "sparse": sparse,
+        "dense": sparse.dense(5),
+        "float64": sparse.dense(5).double(),
+        "bool": sparse.dense(5) > 0,
+        "nothing": torch.full((6,), -100),
+        "nothing in rows": torch.full((6, 5), float("nan")),
+    }[target]
+    options = {"label_smoothing": 0.1, "ignore_index": -100, "reduction": reduction}
+    wanted = soft_cross_entropy(logits, given, **options)
+    (wanted_grad,) = torch.autograd.grad(wanted.sum(), logits)
+    monkeypatch.setattr(losses, "is_fusible", lambda tensor: True)
+    monkeypatch.setattr(torch.cuda, "device", contextlib.nullcontext)
+    there = logits.detach().to(DEVICE).requires_grad_()
+    moved = SoftTarget(*(part.to(DEVICE) for part in given)) if target == "sparse" else given.to(DEVICE)
+    launch, launched = fused_targets.launch, []
+
+    def counted(kernel, *arguments, **constants):
+        launched.append(kernel.fn.__name__)
+        launch(kernel, *arguments, **constants)
+
+    monkeypatch.setattr(fused_targets, "launch", counted)
+    loss = soft_cross_entropy(there, moved, **options)
+    (grad,) = torch.autograd.grad(loss.sum(), there)
+    assert launched == ["cross_entropy_kernel", "cross_entropy_gradient_kernel"]
+    torch.testing.assert_close(loss.cpu(), wanted, equal_nan=True)
+    torch.testing.assert_close(grad.cpu(), wanted_grad)
+    if target == "float64":  # a target that is learned, too, has a gradient
+        soft_cross_entropy(there, moved.requires_grad_(), **options).sum().backward()
+        assert moved.grad.isfinite().all()
 
 
 def few_that_cover(launched):

@@ -254,22 +254,27 @@ def launch_of_targets(kernel, dtype):
     from mixcollate.kernels import fused_targets
     from tests.ahead_of_time import TYPES
 
-    labels, numbers = ["*i64", "*fp32"], ["fp32", "fp32", "i32"]
     if kernel == "dense":
         rows = fused_targets._rows_of("dense", 1, 1000, 0.1)
         return Launch(fused_targets.soft_targets_kernel, ["*i32", "*i64", "*fp32", "*fp32", 256, 4096], [rows], 1024, 4)
-    if kernel == "loss":
-        arguments = [f"*{TYPES[dtype]}", *labels, "*fp32", "*fp32", 1024, *numbers]
-        block, warps = fused_targets._row_block(21841)
-        return Launch(fused_targets.cross_entropy_kernel, arguments, [21841, 2, True, block], block, warps)
-    arguments = [f"*{TYPES[dtype]}", *labels, "*fp32", "*fp32", f"*{TYPES[dtype]}", 1024, 1, *numbers]
-    return Launch(fused_targets.cross_entropy_gradient_kernel, arguments, [1000, 2, 1024], 1024, 4)
+    logits, rows, numbers = f"*{TYPES[dtype]}", ["*fp32"] * 3, ["fp32", "fp32", "i32"]
+    target, sources = (["*fp32", "*fp32"], 0) if "rows" in kernel else (["*fp32", "*i64"], 2)
+    classes = 1000 if "gradient" in kernel else 21841
+    rule = [classes, sources == 0, sources, True]
+    if "loss" in kernel:
+        block, warps = fused_targets._row_block(classes)
+        arguments = [logits, *target, *rows, 1024, 1024, *numbers]
+        return Launch(fused_targets.cross_entropy_kernel, arguments, [*rule, True, block], block, warps)
+    arguments = [logits, *target, *rows, "*fp32", logits, 1024, 1024, *numbers, 1]
+    return Launch(fused_targets.cross_entropy_gradient_kernel, arguments, [*rule, True, 1024], 1024, 4)
 
 
 TARGETS = {
     "soft targets": ("dense", F32),
     "soft cross-entropy, 21841 classes bf16": ("loss", BF16),
     "its gradient, 1000 classes bf16": ("gradient", BF16),
+    "soft cross-entropy of rows, 21841 classes bf16": ("loss of rows", BF16),
+    "its gradient, 1000 classes bf16, of rows": ("gradient of rows", BF16),
 }
 
 

@@ -1,4 +1,4 @@
-"""Soft targets and their cross-entropy in Triton, from a few labels a row, whatever the number of classes."""
+"""Soft targets and their cross-entropy in Triton, whatever the number of classes."""
 
 # ruff: noqa: RUF005 - Triton adds tuples, but does not unpack them
 # mypy: disable-error-code="attr-defined, no-untyped-call, call-arg, arg-type, assignment, misc, var-annotated"
@@ -218,64 +218,78 @@ def _known(label, share, ignore_index, CLASSES: tl.constexpr):
     return label, tl.where(label == ignore_index, 0.0, share)
 
 
-@triton.jit
-def _label(labels_ptr, shares_ptr, place, ignore_index, CLASSES: tl.constexpr):
-    return _known(tl.load(labels_ptr + place), tl.load(shares_ptr + place), ignore_index, CLASSES)
-
-
 def soft_cross_entropy(
-    logits: Tensor, labels: Tensor, shares: Tensor, *, label_smoothing: float = 0.0, ignore_index: int = -100
+    logits: Tensor,
+    shares: Tensor,
+    labels: Tensor | None = None,
+    *,
+    label_smoothing: float = 0.0,
+    ignore_index: int = -100,
+    ignore_nan: bool = True,
+    reduction: str = "none",
 ) -> Tensor:
-    """``[B]`` float32: the cross-entropy of each row of ``logits [B, num_classes]`` with its sparse soft target.
+    """The float32 cross-entropy of each row of ``logits [B, num_classes]`` with its soft target.
 
-    Reads the logits once, and for the gradient once more; no ``[B, num_classes]`` target is made.
+    Reads the logits and the shares once, and for the gradient once more; nothing else of their size is made.
 
     Args:
         logits: float16, bfloat16 or float32; the gradient has its dtype.
+        shares: ``[B, S]`` of the classes that ``labels`` names, or ``[B, num_classes]``; float16, bfloat16 or float32.
+            No gradient flows through them.
         labels: ``[B, S]`` class indices.
-        shares: ``[B, S]`` float32, through which no gradient flows.
+        label_smoothing, ignore_index, reduction: see :func:`mixcollate.soft_cross_entropy`.
+        ignore_nan: leave out shares ``[B, num_classes]`` that are NaN.
     """
-    loss: Tensor = _SoftCrossEntropy.apply(logits, labels, shares, label_smoothing, ignore_index)
+    rule = label_smoothing, ignore_index, ignore_nan
+    loss: Tensor = _SoftCrossEntropy.apply(logits, shares, labels, rule, reduction)
     return loss
 
 
 class _SoftCrossEntropy(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, logits, labels, shares, label_smoothing, ignore_index):
-        logits = logits if logits.stride(1) == 1 else logits.contiguous()
-        labels, shares = labels.contiguous(), shares.contiguous()
+    def forward(ctx, logits, shares, labels, rule, reduction):
+        label_smoothing, ignore_index, ignore_nan = rule
+        logits, shares = (rows if rows.stride(1) == 1 else rows.contiguous() for rows in (logits, shares))
+        labels = shares if labels is None else labels.contiguous()
         batch, classes = logits.shape
-        loss, log_sum = (torch.empty(batch, dtype=torch.float32, device=logits.device) for _ in range(2))
-        smoothing = (1.0 - label_smoothing, label_smoothing / max(classes, 1))
+        losses, counted, log_sum = (torch.empty(batch, dtype=torch.float32, device=logits.device) for _ in range(3))
+        ctx.numbers = logits.stride(0), shares.stride(0), 1.0 - label_smoothing, label_smoothing / max(classes, 1)
+        ctx.numbers += (ignore_index,)
+        dense = labels is shares
+        ctx.constants = classes, dense, 0 if dense else shares.shape[1], ignore_nan
         if batch > 0:
             block, warps = _row_block(classes)
             launch(
                 cross_entropy_kernel,
                 (batch, 1, 1),
-                (logits, labels, shares, loss, log_sum),
-                (logits.stride(0), *smoothing, ignore_index),
-                (classes, shares.shape[1], label_smoothing > 0, block),
+                (logits, shares, labels, losses, counted, log_sum),
+                ctx.numbers,
+                (*ctx.constants, label_smoothing > 0, block),
                 num_warps=warps,
                 enable_fp_fusion=True,
             )
-        ctx.save_for_backward(logits, labels, shares, log_sum)
-        ctx.smoothing, ctx.ignore_index = smoothing, ignore_index
-        return loss
+        ctx.mean = reduction == "mean"
+        total = counted.sum() if ctx.mean else counted
+        ctx.save_for_backward(logits, shares, labels, counted, log_sum, total)
+        if reduction == "none":
+            return losses
+        return losses.sum() / total if ctx.mean else losses.sum()  # without a label that is NaN, as it should be
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx, grad_loss):
-        logits, labels, shares, log_sum = ctx.saved_tensors
+        logits, shares, labels, counted, log_sum, total = ctx.saved_tensors
         batch, classes = logits.shape
+        grad_losses = grad_loss.expand(batch)
         grad = torch.empty_like(logits, memory_format=torch.contiguous_format)
         if batch > 0:
             block = min(triton.next_power_of_2(classes), 2048)
             launch(
                 cross_entropy_gradient_kernel,
                 (batch, -(-classes // block), 1),
-                (logits, labels, shares, log_sum, grad_loss, grad),
-                (logits.stride(0), grad_loss.stride(0), *ctx.smoothing, ctx.ignore_index),
-                (classes, shares.shape[1], block),
+                (logits, shares, labels, counted, log_sum, total, grad_losses, grad),
+                (*ctx.numbers, grad_losses.stride(0)),
+                (*ctx.constants, ctx.mean, block),
                 enable_fp_fusion=True,
             )
         return grad, None, None, None, None
@@ -288,67 +302,99 @@ def _row_block(classes: int) -> tuple[int, int]:
 
 
 @triton.jit
+def _dense_shares(row_ptr, column, live, ignore_index, IGNORE_NAN: tl.constexpr):
+    """A block of a row of shares; those that count nothing are 0."""
+    shares = tl.load(row_ptr + column, mask=live, other=0.0).to(tl.float32)
+    if IGNORE_NAN:
+        shares = tl.where(shares == shares, shares, 0.0)
+    return tl.where(column == ignore_index, 0.0, shares)
+
+
+@triton.jit
 def cross_entropy_kernel(
     logits_ptr,
-    labels_ptr,
     shares_ptr,
-    loss_ptr,
+    labels_ptr,
+    losses_ptr,
+    counted_ptr,
     log_sum_ptr,
     row_stride,
+    shares_stride,
     kept,
     spread,
     ignore_index,
     CLASSES: tl.constexpr,
+    DENSE: tl.constexpr,
     SOURCES: tl.constexpr,
+    IGNORE_NAN: tl.constexpr,
     SMOOTH: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    """One program reads one row once, with a running maximum, and writes its loss and the logarithm of its sum."""
+    """One program reads one row once, with a running maximum, from which all is measured: so large logits lose nothing.
+    It writes the row's loss, what its shares sum to, and the logarithm of its sum for the gradient.
+    """
     row = tl.program_id(0).to(tl.int64)
     row_ptr = logits_ptr + row * row_stride
-    top = -float("inf")
+    row_shares_ptr = shares_ptr + row * shares_stride
+    top = -3e38  # finite, even if a block is all -inf
     total = 0.0
-    plain = 0.0
+    below = 0.0  # the sum of what each logit is below the top
+    loss = 0.0  # the same, of the shares of each
+    known = 0.0
     for start in range(0, CLASSES, BLOCK):
         column = start + tl.arange(0, BLOCK)
         live = column < CLASSES
         logits = tl.load(row_ptr + column, mask=live, other=-float("inf")).to(tl.float32)
-        higher = tl.maximum(tl.maximum(top, tl.max(logits, 0)), -3e38)  # finite, even if a block is all -inf
+        higher = tl.maximum(top, tl.max(logits, 0))
         total = total * tl.exp(top - higher) + tl.sum(tl.exp(logits - higher), 0)
         if SMOOTH:
-            plain += tl.sum(tl.where(live, logits, 0.0), 0)
+            below += start * (higher - top) + tl.sum(tl.where(live, higher - logits, 0.0), 0)
+        if DENSE:
+            shares = _dense_shares(row_shares_ptr, column, live, ignore_index, IGNORE_NAN)
+            loss += known * tl.where(known != 0, higher - top, 0.0)
+            loss += tl.sum(shares * tl.where(shares != 0, higher - logits, 0.0), 0)
+            known += tl.sum(shares, 0)
         top = higher
-    log_sum = top + tl.log(total)
-    loss = 0.0
-    known = 0.0
+    log_total = tl.log(total)
+    counted = known
     for s in tl.static_range(SOURCES):
-        label, share = _label(labels_ptr, shares_ptr, row * SOURCES + s, ignore_index, CLASSES)
+        given = tl.load(row_shares_ptr + s).to(tl.float32)
+        label, share = _known(tl.load(labels_ptr + row * SOURCES + s), given, ignore_index, CLASSES)
         here = (share != 0) & (label >= 0) & (label < CLASSES)
         logit = tl.load(row_ptr + label, mask=here, other=0.0).to(tl.float32)
-        loss += tl.where(share != 0, kept * share * (log_sum - logit), 0.0)
+        loss += share * tl.where(share != 0, top - logit, 0.0)
         known += share
+        counted += tl.where(share != 0, given, 0.0)
+    loss = kept * (loss + known * tl.where(known != 0, log_total, 0.0))
     if SMOOTH:
-        loss += tl.where(known != 0, spread * known * (CLASSES * log_sum - plain), 0.0)
+        loss += spread * known * tl.where(known != 0, CLASSES * log_total + below, 0.0)
     loss = tl.where(known == float("inf"), float("inf"), loss)
-    tl.store(loss_ptr + row, loss)
-    tl.store(log_sum_ptr + row, log_sum)
+    tl.store(losses_ptr + row, loss)
+    tl.store(counted_ptr + row, counted)
+    tl.store(log_sum_ptr + row, top + log_total)
 
 
 @triton.jit
 def cross_entropy_gradient_kernel(
     logits_ptr,
-    labels_ptr,
     shares_ptr,
+    labels_ptr,
+    counted_ptr,
     log_sum_ptr,
-    grad_loss_ptr,
+    total_ptr,
+    grad_losses_ptr,
     grad_ptr,
     row_stride,
-    grad_loss_stride,
+    shares_stride,
     kept,
     spread,
     ignore_index,
+    grad_losses_stride,
     CLASSES: tl.constexpr,
+    DENSE: tl.constexpr,
     SOURCES: tl.constexpr,
+    IGNORE_NAN: tl.constexpr,
+    MEAN: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
     """One program writes a block of classes of one row: the row's share of softmax, less its target."""
@@ -356,12 +402,21 @@ def cross_entropy_gradient_kernel(
     column = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
     live = column < CLASSES
     logits = tl.load(logits_ptr + row * row_stride + column, mask=live, other=-float("inf")).to(tl.float32)
-    grad_loss = tl.load(grad_loss_ptr + row * grad_loss_stride)
+    grad_loss = tl.load(grad_losses_ptr + row * grad_losses_stride)
+    if MEAN:
+        total = tl.load(total_ptr)
+        grad_loss = grad_loss / tl.where(total != 0, total, float("inf"))  # the mean over nothing has a gradient of 0
+    row_shares_ptr = shares_ptr + row * shares_stride
     # What is the same for the whole row is multiplied once: a class then takes a few instructions, not thirty.
-    target = tl.full([BLOCK], 0.0, tl.float32)
-    known = 0.0
+    if DENSE:
+        known = tl.load(counted_ptr + row)
+        target = kept * grad_loss * _dense_shares(row_shares_ptr, column, live, ignore_index, IGNORE_NAN)
+    else:
+        known = 0.0
+        target = tl.full([BLOCK], 0.0, tl.float32)
     for s in tl.static_range(SOURCES):
-        label, share = _label(labels_ptr, shares_ptr, row * SOURCES + s, ignore_index, CLASSES)
+        share = tl.load(row_shares_ptr + s).to(tl.float32)
+        label, share = _known(tl.load(labels_ptr + row * SOURCES + s), share, ignore_index, CLASSES)
         target += tl.where(column == label.to(tl.int32), kept * share * grad_loss, 0.0)
         known += share
     softmax = tl.exp(logits - tl.load(log_sum_ptr + row))

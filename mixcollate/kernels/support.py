@@ -26,7 +26,7 @@ def choose(images: Tensor, impl: Impl) -> Impl:
     """
     if impl not in IMPLS:
         raise ValueError(f"impl must be one of {IMPLS}, got {impl!r}")
-    differentiable = (images.requires_grad and torch.is_grad_enabled()) or goes_forward(images)
+    differentiable = is_differentiated(images)
     if impl == "auto":
         if images.is_cuda and can_fuse() and not differentiable:
             return "fused"
@@ -41,6 +41,11 @@ def choose(images: Tensor, impl: Impl) -> Impl:
             "impl='auto' or 'reference'"
         )
     return impl
+
+
+def is_differentiated(tensor: Tensor) -> bool:
+    """Whether a gradient is wanted for a tensor, or goes forward from it."""
+    return (tensor.requires_grad and torch.is_grad_enabled()) or goes_forward(tensor)
 
 
 def goes_forward(tensor: Tensor) -> bool:
