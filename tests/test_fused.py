@@ -935,8 +935,8 @@ def test_soft_cross_entropy_of_classes_ruled_out(kind, first):
 def test_soft_cross_entropy_of_rows(ignore_index, label_smoothing, dtype):
     """Of several blocks, of any sums, also negative; entries that are NaN, or of the ignored class, are left out."""
     numbers = np.random.default_rng(13)
-    rows = torch.from_numpy(numbers.standard_normal((4, 9001)).astype(np.float32)).to(DEVICE, dtype)
-    rows[numbers.random(rows.shape) < 0.5] = 0
+    values = np.where(numbers.random((4, 9001)) < 0.5, 0, numbers.standard_normal((4, 9001)))
+    rows = torch.from_numpy(values.astype(np.float32)).to(DEVICE, dtype)
     rows[1, 7], rows[2], rows[3, 3] = float("nan"), 0, float("nan")
     rows = rows[:, :9000]  # which do not follow each other in memory
     logits = torch.from_numpy(30 * numbers.standard_normal((4, 9000)).astype(np.float32)).to(DEVICE)
