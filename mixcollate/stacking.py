@@ -1,7 +1,7 @@
 """Samples into one batch, in memory that is shared with the main process or that was a batch before."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -52,6 +52,12 @@ class Stacking:
         return self._stack(samples)
 
     def _stack(self, samples: list[Any]) -> Any:
+        first = samples[0]
+        if isinstance(first, Mapping):  # of the others torch takes the keys of the first
+            for sample in samples:
+                if isinstance(sample, Mapping) and len(sample) > len(first):
+                    more = [key for key in sample if key not in first]
+                    raise ValueError(f"samples must have the same keys to make a batch, but only some have {more}")
         try:
             return torch_collate(samples, collate_fn_map={Tensor: self._stack_tensors, **_REST_OF_DEFAULT})
         except (RuntimeError, TypeError, KeyError, ValueError) as error:

@@ -99,7 +99,8 @@ def _named_arguments(transform: type) -> Any:
                 )
         if len(arguments) > len(by_place):
             name, value = names[len(by_place)], arguments[len(by_place)]
-            raise TypeError(f"{transform.__name__} takes {name} by name, got {value!r} without: write {name}=...")
+            way_out = "give transforms as one list" if isinstance(value, MixTransform) else f"write {name}=..."
+            raise TypeError(f"{transform.__name__} takes {name} by name, got {value!r} without: {way_out}")
         init(self, *arguments, **options)
         self._settle(transform, settled)
 

@@ -976,6 +976,7 @@ def test_samples_that_make_no_batch_say_why(workers, eager):
         ([(COLOURS[0], 0), (COLOURS[1].byte(), 1)], r"torch.float32 and torch.uint8 at 0: .*ToDtype"),
         ([(COLOURS[0], torch.tensor(0)), (COLOURS[1], torch.tensor(1.0))], "torch.int64 and torch.float32 at 1"),
         ([{"image": COLOURS[0], "label": 0}, {"image": COLOURS[1]}], "samples must have the same keys .* 'label'"),
+        ([{"image": COLOURS[0]}, {"image": COLOURS[1], "label": 0}], r"samples must have the same keys .* \['label'\]"),
     ):
         loader = DataLoader(Rows(rows), 2, num_workers=workers, collate_fn=mc.MixupCollate(num_classes=B, eager=eager))
         with pytest.raises((TypeError, ValueError), match=message):

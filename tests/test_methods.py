@@ -121,6 +121,7 @@ def test_signatures_spell_out_every_argument(method):
         (lambda: methods.MixUp(alhpa=1), "^MixUp has no argument alhpa .got 1.; it has alpha, num_classes, labels"),
         (lambda: methods.MixUp(0.2), "^MixUp takes alpha by name, got 0.2 without: write alpha=...$"),
         (lambda: methods.RandomErasing(0.2, (0, 1)), "^RandomErasing takes scale by name, got .0, 1. without"),
+        (lambda: RandomChoice(methods.MixUp(), methods.CutMix()), "got CutMix.* without: give transforms as one list"),
         (lambda: RandomChoice([methods.MixUp()], [0.5]), r"^RandomChoice takes p by name, got \[0.5\] without"),
     ],
 )
