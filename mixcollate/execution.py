@@ -71,8 +71,9 @@ def execute(
             whole = one_hot_masks(whole, mask_classes, mask_ignore_index, volumes=layout == "BCDHW")
         runs.append((path, prepare_masks(whole, plan).run))
     if inplace and len(roles.images) > 1:  # what one of them is written to, another may still be read from
-        memories = [plain(leaf_at(batch, path)).untyped_storage().data_ptr() for path in roles.images]
-        inplace = len(set(memories)) == len(memories)
+        stacked = [one for path in roles.images if not isinstance(one := leaf_at(batch, path), Unstacked)]
+        memories = {plain(images).untyped_storage().data_ptr() for images in stacked}
+        inplace = len(memories) == len(stacked)
     for path in roles.images:
         runs.append((path, _run_images(leaf_at(batch, path), placed, inplace, memory, options, unwritten)))
         unwritten = None

@@ -386,15 +386,24 @@ def map_tensors(batch: Any, function: Callable[[Tensor], Tensor]) -> Any:
 
 
 def is_batch(samples: Sequence[Any], keys: Keys) -> bool:
-    """Whether a list holds the items of a batch, not samples: samples are all alike, images and labels are not; and
-    nobody names items by their places where each sample is one tensor.
+    """Whether a list holds the items of a batch, not samples: samples are all alike, images and labels are not, but
+    share their first axis; and nobody names items by their places where each sample is one tensor.
     """
-    first = samples[0]
+    first, *others = samples
     if not isinstance(first, Tensor) or first.ndim == 0:
         return False
-    others = [one.ndim if isinstance(one, Tensor) else None for one in samples[1:]]
     named = (*keys.image, *keys.label, *keys.mask, *keys.blend, *keys.keep)
-    return any(ndim != first.ndim for ndim in others) or any(isinstance(key, int) and key > 0 for key in named)
+    if any(isinstance(key, int) and key > 0 for key in named):
+        return True
+    alike = all(isinstance(one, Tensor) and one.ndim == first.ndim for one in others)
+    return not alike and all(_is_item(one, len(first)) for one in others)
+
+
+def _is_item(one: Any, batch: int) -> bool:
+    """Whether something can lie in a batch beside its images: one for each of them, or several such things."""
+    if isinstance(one, (Tensor, np.ndarray)):
+        return one.shape[:1] in ((), (batch,))
+    return isinstance(one, (list, tuple, Mapping))
 
 
 def told(path: Path) -> str:

@@ -18,6 +18,7 @@ from mixcollate.kernels.host import LARGE
 from mixcollate.memory import Recycler
 from mixcollate.roles import Path, leaves, told
 
+_KINDS = (Tensor, np.ndarray, (int, float, np.generic), (str, bytes))
 _REST_OF_DEFAULT = {kind: how for kind, how in default_collate_fn_map.items() if kind is not Tensor}
 
 
@@ -52,16 +53,12 @@ class Stacking:
         return self._stack(samples)
 
     def _stack(self, samples: list[Any]) -> Any:
-        first = samples[0]
-        if isinstance(first, Mapping):  # of the others torch takes the keys of the first
-            for sample in samples:
-                if isinstance(sample, Mapping) and len(sample) > len(first):
-                    more = [key for key in sample if key not in first]
-                    raise ValueError(f"samples must have the same keys to make a batch, but only some have {more}")
         try:
-            return torch_collate(samples, collate_fn_map={Tensor: self._stack_tensors, **_REST_OF_DEFAULT})
+            batch = torch_collate(samples, collate_fn_map={Tensor: self._stack_tensors, **_REST_OF_DEFAULT})
         except (RuntimeError, TypeError, KeyError, ValueError) as error:
             raise _why_not(samples, error) from error
+        _refuse_further_keys(samples)
+        return batch
 
     def join(self, tensors: Sequence[Tensor]) -> Tensor:
         """``torch.stack`` into memory of our own."""
@@ -77,6 +74,8 @@ class Stacking:
 
     def _stack_tensors(self, tensors: Sequence[Tensor], *, collate_fn_map: Any = None) -> Tensor | Unstacked:
         first = tensors[0]
+        if not all([isinstance(tensor, Tensor) for tensor in tensors]):
+            raise TypeError("samples of tensors and of other things make no batch")
         if len({tensor.dtype.is_floating_point for tensor in tensors}) > 1:
             raise TypeError("samples of integers and of floats make no batch")
         if get_worker_info() is not None and not self._on_the_way:
@@ -90,23 +89,43 @@ class Stacking:
         return self.join(tensors)
 
 
+def _refuse_further_keys(samples: Sequence[Any]) -> None:
+    """Refuse what only some of the samples that have been stacked have: torch takes the keys of the first."""
+    first = samples[0]
+    if isinstance(first, Mapping):
+        for sample in samples:
+            if len(sample) > len(first):
+                more = [key for key in sample if key not in first]
+                raise ValueError(f"samples must have the same keys to make a batch, but only some have {more}")
+    elif not isinstance(first, tuple):
+        return
+    for place in first if isinstance(first, Mapping) else range(len(first)):
+        if isinstance(first[place], (Mapping, tuple)):
+            _refuse_further_keys([sample[place] for sample in samples])
+
+
 def _why_not(samples: Sequence[Any], error: Exception) -> Exception:
     """A better reason why samples make no batch than torch's, where there is one."""
     if isinstance(error, KeyError):
         return ValueError(f"samples must have the same keys to make a batch, but one lacks {error}")
     shapes: dict[Any, tuple[int, ...]] = {}
-    dtypes: dict[Any, torch.dtype] = {}
+    firsts: dict[Any, Any] = {}
     several = len(leaves(samples[0]))
     for sample in samples:
         found = leaves(sample)
         for path, leaf in found:
             if (misfit := _misfit(path, leaf)) is not None:
                 return misfit
-            dtype = dtypes.setdefault(path, leaf.dtype) if isinstance(leaf, Tensor) else None
-            if dtype is not None and dtype.is_floating_point != leaf.dtype.is_floating_point:
+            first = firsts.setdefault(path, leaf)
+            if _kind(first) is not _kind(leaf):
                 return TypeError(
-                    f"samples must be all integers or all floats to make a batch, got {dtype} and {leaf.dtype} at "
-                    f"{told(path)}: torchvision.transforms.v2.ToDtype(torch.float32, scale=True) makes images floats"
+                    f"samples must be of one kind to make a batch, got {type(first).__name__} and "
+                    f"{type(leaf).__name__} at {told(path)}: let the data set make all of them tensors"
+                )
+            if isinstance(leaf, (Tensor, np.ndarray)) and _is_floating(first) != _is_floating(leaf):
+                return TypeError(
+                    f"samples must be all integers or all floats to make a batch, got {first.dtype} and {leaf.dtype} "
+                    f"at {told(path)}: torchvision.transforms.v2.ToDtype(torch.float32, scale=True) makes images floats"
                 )
             shape = tuple(leaf.shape) if hasattr(leaf, "shape") else (len(leaf),) if isinstance(leaf, list) else ()
             if shapes.setdefault(path, shape) != shape:
@@ -119,7 +138,19 @@ def _why_not(samples: Sequence[Any], error: Exception) -> Exception:
                 f"samples must have the same parts to make a batch, got {several} in one and {len(found)} in another; "
                 "lists of many lengths need a collate_fn of their own"
             )
+        if paths := {path for path, _ in found} ^ firsts.keys():
+            places = ", ".join(sorted(map(told, paths)))
+            return ValueError(f"samples must have the same parts to make a batch, but only some have {places}")
     return error
+
+
+def _kind(leaf: Any) -> Any:
+    """What torch makes a batch of in one way."""
+    return next((kind for kind in _KINDS if isinstance(leaf, kind)), type(leaf))
+
+
+def _is_floating(array: Tensor | np.ndarray[Any, Any]) -> bool:
+    return array.dtype.is_floating_point if isinstance(array, Tensor) else array.dtype.kind == "f"
 
 
 def _misfit(path: Path, leaf: Any) -> Exception | None:

@@ -977,10 +977,30 @@ def test_samples_that_make_no_batch_say_why(workers, eager):
         ([(COLOURS[0], torch.tensor(0)), (COLOURS[1], torch.tensor(1.0))], "torch.int64 and torch.float32 at 1"),
         ([{"image": COLOURS[0], "label": 0}, {"image": COLOURS[1]}], "samples must have the same keys .* 'label'"),
         ([{"image": COLOURS[0]}, {"image": COLOURS[1], "label": 0}], r"samples must have the same keys .* \['label'\]"),
+        ([(COLOURS[0], {"a": 0}), (COLOURS[1], {"a": 0, "m": 1})], r"samples must have the same keys .* \['m'\]"),
+        ([{"x": {"a": 0}, "y": 0}, {"x": {"a": 0, "m": 1}, "y": 0}], r"samples must have the same keys .* \['m'\]"),
+        ([{"image": COLOURS[0], "label": 0}, (COLOURS[1], 1)], "same parts .* only some have 'image', 'label'"),
+        ([(COLOURS[0], 0), (None, 1)], "got NoneType at 0"),
+        ([(COLOURS[0], 0), (PIL.Image.new("RGB", (4, 4)), 1)], "got PIL images at 0"),
+        ([(COLOURS[0], 0), (COLOURS[1].numpy(), 1)], "of one kind .* got Tensor and ndarray at 0"),
+        ([(COLOURS[0], torch.tensor(0)), (COLOURS[1], 1)], "of one kind .* got Tensor and int at 1"),
+        ([(COLOURS[0], 1), (COLOURS[1], "a")], "of one kind .* got int and str at 1"),
+        ([(COLOURS[0].numpy(), 0), (COLOURS[1].byte().numpy(), 1)], "float32 and uint8 at 0: .*ToDtype"),
+        ([COLOURS[0], None], "got NoneType at the batch"),
+        ([COLOURS[0], COLOURS[1][0]], r"images must have one size .* and \(8, 12\)"),
     ):
         loader = DataLoader(Rows(rows), 2, num_workers=workers, collate_fn=mc.MixupCollate(num_classes=B, eager=eager))
         with pytest.raises((TypeError, ValueError), match=message):
             next(iter(loader))
+
+
+@pytest.mark.parametrize("keys", [("a", "b"), ("b", "a")])
+def test_several_images_of_any_size_are_mixed_in_the_worker(keys):
+    """Large ones are mixed while they are stacked; one that is small is not."""
+    samples = [{"a": torch.rand(3, 64, 64), "b": torch.rand(1, 64, 64), "label": k} for k in range(B)]
+    batches = [mc.MixupCollate(num_classes=B, image_key=keys, eager=eager, seed=1)(samples) for eager in (True, False)]
+    for key in ("a", "b", "label"):
+        torch.testing.assert_close(batches[0][key], batches[1][key], rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize("batch", [None, "images", 3, {1, 2}, COLOURS.numpy(), iter([COLOURS, LABELS])])
