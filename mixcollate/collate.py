@@ -19,7 +19,7 @@ from torch.utils.data import default_collate, default_convert, get_worker_info
 from mixcollate import timm as timm_arguments
 from mixcollate.batch import MixBatch, register
 from mixcollate.checks import Settled, check_choice, check_count, check_flag, told_by
-from mixcollate.execution import execute, pixels
+from mixcollate.execution import execute, pixels, refuse_class_numbers
 from mixcollate.kernels import AXES, Axes, Statistic
 from mixcollate.kernels.pixels import check_affine, check_output
 from mixcollate.methods import MixUp
@@ -129,7 +129,8 @@ class MixupCollate(Settled):
             layout=transform.layout if layout is None else check_choice("layout", layout, AXES),
         )
         self.rules = _rules(transform, num_classes, self.keys.label)
-        self._mixes, self._inplace = transform.mixes, transform.inplace  # a worker may lack the transform
+        # a worker may lack the transform
+        self._mixes, self._blends, self._inplace = transform.mixes, transform.blends, transform.inplace
         self.output: dict[str, Any] = {"mean": mean, "std": std, "dtype": dtype, "memory_format": memory_format}
         check_affine(mean, std, dtype)
         check_output(dtype, memory_format)
@@ -217,6 +218,7 @@ class MixupCollate(Settled):
             masks={},
             stream=Stream(0),  # which asks no generator for a seed
             _mixes=False,
+            _blends=False,
             _shared=_own_state(shared=self.eager),
             _workers_stream=None,
         )
@@ -343,7 +345,10 @@ class MixupCollate(Settled):
     def _find(self, batch: Any, kinds: dict[Path, type] | None) -> Roles:
         """Refuses here, in the worker, what could not be mixed later."""
         labelled = any(rule.num_classes is not None for rule in self.rules)
-        return find(batch, self.keys, mixes=self._mixes, labelled=labelled, kinds=kinds)
+        roles = find(batch, self.keys, mixes=self._mixes, labelled=labelled, kinds=kinds)
+        if self._blends and self.masks["mask_classes"] is None:
+            refuse_class_numbers(batch, roles)
+        return roles
 
     def __repr__(self) -> str:
         return f"MixupCollate({self.transform!r}, enabled={self.enabled}, eager={self.eager})"

@@ -49,6 +49,7 @@ class RandomChoice(MixTransform):
         if len(pairings) > 1:
             raise ValueError(f"the transforms of RandomChoice must share one pairing, got {sorted(map(str, pairings))}")
         self.mixes = mixes = bool(pairings)
+        self.blends = any(transform.blends for transform in transforms)
         super().__init__(
             per=per if per is not None else ("pair" if mixes and pairings <= {"matching", "flip"} else "sample"),
             pairing=pairings.pop() if mixes else None,
@@ -95,6 +96,7 @@ class Compose(MixTransform):
         transforms = _check_transforms("Compose", transforms)
         first = next((t for t in transforms if t.mixes), None)
         self.mixes = first is not None
+        self.blends = any(transform.blends for transform in transforms)
         super().__init__(
             per="sample",
             pairing=None if first is None else first.pairing,

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torchvision import tv_tensors
 
-from mixcollate.kernels import Axes, Impl, Statistic, place, prepare, prepare_masks, prepare_samples
+from mixcollate.kernels import Axes, Impl, Statistic, check_masks, place, prepare, prepare_masks, prepare_samples
 from mixcollate.kernels.packed import PackedPlan
 from mixcollate.kernels.pixels import result_dtype
 from mixcollate.plan import MixPlan, identity, takes_partners
@@ -80,6 +80,12 @@ def execute(
     for path, run in runs:
         changed[path] = _alike(run(), leaf_at(batch, path))
     return replace(batch, changed)
+
+
+def refuse_class_numbers(batch: Any, roles: Roles) -> None:
+    """Refuse masks that no transform that blends can mix, whether its next plan blends or not."""
+    for path in roles.masks:
+        check_masks(leaf_at(batch, path), blends=True)
 
 
 def _beside(value: Tensor, placed: MixPlan | PackedPlan, plan: MixPlan | PackedPlan) -> MixPlan | PackedPlan:

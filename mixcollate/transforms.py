@@ -20,7 +20,7 @@ from mixcollate.checks import (
     check_tensor,
     shown,
 )
-from mixcollate.execution import execute, pixels
+from mixcollate.execution import execute, pixels, refuse_class_numbers
 from mixcollate.kernels import AXES, Axes, Impl, Statistic, check_layout, uncompiled
 from mixcollate.kernels.bounds import vouch_for
 from mixcollate.kernels.packed import PackedPlan
@@ -138,6 +138,8 @@ class MixTransform(Settled, v2.Transform):
     """
 
     mixes = True
+    blends = False
+    """Whether pixels can be made of two, so that class numbers in masks cannot follow."""
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
@@ -198,7 +200,9 @@ class MixTransform(Settled, v2.Transform):
         if p == 1:
             return plan
         count, unit = draw.units(self.per)
-        return only((draw.numbers.random(count) < p)[unit], plan, alike=self.per != "sample")
+        changed = (draw.numbers.random(count) < p)[unit]
+        # a fill is kept by all, erased or not: so images that cannot take it are refused with the first batch
+        return only(changed, plan, alike=self.per != "sample", keep=("fill",))
 
     def make_plan(
         self,
@@ -286,6 +290,8 @@ class MixTransform(Settled, v2.Transform):
             return uncompiled(self.forward, *inputs)
         batch = inputs if len(inputs) != 1 else inputs[0]
         roles = find(batch, self._keys, mixes=self.mixes, labelled=self.mixes and self.labels_getter is not None)
+        if self.blends:
+            refuse_class_numbers(batch, roles)
         plan = self.make_plan(pixels(batch, roles), labels=first_labels(batch, roles))
         return execute(batch, roles, plan, self._rules, inplace=self.inplace, layout=self.layout)
 

@@ -1,6 +1,7 @@
 """Whatever a batch holds is mixed with its images, kept because it was named so, or refused before any writing."""
 
 import copy
+import itertools
 import pickle
 import warnings
 from collections import OrderedDict, UserDict
@@ -992,6 +993,37 @@ def test_samples_that_make_no_batch_say_why(workers, eager):
         loader = DataLoader(Rows(rows), 2, num_workers=workers, collate_fn=mc.MixupCollate(num_classes=B, eager=eager))
         with pytest.raises((TypeError, ValueError), match=message):
             next(iter(loader))
+
+
+BLENDING = {
+    "choice": lambda: mc.RandomChoice([mc.MixUp(), mc.CutMix()], per="batch"),
+    "rare": lambda: mc.MixUp(p=0.01, per="batch"),
+    "composed": lambda: mc.Compose([mc.CutMix(), mc.MixUp(p=0.01)]),
+}
+
+
+@pytest.mark.parametrize("name", BLENDING)
+def test_masks_that_some_batch_cannot_mix_are_refused_with_the_first(name):
+    masks = torch.zeros(B, H, W, dtype=torch.int64)
+    with pytest.raises(ValueError, match="masks must be one-hot floats"):
+        BLENDING[name]()(tv_tensors.Image(COLOURS), LABELS, tv_tensors.Mask(masks))
+    for enabled, eager in itertools.product((True, False), repeat=2):
+        collate = mc.MixupCollate(BLENDING[name](), num_classes=B, mask_keys="m", eager=eager)
+        collate.enabled = enabled
+        with pytest.raises(ValueError, match="masks must be one-hot floats"):
+            collate([{"image": image, "label": 0, "m": mask} for image, mask in zip(COLOURS, masks, strict=True)])
+        collate.plain()([{"image": image, "label": 0, "m": mask} for image, mask in zip(COLOURS, masks, strict=True)])
+    mc.CutMix(num_classes=B)(tv_tensors.Image(COLOURS), LABELS, tv_tensors.Mask(masks))
+
+
+@pytest.mark.parametrize("fill", [0.5, (0.0, 300.0, 1.0, 1.0), "channel_noise"])
+def test_a_fill_that_some_batch_cannot_take_is_refused_with_the_first(fill):
+    images = torch.zeros(B, 4, H, W, dtype=torch.uint8)
+    for erasing in (mc.RandomErasing(p=0.001, fill=fill), mc.Compose([mc.MixUp(), mc.Cutout(p=0.001, fill=fill)])):
+        collate = mc.MixupCollate(erasing, num_classes=B)
+        with pytest.raises(ValueError, match=r"fill must be whole numbers in 0 … 255 .*, got (0.5|300|-?\d\.\d+);"):
+            collate.mix((images, LABELS))
+        mc.MixupCollate(erasing, num_classes=B, mean=0.5).mix((images, LABELS))
 
 
 @pytest.mark.parametrize("keys", [("a", "b"), ("b", "a")])

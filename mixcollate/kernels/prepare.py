@@ -147,17 +147,22 @@ def prepare_masks(masks: Tensor, plan: MixPlan | PackedPlan) -> Call:
     check_bounds(plan)
     plan = plan.for_masks()
     plan = plan.at_size((masks.shape[-2], masks.shape[-1]))
+    check_masks(masks, blends=plan.blends)
     numbered = not masks.dtype.is_floating_point
-    if numbered and plan.blends:
-        raise ValueError(
-            f"masks must be one-hot floats for a plan that blends, got {masks.dtype} class numbers; "
-            "MixupCollate(mask_classes=...) makes them so"
-        )
     as_pixels = _as_bytes if numbered else _as_planes_of_masks
     kept = torch.preserve_format if masks.ndim < 5 and not numbered else torch.contiguous_format
     result = torch.empty_like(masks, memory_format=kept)  # of which as_pixels gives a view
     call = prepare(as_pixels(masks), plan, out=as_pixels(result))
     return replace(call, result=result)
+
+
+def check_masks(masks: Tensor, *, blends: bool) -> None:
+    """Refuse class numbers, of which no blend can be made."""
+    if blends and not masks.dtype.is_floating_point:
+        raise ValueError(
+            f"masks must be one-hot floats for a plan that blends, got {masks.dtype} class numbers; "
+            "MixupCollate(mask_classes=...) makes them so"
+        )
 
 
 def _as_planes_of_masks(masks: Tensor) -> Tensor:
@@ -283,7 +288,8 @@ def _check_plan(images: Tensor, plan: MixPlan | PackedPlan, dtype: torch.dtype, 
     if isinstance(plan, MixPlan):
         if not (dtype.is_floating_point or is_whole(plan.fill)):
             raise ValueError(
-                f"fill must be whole numbers in 0 … {LEVELS[dtype]} for {dtype} images, got {_first_three(plan.fill)} …"
+                f"fill must be whole numbers in 0 … {LEVELS[dtype]} for {dtype} images, as a colour is, got "
+                f"{_first_that_is_none(plan.fill):.3g}; mean= and std= make floats of them, which take any"
             )
     else:
         check_whole_fill(plan, dtype)
@@ -301,8 +307,9 @@ def check_whole_fill(plan: PackedPlan, dtype: torch.dtype) -> None:
         )
 
 
-def _first_three(array: Any) -> Any:
-    return array.ravel()[:3]
+def _first_that_is_none(fill: Any) -> float:
+    """Of the numbers of a fill, the first that bytes cannot take."""
+    return next(float(number) for number in fill.ravel() if not is_whole(number))
 
 
 _RESULTS = Recycler()

@@ -17,6 +17,8 @@ class MixUp(MixTransform):
         options: see :class:`MixTransform`.
     """
 
+    blends = True
+
     def __init__(self, *, alpha: Scheduled = 1.0, **options: Unpack[MixOptions]) -> None:
         super().__init__(**options)
         self.alpha = check_scheduled("alpha", alpha, check_positive)
