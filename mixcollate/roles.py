@@ -28,6 +28,8 @@ LABEL_NAMES = ("label", "labels", "target", "targets", "y", "class_label")
 """What is found by its name, in any case, the first of them first."""
 
 OTHER_ROLES = "in blend_keys (floats, by the labels' shares), label_key or keep_keys (left as it is)"
+WHOSE = "(keys are arguments of MixupCollate)"
+AS_A_COLLATE = "as in DataLoader(dataset, collate_fn=MixupCollate(...))"
 
 CHANNELS = (1, 3, 4)
 """How many an image has whose last axis looks like that of its channels."""
@@ -119,8 +121,8 @@ class _Search:
     def __init__(self, batch: Any, keys: Keys, kinds: Mapping[Path, type]) -> None:
         if not isinstance(batch, (Tensor, tuple, list, Mapping)):
             raise TypeError(
-                f"a batch must be a tensor, or tuples, lists and mappings of tensors, got {shown(batch)}; "
-                "torch.as_tensor makes one of an array"
+                f"a batch must be a tensor, or tuples, lists and mappings of tensors, got {shown(batch)}"
+                + ("; torch.as_tensor makes one of an array" if isinstance(batch, np.ndarray) else "")
             )
         self.batch, self.keys = batch, keys
         self.leaves = dict(leaves(batch))
@@ -167,7 +169,8 @@ class _Search:
             if needed or (wanted and like):
                 raise ValueError(
                     f"no labels found: pass (images, labels), or label_key must be given: none of "
-                    f"{', '.join(LABEL_NAMES)} is among {self._told()}; or labels_getter, which is None for no labels"
+                    f"{', '.join(LABEL_NAMES)} is among {self._told()}; or labels_getter, which is None for no labels "
+                    f"{WHOSE}"
                 )
             return ()
         if needed or wanted:
@@ -175,8 +178,8 @@ class _Search:
             if self.leaves[path].ndim > 2:
                 raise ValueError(
                     f"labels must be class indices [B] or rows [B, num_classes], got {tuple(self.leaves[path].shape)} "
-                    f"at {told(path)}; if it is a mask name it in mask_keys, and the labels, if there are any, in "
-                    "label_key"
+                    f"at {told(path)}; if it is a mask wrap it in tv_tensors.Mask or name it in mask_keys, and the "
+                    f"labels, if there are any, in label_key {WHOSE}"
                 )
         return (path,)
 
@@ -199,7 +202,7 @@ class _Search:
                 shapes = [tuple(self.leaves[path].shape) for path in images]
                 raise ValueError(
                     f"images must share batch, height and width to be mixed by one plan, got {shapes}; "
-                    "name those of another size in mask_keys, or keep them with keep_keys"
+                    f"name those of another size in mask_keys, or keep them with keep_keys {WHOSE}"
                 )
         return images
 
@@ -214,13 +217,12 @@ class _Search:
                 raise ValueError(
                     f"{told(path)} looks like masks, further images or targets of these images, so it must be mixed, "
                     "too: wrap it in tv_tensors.Mask or Image, or name it in mask_keys or image_key, or "
-                    f"{OTHER_ROLES}; "
-                    f"got {_shape(leaf)} beside {size}"
+                    f"{OTHER_ROLES} {WHOSE}; got {_shape(leaf)} beside {size}"
                 )
             if _is_one_each(leaf, size[0]):
                 warnings.warn(
                     f"{told(path)} stays as it is beside images that are mixed: if it is a target, name it in "
-                    "label_key; if it is not (an index, a weight), name it in keep_keys",
+                    f"label_key; if it is not (an index, a weight), name it in keep_keys {WHOSE}",
                     stacklevel=2,
                 )
 
@@ -269,7 +271,7 @@ class _Search:
         if not like:
             raise ValueError(
                 f"images must be a tensor [B, C, H, W], found none among {self._told()}: stack the samples first, or "
-                "name them with image_key"
+                f"name them with image_key {WHOSE}"
             )
         first = self.leaves[like[0]]
         rivals = [path for path in like[1:] if first.ndim >= 3 and self.leaves[path].ndim >= first.ndim]
@@ -277,7 +279,7 @@ class _Search:
             shapes = ", ".join(f"{told(path)} {tuple(self.leaves[path].shape)}" for path in (like[0], *rivals))
             raise ValueError(
                 f"more than one tensor looks like images: {shapes}; wrap those that are images in tv_tensors.Image or "
-                f"Video, or name them in image_key, and the rest {OTHER_ROLES}"
+                f"Video, or name them in image_key, and the rest {OTHER_ROLES} {WHOSE}"
             )
         return (like[0],)
 
@@ -285,24 +287,25 @@ class _Search:
         """Refuse one image where a batch is needed: its channels would be taken for images."""
         leaf, kind = self.leaves[path], self.kinds[path]
         one = is_one_sample(leaf, kind)
-        if mixes and (one or (path == () and leaf.ndim == 3 and self.keys.layout is None)):
+        alone = path == () and leaf.ndim == 3 and self.keys.layout is None and not (one or self.keys.partial)
+        if alone or (one and mixes):
+            way_out = f"mix behind the loader's collation, {AS_A_COLLATE}" if mixes else "wrap it in tv_tensors.Image"
             raise ValueError(
-                f"images must be a batch [B, C, H, W], got {tuple(leaf.shape)}, which looks like one image: mix behind "
-                "the loader's collation, as in DataLoader(dataset, collate_fn=MixupCollate(...)); signals [B, C, T] "
-                "take layout='BCT'"
+                f"images must be a batch [B, C, H, W], got {tuple(leaf.shape)}, which looks like one image: {way_out}; "
+                "signals [B, C, T] take layout='BCT'"
             )
 
     def _refuse_no_tensor(self, argument: str, path: Path) -> None:
-        leaf = self.leaves.get(path)
-        if not isinstance(leaf, Tensor):
-            below = [one for one in self.leaves if one[: len(path)] == path and one != path]
-            found = f"{type(leaf).__name__}" if not below else "several things"
-            way_out = f"see collate_fn, or name another with {argument}"
-            if below and isinstance(self.batch, (tuple, list)) and len({type(item) for item in self.batch}) == 1:
-                way_out += (
-                    "; samples are stacked by MixupCollate, as in DataLoader(dataset, collate_fn=MixupCollate(...))"
-                )
-            raise TypeError(f"a batch must have a tensor at {told(path)}, got {found}; {way_out}")
+        leaf = leaf_at(self.batch, path)
+        if isinstance(leaf, Tensor):
+            return
+        way_out = f"name another with {argument}, or make one with collate_fn {WHOSE}"
+        alike = isinstance(self.batch, (tuple, list)) and len({type(item) for item in self.batch}) == 1
+        if isinstance(leaf, (int, float)) or (alike and path not in self.leaves):
+            way_out = f"samples are stacked by MixupCollate, {AS_A_COLLATE}"
+        elif isinstance(leaf, np.ndarray) or _are_numbers(leaf):
+            way_out = "torch.as_tensor makes one"
+        raise TypeError(f"a batch must have a tensor at {told(path)}, got {type(leaf).__name__}; {way_out}")
 
 
 def leaves(batch: Any) -> list[tuple[Path, Any]]:
@@ -329,7 +332,7 @@ def refuse_boxes(path: Path, kind: type, kept: Sequence[Key] = ()) -> None:
         if not any(_leads_to(path, key) for key in kept):
             raise ValueError(
                 f"a batch with {kind.__name__} cannot be mixed: there is no rule for what is at {told(path)}; leave it "
-                "out, or keep it as it is with keep_keys"
+                f"out, or keep it as it is with keep_keys {WHOSE}"
             )
 
 
@@ -433,8 +436,11 @@ def _is_one_each(leaf: Any, batch: int) -> bool:
     """Whether something is a number for each image, and so may be a target."""
     if isinstance(leaf, (Tensor, np.ndarray)):
         return tuple(leaf.shape) == (batch,)
-    numbers = isinstance(leaf, (list, tuple)) and all(isinstance(one, (int, float)) for one in leaf)
-    return numbers and len(leaf) == batch
+    return _are_numbers(leaf) and len(leaf) == batch
+
+
+def _are_numbers(leaf: Any) -> bool:
+    return isinstance(leaf, (list, tuple)) and all(isinstance(one, (int, float)) for one in leaf)
 
 
 def _refuse_layout(images: Tensor, path: Path) -> None:

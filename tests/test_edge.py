@@ -1042,6 +1042,30 @@ def test_what_is_no_batch_is_told(batch):
             transform(batch)
 
 
+@pytest.mark.parametrize(
+    "batch, message",
+    [
+        ((COLOURS[0], 1), "a tensor at 1, got int; samples are stacked by MixupCollate"),
+        ((COLOURS, LABELS.tolist()), "a tensor at 1, got list; torch.as_tensor makes one"),
+        ((COLOURS, LABELS.numpy()), "a tensor at 1, got ndarray; torch.as_tensor makes one"),
+        ((COLOURS, ["a"] * B), r"a tensor at 1, got list; name another .* \(keys are arguments of MixupCollate\)"),
+        ((COLOURS, mc.SoftTarget(LABELS[:, None], torch.ones(B, 1))), "a tensor at 1, got SoftTarget"),
+        ({"image": COLOURS, "label": None}, "a tensor at 'label', got NoneType"),
+    ],
+)
+def test_labels_that_are_no_tensor_are_told_what_they_are(batch, message):
+    with pytest.raises(TypeError, match=message):
+        mc.MixUp(num_classes=B)(batch)
+
+
+def test_one_image_that_is_to_be_erased_is_told_from_signals():
+    """``layout="BCT"`` would cut another interval out of each of its channels."""
+    with pytest.raises(ValueError, match="looks like one image: wrap it in tv_tensors.Image; signals .* layout='BCT'"):
+        mc.RandomErasing(p=1.0)(COLOURS[0])
+    assert mc.RandomErasing(p=1.0)(tv_tensors.Image(COLOURS[0])).shape == COLOURS[0].shape
+    assert mc.RandomErasing(p=1.0, layout="BCT")(COLOURS[0]).shape == COLOURS[0].shape
+
+
 def test_a_transform_that_is_given_samples_says_who_stacks_them():
     """As it is where somebody gives the loader a transform for its ``collate_fn``."""
     with pytest.raises(TypeError, match=r"samples are stacked by MixupCollate, as in DataLoader"):

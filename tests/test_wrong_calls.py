@@ -339,6 +339,7 @@ def test_the_surface_is_all_that_is_public():
             "prepare_samples",
             "check_affine",
             "check_layout",
+            "check_masks",
             "check_pixels",
             "uncompiled",
         )  # what a collate asks for itself, after its own checks
