@@ -216,7 +216,7 @@ def as_number(value: object) -> float | None:
         value = None if value.ndim or (isinstance(value, Tensor) and value.is_meta) else value.item()
     if isinstance(value, int) and not isinstance(value, bool):
         return value
-    return float(value) if isinstance(value, Real) else None
+    return float(value) if isinstance(value, Real) and not isinstance(value, bool) else None
 
 
 def shown(value: object) -> str:

@@ -22,6 +22,7 @@ from mixcollate.checks import Settled, check_choice, check_count, check_flag, to
 from mixcollate.execution import execute, pixels, refuse_class_numbers
 from mixcollate.kernels import AXES, Axes, Statistic
 from mixcollate.kernels.pixels import check_affine, check_output
+from mixcollate.kernels.support import is_differentiated
 from mixcollate.methods import MixUp
 from mixcollate.plan import ERASING, MixPlan, Stream, only, without_mixing
 from mixcollate.roles import (
@@ -111,7 +112,9 @@ class MixupCollate(Settled):
         elif alpha is not None:
             raise ValueError(f"alpha is of the default transform, got alpha={alpha} and a {type(transform).__name__}")
         if not isinstance(transform, MixTransform):
-            raise TypeError(f"transform must be one of mixcollate's, got {type(transform).__name__}")
+            kind = transform if isinstance(transform, type) else type(transform)
+            way_out = f"; write {kind.__name__}()" if kind is transform else ""
+            raise TypeError(f"transform must be one of mixcollate's, got {kind}{way_out}")
         if seed is not None and transform.stream.seed is not None:
             raise ValueError(f"seed must be given to MixupCollate or to its transform, not to both; got {seed}")
         if not callable(collate_fn):
@@ -296,12 +299,14 @@ class MixupCollate(Settled):
         if not self.enabled:
             plan = self._unmixed(plan)
         output = self.output if dtype is None else {**self.output, "dtype": dtype}
+        given = [leaf_at(batch, path) for path in roles.images]
+        learned = any(isinstance(images, Tensor) and is_differentiated(images) for images in given)
         return execute(
             batch,
             roles,
             plan,
             self.rules,
-            inplace=may_overwrite,
+            inplace=may_overwrite and not learned,  # autograd needs what images were
             memory=self._stacking,
             layout=self.keys.layout,
             **self.masks,

@@ -5,6 +5,7 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor
+from torch.nn import Parameter
 from torchvision import tv_tensors
 
 from mixcollate.kernels import Axes, Impl, Statistic, check_masks, place, prepare, prepare_masks, prepare_samples
@@ -197,7 +198,7 @@ def _blended(value: Tensor, path: Path, plan: MixPlan | PackedPlan) -> Tensor:
 
 def _alike(mixed: Tensor, value: Any) -> Tensor:
     """``mixed`` as the type of tensor that ``value`` is."""
-    if isinstance(value, Unstacked) or type(value) is Tensor:
+    if isinstance(value, (Unstacked, Parameter)) or type(value) is Tensor:
         return mixed
     mixed = mixed[0] if is_one_sample(value, type(value)) else mixed
     if isinstance(value, tv_tensors.TVTensor):

@@ -88,6 +88,7 @@ def soft_cross_entropy(
         check_tensor("weight", weight)
         if weight.shape != logits.shape[1:2]:
             raise ValueError(f"weight must be [{logits.shape[1]}], one a class, got {tuple(weight.shape)}")
+        _check_device(logits, weight=weight)
         weight = weight.to(wide)
         weighted = _product(weight.view(-1, *[1] * (logits.ndim - 2)), weighted)
     if isinstance(target, SoftTarget):
@@ -141,6 +142,7 @@ def soft_binary_cross_entropy(
     if isinstance(target, SoftTarget):
         raise TypeError("target must be a tensor, got a SoftTarget; give target.dense(num_classes)")
     check_tensor("target", target)
+    _check_device(logits, target=target)
     if target.shape != logits.shape:
         raise ValueError(f"target must have the shape of logits {tuple(logits.shape)}, got {tuple(target.shape)}")
     for name, factor in (("weight", weight), ("pos_weight", pos_weight)):
@@ -168,9 +170,12 @@ def soft_accuracy(logits: Tensor, target: Tensor | SoftTarget, *, ignore_index: 
     predicted = logits.argmax(1, keepdim=True)
     if isinstance(target, SoftTarget):
         _check_classes(target.labels, logits.shape[1])
-        return (target.shares * (target.labels == predicted)).sum() / target.shares.sum()
-    target = _without_nan(target)
-    return target.gather(1, predicted).sum() / target.sum()
+        shares, hits = target.shares, target.shares * (target.labels == predicted)
+    else:
+        shares = _without_nan(target)
+        hits = shares.gather(1, predicted)
+    wide = torch.float64 if shares.dtype == torch.float64 else torch.float32  # half precision cannot hold their sum
+    return hits.sum(dtype=wide) / shares.sum(dtype=wide)
 
 
 def _as_target(logits: Tensor, target: Tensor | SoftTarget) -> Tensor | SoftTarget:
@@ -188,12 +193,13 @@ def _as_target(logits: Tensor, target: Tensor | SoftTarget) -> Tensor | SoftTarg
                 f"target.labels and target.shares must be [B, K, ...] beside logits {tuple(logits.shape)}, got "
                 f"{tuple(target.labels.shape)} and {tuple(target.shares.shape)}"
             )
-        _check_device(logits, target.labels, target.shares)
-        return target
+        _check_device(logits, target=target.labels)
+        _check_device(logits, target=target.shares)
+        return target._replace(labels=target.labels.to(torch.int64))
     if isinstance(target, tuple):  # what indexing a SoftTarget gives
         raise TypeError("target must be a tensor or a SoftTarget, got a tuple; index its labels and its shares")
     check_tensor("target", target)
-    _check_device(logits, target)
+    _check_device(logits, target=target)
     if target.ndim == logits.ndim - 1:
         if target.dtype.is_floating_point or target.dtype == torch.bool:
             raise TypeError(f"target must be integers where it is class indices, got {target.dtype}")
@@ -224,16 +230,18 @@ def _check_logits(logits: Tensor, least: int) -> None:
         raise TypeError(f"logits must be floating point, got {logits.dtype}")
 
 
-def _check_device(logits: Tensor, *target: Tensor) -> None:
-    for part in target:
+def _check_device(logits: Tensor, **parts: Tensor) -> None:
+    for name, part in parts.items():
         if part.device != logits.device:
-            raise ValueError(f"target must be on {logits.device} as the logits are, got {part.device}; move it there")
+            raise ValueError(f"{name} must be on {logits.device} as the logits are, got {part.device}; move it there")
 
 
 def _check_factor(name: str, factor: Tensor | None, logits: Tensor) -> None:
     if factor is None:
         return
     check_tensor(name, factor)
+    if factor.ndim:  # a number may be anywhere
+        _check_device(logits, **{name: factor})
     sides = zip(reversed(factor.shape), reversed(logits.shape), strict=False)
     if factor.ndim > logits.ndim or any(side not in (1, whole) for side, whole in sides):
         raise ValueError(f"{name} must broadcast with logits {tuple(logits.shape)}, got {tuple(factor.shape)}")

@@ -65,6 +65,14 @@ class Keys:
     layout: Axes | None = None
     partial: bool = False  # what is named, but for the images, may be missing, or be no tensor
 
+    def __post_init__(self) -> None:
+        named = [str(key) for key in (*self.image, *self.label, *self.mask, *self.blend, *self.keep)]
+        if twice := sorted({name for name in named if named.count(name) > 1}):
+            raise ValueError(
+                f"each part of a batch must have one role, got {', '.join(twice)} more than once in image_key, "
+                "label_key, mask_keys, blend_keys and keep_keys"
+            )
+
 
 USUAL = Roles(images=((0,),), labels=((1,),))
 """``(images, labels)``."""
@@ -380,7 +388,11 @@ def replace(batch: Any, changed: Mapping[Path, Any]) -> Any:
             result[key] = replace(batch[key], inner)
         return result
     values = [replace(value, below[key]) if key in below else value for key, value in enumerate(batch)]
-    return type(batch)(*values) if hasattr(batch, "_fields") else type(batch)(values)
+    if isinstance(batch, tuple):  # what it may ask for when it is made anew has been asked already
+        return tuple.__new__(type(batch), values)
+    result = copy.copy(batch)
+    result[:] = values
+    return result
 
 
 def map_tensors(batch: Any, function: Callable[[Tensor], Tensor]) -> Any:

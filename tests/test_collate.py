@@ -348,7 +348,11 @@ def test_ragged_images_and_boxes_are_refused():
         mc.MixupCollate(mc.MixUp(seed=1), seed=2)
     with pytest.raises(ValueError, match="num_classes must be the transform's 5, got 6"):
         mc.MixupCollate(mc.MixUp(num_classes=5), num_classes=6)
-    with pytest.raises(TypeError, match="transform must be one of mixcollate's, got int"):
+    with pytest.raises(
+        TypeError, match=r"transform must be one of mixcollate's, got <class .*MixUp'>; write MixUp\(\)"
+    ):
+        mc.MixupCollate(mc.MixUp)
+    with pytest.raises(TypeError, match="transform must be one of mixcollate's, got <class 'int'>$"):
         mc.MixupCollate(10)
 
 

@@ -338,7 +338,7 @@ def test_numbers_in_other_units_are_refused_with_those_that_are_right(way):
 @pytest.mark.parametrize("dtype", [torch.int16, torch.int32, torch.int64, torch.bool, torch.complex64])
 def test_integers_that_are_no_pixels_are_refused_in_the_worker(way, dtype):
     for transform in (mc.MixUp(), mc.CutMix(), mc.Cutout()):
-        refused(way, (COLOURS.to(dtype), LABELS), TypeError, r"images must be uint8.*\.to\(torch\.float32\)",
+        refused(way, (COLOURS.to(dtype), LABELS), TypeError, r"images must be uint8.*(\.to\(torch\.float32\)|_as_real)",
                 transform, num_classes=B)  # fmt: skip
     with pytest.raises(TypeError, match="images must be uint8"):
         mc.MixupCollate(num_classes=B)(samples_of((COLOURS.to(dtype), LABELS)))  # not only at the first mix
@@ -868,7 +868,6 @@ def test_nothing_is_written_if_a_later_part_is_refused(inplace):
             "m": LABELS[:, None, None].expand(B, H, W),
         },  # mask
         {"rgb": COLOURS.clone(), "nir": COLOURS[:1].expand(B, B, H, W), "y": LABELS},  # memory
-        {"rgb": COLOURS.clone(), "nir": COLOURS.clone().requires_grad_(), "y": LABELS},  # a leaf of autograd
     ]
     for batch in batches if inplace else batches[:3]:
         before = {key: value.detach().clone() for key, value in batch.items()}
@@ -1056,6 +1055,65 @@ def test_what_is_no_batch_is_told(batch):
 def test_labels_that_are_no_tensor_are_told_what_they_are(batch, message):
     with pytest.raises(TypeError, match=message):
         mc.MixUp(num_classes=B)(batch)
+
+
+@pytest.mark.parametrize("way", ["lazy", "eager", "plain"])
+def test_samples_that_are_learned_have_gradients(way):
+    """Those that are stacked here may be overwritten, but not where autograd needs them."""
+    images = nn.Parameter(COLOURS.clone())
+    collate = mc.MixupCollate(num_classes=B, eager=way == "eager", seed=1)
+    collate = collate.plain() if way == "plain" else collate
+    batch = collate(list(zip(images, LABELS, strict=True)))
+    mixed = batch[0]
+    assert collate.mix((images, LABELS), inplace=True)[0] is not images  # whose memory may be used, but cannot
+    mixed.sum().backward()
+    torch.testing.assert_close(images.grad.sum(), torch.tensor(float(images.numel())))
+    assert type(mixed) is Tensor
+
+
+def test_a_parameter_comes_out_as_a_tensor():
+    mixed, _ = mc.MixUp(num_classes=B)(nn.Parameter(COLOURS.clone()), LABELS)
+    assert type(mixed) is Tensor and mixed.grad_fn is not None
+
+
+class Items(tuple):
+    """A tuple that is made of its items one by one."""
+
+    def __new__(cls, *items):
+        return super().__new__(cls, items)
+
+
+class Named(NamedTuple):
+    images: Tensor
+    labels: Tensor
+
+
+class Made(Named):
+    """A named tuple that is made of something else."""
+
+    def __new__(cls, both):
+        return super().__new__(cls, *both)
+
+
+class Listed(list):
+    name = ""
+
+
+@pytest.mark.parametrize("make", [lambda x, y: Items(x, y), lambda x, y: Made((x, y)), lambda x, y: Listed([x, y])])
+def test_sequences_that_are_made_in_ways_of_their_own_come_back(make):
+    images = COLOURS.clone()
+    batch = make(images, LABELS)
+    vars(batch).update(name="mine")
+    mixed = mc.MixUp(num_classes=B, inplace=True)(batch)
+    assert type(mixed) is type(batch) and len(mixed) == 2 and mixed[0] is images
+    if isinstance(batch, Listed):
+        assert mixed.name == "mine" and batch[1] is LABELS
+
+
+@pytest.mark.parametrize("keys", [{"label_key": "y", "keep_keys": "y"}, {"mask_keys": ("m", "m")}])
+def test_what_has_two_roles_is_refused(keys):
+    with pytest.raises(ValueError, match=r"each part of a batch must have one role, got (y|m) more than once"):
+        mc.MixupCollate(num_classes=B, **keys)
 
 
 def test_one_image_that_is_to_be_erased_is_told_from_signals():

@@ -76,6 +76,23 @@ def test_soft_accuracy_is_the_share_on_the_predicted_class():
     assert float(mc.soft_accuracy(logits, torch.tensor([0, 1, 3, 3]))) == 0.75
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_soft_accuracy_of_many_targets_in_half_precision(dtype):
+    """Whose sum is more than their dtype can hold."""
+    logits, rows = torch.zeros(70_000, 3), torch.full((70_000, 3), 0.25)
+    sparse = mc.SoftTarget(torch.zeros(70_000, 2, dtype=torch.int64), torch.full((70_000, 2), 0.5))
+    assert mc.soft_accuracy(logits, rows.to(dtype)) == pytest.approx(1 / 3)
+    assert mc.soft_accuracy(logits, sparse._replace(shares=sparse.shares.to(dtype))) == 1
+    assert mc.soft_accuracy(logits, rows.double()).dtype == torch.float64
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int16, torch.int32])
+def test_labels_of_a_sparse_target_may_be_narrow(dtype):
+    logits, labels, shares = torch.randn(4, 5), torch.tensor([[0, 4]] * 4), torch.full((4, 2), 0.5)
+    wanted = mc.soft_cross_entropy(logits, mc.SoftTarget(labels, shares))
+    assert mc.soft_cross_entropy(logits, mc.SoftTarget(labels.to(dtype), shares)) == wanted
+
+
 @pytest.mark.parametrize("label_smoothing", [0.0, 0.1, 1.0])
 @pytest.mark.parametrize("weighted", [False, True])
 @pytest.mark.parametrize("dtype, tolerance", [(torch.float32, 1e-6), (torch.float64, 1e-13)], ids=str)
@@ -475,3 +492,12 @@ def test_targets_that_lie_elsewhere_are_refused():
     ):
         with pytest.raises(ValueError, match="target must be on cpu as the logits are, got meta"):
             mc.soft_cross_entropy(logits, target)
+    rows, there = torch.rand(4, 5), torch.rand(5, device="meta")
+    for name, call in (
+        ("weight", lambda: mc.soft_cross_entropy(logits, rows, weight=there)),
+        ("target", lambda: mc.soft_binary_cross_entropy(logits, rows.to("meta"))),
+        ("weight", lambda: mc.soft_binary_cross_entropy(logits, rows, weight=there)),
+        ("pos_weight", lambda: mc.soft_binary_cross_entropy(logits, rows, pos_weight=there)),
+    ):
+        with pytest.raises(ValueError, match=f"^{name} must be on cpu as the logits are, got meta"):
+            call()

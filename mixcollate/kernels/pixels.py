@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import unset_fake_temporarily
 
-from mixcollate.checks import check_kind, check_tensor, shown
+from mixcollate.checks import as_number, check_kind, check_tensor, shown
 
 Statistic = float | Sequence[float]
 
@@ -37,6 +37,8 @@ def check_pixels(images: Tensor) -> None:
     if images.dtype in LEVELS or images.dtype in FLOATS:
         return
     advice = "convert with .to(torch.float32)"
+    if images.dtype.is_complex:
+        advice = "pass its parts as channels: torch.view_as_real"
     if not (images.dtype.is_floating_point or images.dtype.is_complex or images.dtype == torch.bool):
         largest = torch.iinfo(images.dtype).max
         advice = f"convert with .to(torch.float32) / m, where m is their largest value ({largest} for this dtype)"
@@ -153,10 +155,9 @@ def as_list(name: str, value: Statistic | None) -> list[float] | None:
 def _as_floats(name: str, value: Any) -> tuple[float, ...]:
     """A number or several, Python's, NumPy's or torch's."""
     try:
-        if isinstance(value, (int, float)):
-            values: tuple[float, ...] = (float(value),)
-        elif isinstance(value, (tuple, list)):
-            values = tuple(map(float, value))
+        if isinstance(value, (int, float, tuple, list)):
+            numbers = [as_number(one) for one in (value if isinstance(value, (tuple, list)) else [value])]
+            values = tuple(float(one) for one in numbers)  # type: ignore[arg-type]  # None, which is none, has no float
         else:
             values = tuple(torch.as_tensor(value, dtype=torch.float64, device="cpu").reshape(-1).tolist())
     except (TypeError, ValueError, RuntimeError) as error:
