@@ -21,14 +21,15 @@ import torch
 from PIL import Image
 
 from benchmarks.results import RESULTS
-from mixcollate.commands import cli, compare, demo, environment, pictures
+from mixcollate.commands import Refusal, cli, compare, demo, environment, pictures, plots
 from mixcollate.commands.calibration import calibration_error
 from mixcollate.commands.cli import main
 from mixcollate.commands.data import load
-from mixcollate.commands.training import Run, data_of
+from mixcollate.commands.training import Run, data_of, judge
 from mixcollate.kernels import support
 from mixcollate.plan import Stream
 
+HUGE = "9" * 30
 QUICK = ["--epochs", "1", "--runs", "1", "--workers", "0", "--device", "cpu"]
 
 
@@ -425,6 +426,13 @@ def test_bench_passes_its_arguments_to_pytest(tiny, capfd):
     assert list(tiny.iterdir()) == []  # nothing was measured
 
 
+def test_bench_takes_expressions_that_are_longer_than_file_names(tiny, monkeypatch):
+    monkeypatch.setattr(cli.subprocess, "run", lambda command, cwd: subprocess.CompletedProcess(command, 5))
+    with pytest.raises(SystemExit) as ended:
+        main(["bench", "-k", " or ".join(["naive"] * 99)])
+    assert ended.value.code == 5
+
+
 def test_bench_outside_a_checkout(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(cli, "__file__", str(tmp_path / "mixcollate" / "commands" / "cli.py"))
     assert "not part of the installed package; clone the repository" in refused(capsys, "bench")
@@ -447,8 +455,9 @@ def test_env(capsys):
         ("pytest_benchmark", ["bench"]),
     ],
 )
-def test_missing_extra(monkeypatch, capsys, module, arguments):
+def test_missing_extra(tmp_path, monkeypatch, capsys, module, arguments):
     data_of.cache_clear()
+    monkeypatch.chdir(tmp_path)
     monkeypatch.setitem(sys.modules, module, None)
     missing = module.partition(".")[0]
     assert f'needs {missing}, which is missing: pip install "mixcollate[cli]"' in refused(capsys, *arguments)
@@ -464,15 +473,114 @@ def test_other_missing_modules_are_not_hidden(monkeypatch):
     ("arguments", "told"),
     [
         ([], "required: COMMAND"),
-        (["demo", "--epochs", "0"], "must be at least 1, got 0"),
-        (["demo", "--workers", "many"], "invalid count value: 'many'"),
+        (["demo", "--epochs", "0"], "--epochs: must be a whole number from 1 to 1000000, got 0"),
+        (["demo", "--workers", "many"], "--workers: must be a whole number from 0 to 1024, got many"),
+        (["demo", "--runs", HUGE], f"--runs: must be a whole number from 1 to 1000000, got {HUGE}"),
+        (["demo", "--seed", HUGE], f"--seed: must be a whole number from 0 to {2**63 - 1}, got {HUGE}"),
+        (["compare", "--seeds", "1", HUGE], f"--seeds: must be a whole number from 0 to {2**63 - 1}, got {HUGE}"),
+        (["preview", "--seed", HUGE], f"--seed: must be a whole number from 0 to {2**63 - 1}, got {HUGE}"),
+        (["preview", "--size", HUGE], f"--size: must be a whole number from 1 to 4096, got {HUGE}"),
+        (["compare", "--pixels", HUGE], f"--pixels: must be a whole number from 0 to 4096, got {HUGE}"),
+        (["compare", "--threads", HUGE], f"--threads: must be a whole number from 0 to 1024, got {HUGE}"),
+        (["compare", "--batch-size", HUGE], f"or a whole number from 2 to 1000000, got {HUGE}"),
+        (["compare", "--batch-size", "1"], "--batch-size: must be 0 (the data's own) or a whole number from 2"),
+        (["compare", "--learning-rate", "nan"], "must be a number from 0 (the architecture's own) to 1000, got nan"),
+        (["compare", "--learning-rate", "-1"], "--learning-rate: must be a number from 0"),
+        (["compare", "--learning-rate", "1e308"], "--learning-rate: must be a number from 0"),
+        (["compare", "--share", "most"], "--share: must be in (0, 1], got most"),
+        (["compare", "--device", "cudaa"], "--device: must be a device that torch can use here, got 'cudaa'; auto"),
+        (["demo", "--device", ""], "--device: must be a device that torch can use here, got ''"),
+        (["demo", "--device", "cuda:99"], "--device: must be a device that torch can use here, got 'cuda:99'"),
+        (["demo", "--device", "meta"], "--device: must be a device that torch can use here, got 'meta'"),
+        (["demo", "--device", "hpu"], "--device: must be a device that torch can use here, got 'hpu'"),
     ],
 )
-def test_refused_arguments(capsys, arguments, told):
+def test_refused_arguments(capsys, monkeypatch, arguments, told):
+    nothing_is_trained(monkeypatch)
     with pytest.raises(SystemExit) as ended:
         main(arguments)
     assert ended.value.code == 2
     assert told in capsys.readouterr().err
+
+
+def nothing_is_trained(monkeypatch):
+    def trained(*_, **__):
+        raise AssertionError("it was trained")
+
+    for command in (demo, compare):
+        monkeypatch.setattr(command, "execute", trained)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["--size", "1"], "--transform all at --size 1: images of one pixel have no room for boxes.* use MixUp"),
+        (["--size", "2", "--transform", "cutmix"], "--size 2: images must have more than 2 pixels .* give placement="),
+        (["--transform", "MixUp(layout='BCT')"], r"the 3 axes of layout='BCT', got \(6, 3, 224, 224\)"),
+        (["--transform", "RandomErasing(fill=(1,2))"], r"fill must have 1 or 3 values, one a channel, got \(1, 2\)"),
+        (["--transform", "MixUp(p=until(3,value=2))"], "p in epoch 0 must be a probability"),
+    ],
+)
+def test_previews_that_cannot_be_drawn_are_refused(tmp_path, capsys, arguments, told):
+    assert re.search(told, refused(capsys, "preview", *arguments, "--out", str(tmp_path / "a.png")))
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["Cutout(length=999)"], r"Cutout\(length=999\) at --pixels 12: length must be at most twice .* got 999"),
+        (["cutmix", "--pixels", "1"], "cutmix at --pixels 1: images of one pixel have no room .* use MixUp"),
+        (["RandomErasing(fill=(1,2,3))"], r"fill must have one value, got \(1, 2, 3\)"),
+        (["MixUp(p=ramp(2,9))", "--epochs", "10"], "p in epoch 9 must be a probability"),
+        (["MixUp(pairing=until(3))"], r"pairing=until\(3\)\) at --pixels 12: .* positional arguments"),
+        (["MixUp(num_classes=3)"], "num_classes must be the transform's 3, got 10"),
+    ],
+)
+def test_methods_that_cannot_mix_the_data_are_refused_before_training(tmp_path, capsys, monkeypatch, arguments, told):
+    nothing_is_trained(monkeypatch)
+    said = refused(capsys, "compare", "--out", str(tmp_path / "rows"), "--methods", "plain", *arguments)
+    assert re.search(f"compare: --methods .*{told}", said)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("command", "out", "told"),
+    [
+        ("demo", "text", "--out must be a folder that can be written, got .*text: File exists"),
+        ("demo", "/proc/none", "--out must be a folder that can be written, got /proc/none: No such file"),
+        ("demo", "/proc", "--out must be a folder that can be written, got /proc: No such file"),
+        ("compare", ".", "--out must be a new file, or one of this command's rows, got .*: it is no file"),
+        ("compare", "/dev/zero", "got /dev/zero: it is no file"),
+        ("compare", "bytes", "--out must be a new file, or one of this command's rows, got .*bytes: 'utf-8' codec"),
+        ("compare", "lines", "got .*lines: Expecting value"),
+        ("compare", "text", "got .*text: it has other lines"),
+        ("compare", "json", "got .*json: it has other lines"),
+        ("compare", "text/rows", "--out must be a file that can be written, got .*text/rows: File exists"),
+        ("compare", "/proc/none", "--out must be a file that can be written, got /proc/none: No such file"),
+    ],
+)
+def test_an_out_that_cannot_be_written_is_refused_before_training(tmp_path, capsys, monkeypatch, command, out, told):
+    """What is there stays."""
+    nothing_is_trained(monkeypatch)
+    files = {"text": b"no row, nor its end", "lines": b"no\nrows\n", "json": b"[1]\n", "bytes": b"\xff\xfe\n"}
+    for name, content in files.items():
+        (tmp_path / name).write_bytes(content)
+    assert re.search(told, refused(capsys, command, "--device", "cpu", "--out", str(tmp_path / out)))
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == files
+
+
+def test_a_picture_in_whose_place_a_folder_is(tmp_path):
+    (tmp_path / "calibration.png").mkdir()
+    bins = [(100, 0.5, 0.4)]
+    told = {"curve": [(1, 50.0)], "reliability": bins, "tempered_reliability": bins}
+    with pytest.raises(Refusal, match=r"pictures must be files .* got .*calibration\.png: Is a directory"):
+        plots.draw([{"run": asdict(Run(method="plain", seed=0)), "outcome": told}], tmp_path)
+
+
+def test_training_that_diverged_is_told():
+    with pytest.raises(Refusal, match="finite outputs.* try a lower --learning-rate"):
+        judge(torch.tensor([[0.0, float("nan")]]), torch.tensor([0]))
 
 
 @pytest.mark.parametrize("command", [[], *([name] for name in cli.EXAMPLES)])

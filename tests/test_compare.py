@@ -13,12 +13,13 @@ import pytest
 import torch
 import torchvision
 from PIL import Image
+from torch.utils.data import TensorDataset
 
 from mixcollate import CutMix, MixUp
-from mixcollate.commands import article, compare
+from mixcollate.commands import Refusal, article, compare
 from mixcollate.commands.calibration import calibration_error, fit_temperature, reliability, tempered
 from mixcollate.commands.cli import main, parser
-from mixcollate.commands.data import Labelled, load, part
+from mixcollate.commands.data import Data, Labelled, load, part
 from mixcollate.commands.networks import ARCHITECTURES, small, transfer
 from mixcollate.commands.plots import draw
 from mixcollate.commands.recipes import RECIPES, parse
@@ -95,6 +96,16 @@ def test_halves_of_the_classes_are_numbered_from_zero():
     for half, start in ((first, 0), (second, 5)):
         assert isinstance(half.test, Labelled)
         assert [label + start for label in half.test.labels] == digits.test.tensors[1][half.test.indices].tolist()
+
+
+@pytest.mark.parametrize(
+    ("how", "told"),
+    [({"share": 0.9999, "rest": True}, "what --share leaves over"), ({"classes": "first-half"}, "first-half of 1 cl")],
+)
+def test_no_images_to_start_from(how, told):
+    ones = TensorDataset(torch.zeros(4, 1, 8, 8, dtype=torch.uint8), torch.zeros(4, dtype=torch.int64))
+    with pytest.raises(Refusal, match=f"training must have images, got none in .*{told}.*; use --start random"):
+        part(Data(ones, ones, ["one"], (0.5,), (0.5,)), **how)
 
 
 def test_what_was_done_is_not_done_again(tmp_path, monkeypatch):

@@ -1,6 +1,8 @@
 """The command line: ``mixcollate demo | compare | preview | bench | env``."""
 
 import argparse
+import contextlib
+import os
 import re
 import subprocess
 import sys
@@ -9,8 +11,11 @@ import textwrap
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import NoReturn, TypeVar
 
+import torch
+
+from mixcollate.checks import check_device
 from mixcollate.commands import Refusal, article
 from mixcollate.commands.compare import compare, runs_of
 from mixcollate.commands.data import PIXELS
@@ -19,8 +24,18 @@ from mixcollate.commands.networks import ARCHITECTURES
 from mixcollate.commands.pictures import draw
 from mixcollate.commands.training import STARTS
 
+T = TypeVar("T")
+
 EXTRA = ("rich", "scipy", "sklearn", "skimage", "pytest", "pytest_benchmark")
 """What only the commands need: imported by the command that does."""
+MANY = 1_000_000
+"""More epochs, images or runs than anyone waits for."""
+LARGE = 4096
+"""Pixels a side of images for which there is memory."""
+PARALLEL = 1024
+"""Processes or threads that a machine bears."""
+SEEDS = 0, 2**63 - 1
+"""The least and the greatest: a demo's further runs have the next ones, and torch takes none above 2**64."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -99,14 +114,14 @@ def parser() -> argparse.ArgumentParser:
     command.add_argument("--out", type=Path, default=Path("demo"), metavar="DIR", help="where the pictures go")
     command.add_argument("--data", choices=tuple(PIXELS), default="digits")
     command.add_argument("--root", type=Path, default=Path("data"), help="where the data lie; digits need none")
-    command.add_argument("--epochs", type=_at_least(1), help="of each run; not given: 30 for digits, else 5")
-    command.add_argument("--runs", type=_at_least(1), help="with different seeds; not given: 3 for digits, else 1")
+    command.add_argument("--epochs", type=_whole(1), help="of each run; not given: 30 for digits, else 5")
+    command.add_argument("--runs", type=_whole(1), help="with different seeds; not given: 3 for digits, else 1")
     command.add_argument(
         "--label-noise", nargs="+", type=_share, default=[0.0, 0.4], metavar="SHARE", help="of the training labels"
     )
-    command.add_argument("--workers", type=_at_least(0), default=2, help="processes that load data")
-    command.add_argument("--seed", type=_at_least(0), default=0, help="of the first run")
-    command.add_argument("--device", default="auto", help="auto: the GPU if there is one")
+    command.add_argument("--workers", type=_whole(0, PARALLEL), default=2, help="processes that load data")
+    command.add_argument("--seed", type=_whole(*SEEDS), default=0, help="of the first run")
+    command.add_argument("--device", type=_device, default="auto", help="auto: the GPU if there is one")
 
     _add_comparison(add("compare", "train with several methods and seeds, and compare", _COMPARE))
 
@@ -116,9 +131,9 @@ def parser() -> argparse.ArgumentParser:
         "--transform", "--method", default="all", help="all methods, a name (mixup, deit, article, ...), or Python"
     )
     command.add_argument("--out", type=Path, default=Path("preview.png"), help="PNG or JPEG")
-    command.add_argument("--seed", type=_at_least(0), default=0)
+    command.add_argument("--seed", type=_whole(*SEEDS), default=0)
     command.add_argument(
-        "--size", type=_at_least(1), default=224, help="pictures are cropped and scaled to this square"
+        "--size", type=_whole(1, LARGE), default=224, help="pictures are cropped and scaled to this square"
     )
 
     add("bench", "run the benchmarks of a checkout", _BENCH)
@@ -157,26 +172,26 @@ def _add_comparison(command: argparse.ArgumentParser) -> None:
     take(
         "--methods", nargs="+", default=["plain", "mixup", "cutmix"], metavar="METHOD", help="plain, a name, or Python"
     )
-    take("--seeds", nargs="+", type=_at_least(0), default=[0, 1, 2], metavar="SEED")
-    take("--epochs", nargs="+", type=_at_least(1), default=[40], help="one or several lengths of training")
+    take("--seeds", nargs="+", type=_whole(*SEEDS), default=[0, 1, 2], metavar="SEED")
+    take("--epochs", nargs="+", type=_whole(1), default=[40], help="one or several lengths of training")
     take("--label-noise", nargs="+", type=_share, default=[0.0], metavar="SHARE", help="of the training labels")
     take("--share", nargs="+", type=_positive_share, default=[1.0], help="of the training images")
     take("--start", nargs="+", choices=STARTS, default=["random"], help="what training begins from")
     take(
         "--pretrained", dest="start", action="store_const", const=["pretrained"], help="the same as --start pretrained"
     )
-    take("--start-epochs", type=_at_least(1), default=20, help="plain, on the first half of the classes")
+    take("--start-epochs", type=_whole(1), default=20, help="plain, on the first half of the classes")
     take("--classes", choices=("all", "second-half"), default="all")
     take("--architecture", choices=tuple(ARCHITECTURES), default="small")
-    take("--pixels", type=_at_least(0), default=0, help="height and width of the images; 0: the data's own")
-    take("--warm-up", type=_at_least(0), default=0, metavar="EPOCHS", help="of plain images before mixing begins")
+    take("--pixels", type=_whole(0, LARGE), default=0, help="height and width of the images; 0: the data's own")
+    take("--warm-up", type=_whole(0), default=0, metavar="EPOCHS", help="of plain images before mixing begins")
     take("--off-epoch", type=int, metavar="EPOCH", help="when mixing ends; negative: counted from the end")
-    take("--batch-size", type=_at_least(0), default=0, help="0: the data's own")
-    take("--learning-rate", type=float, default=0.0, help="at the top of its cycle; 0: the architecture's own")
-    take("--points", type=_at_least(1), default=1, help="at which accuracy is measured along the way")
-    take("--workers", type=_at_least(0), default=0, help="processes that load data")
-    take("--threads", type=_at_least(0), default=0, help="of torch on the CPU; 0: all cores")
-    take("--device", default="auto", help="auto: the GPU if there is one")
+    take("--batch-size", type=_batch_size, default=0, help="0: the data's own")
+    take("--learning-rate", type=_rate, default=0.0, help="at the top of its cycle; 0: the architecture's own")
+    take("--points", type=_whole(1), default=1, help="at which accuracy is measured along the way")
+    take("--workers", type=_whole(0, PARALLEL), default=0, help="processes that load data")
+    take("--threads", type=_whole(0, PARALLEL), default=0, help="of torch on the CPU; 0: all cores")
+    take("--device", type=_device, default="auto", help="auto: the GPU if there is one")
 
 
 class _Like(argparse.Action):
@@ -188,25 +203,41 @@ class _Like(argparse.Action):
             setattr(namespace, name, value)
 
 
-def _positive_share(text: str) -> float:
-    if not 0 < float(text) <= 1:
-        raise argparse.ArgumentTypeError(f"must be in (0, 1], got {text}")
-    return float(text)
+def _number(kind: Callable[[str], T], holds: Callable[[T], bool], rule: str) -> Callable[[str], T]:
+    def number(text: str) -> T:
+        with contextlib.suppress(ValueError):
+            if holds(kind(text)):
+                return kind(text)
+        raise argparse.ArgumentTypeError(f"must be {rule}, got {text}")
+
+    return number
 
 
-def _share(text: str) -> float:
-    if not 0 <= float(text) <= 1:
-        raise argparse.ArgumentTypeError(f"must be in [0, 1], got {text}")
-    return float(text)
+def _whole(least: int, most: int = MANY) -> Callable[[str], int]:
+    return _number(int, lambda count: least <= count <= most, f"a whole number from {least} to {most}")
 
 
-def _at_least(least: int) -> Callable[[str], int]:
-    def count(text: str) -> int:
-        if int(text) < least:
-            raise argparse.ArgumentTypeError(f"must be at least {least}, got {text}")
-        return int(text)
+_share = _number(float, lambda share: 0 <= share <= 1, "in [0, 1]")
+_positive_share = _number(float, lambda share: 0 < share <= 1, "in (0, 1]")
+_rate = _number(float, lambda rate: 0 <= rate <= 1000, "a number from 0 (the architecture's own) to 1000")
+_batch_size = _number(
+    int,
+    lambda size: size == 0 or 2 <= size <= MANY,  # one image has no partner, nor can it be normalised by its batch
+    f"0 (the data's own) or a whole number from 2 to {MANY}",
+)
 
-    return count
+
+def _device(text: str) -> torch.device:
+    if text == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = check_device(text)
+        torch.zeros(1, device=device).tolist()  # fails where there is none, or it holds no values
+    # what a backend raises that is not there: of torch's, or of one that it would import
+    except (ValueError, RuntimeError, AssertionError, ImportError) as error:
+        told = f"must be a device that torch can use here, got {text!r}; auto takes the GPU if there is one"
+        raise argparse.ArgumentTypeError(told) from error
+    return device
 
 
 def bench(arguments: Sequence[str]) -> None:
@@ -219,7 +250,7 @@ def bench(arguments: Sequence[str]) -> None:
             "the benchmarks are not part of the installed package; "
             "clone the repository, pip install -e '.[bench]', and run it there"
         )
-    named = any((root / argument.partition("::")[0]).exists() for argument in arguments)
+    named = any(os.path.exists(root / argument.partition("::")[0]) for argument in arguments)
     command = [sys.executable, "-m", "pytest", "-o", "python_files=bench_*.py", "--benchmark-enable"]
     command += ["-W", "ignore"]  # what a peer, or an empty selection, warns about is no failure
     if not any(re.match("--benchmark-(?!json)", argument) for argument in arguments):

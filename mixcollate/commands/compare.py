@@ -9,17 +9,17 @@ import platform
 import subprocess
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from mixcollate.commands import Refusal
+from mixcollate.commands import Refusal, refusing
 from mixcollate.commands.article import beside
 from mixcollate.commands.plots import draw
 from mixcollate.commands.summary import LEGEND, SEVERAL, Row, cells, command, varying
-from mixcollate.commands.training import Run, execute
+from mixcollate.commands.training import Run, execute, try_out
 
 
 def grid(varied: dict[str, Sequence[Any]], fixed: dict[str, Any], seeds: Sequence[int]) -> list[Run]:
@@ -30,12 +30,18 @@ def grid(varied: dict[str, Sequence[Any]], fixed: dict[str, Any], seeds: Sequenc
 
 def read(path: Path) -> list[Row]:
     """The rows of a file of JSON lines; the last one may have been cut off when it was written."""
-    if not path.exists():
-        return []
-    *lines, last = path.read_text(encoding="utf-8").split("\n")
+    asked = f"--out must be a new file, or one of this command's rows, got {path}"
+    if path.exists() and not path.is_file():  # a folder, or a device that may never end
+        raise Refusal(f"{asked}: it is no file")
+    with refusing(asked, OSError, ValueError):
+        text = path.read_text(encoding="utf-8") if path.exists() else ""
+        *lines, last = text.split("\n")
+        rows = [json.loads(line) for line in lines if line]
+    if not all('{"run": '.startswith(line[:8]) for line in (*lines, last)):
+        raise Refusal(f"{asked}: it has other lines")
     if last:  # a whole row ends its line
         path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
-    return [json.loads(line) for line in lines if line]
+    return rows
 
 
 def carry_out(
@@ -49,7 +55,13 @@ def carry_out(
     advance: Callable[[], object] = lambda: None,
 ) -> list[Row]:
     """Do what is not yet in the file, add a row to it as soon as each is done; the rows of ``runs``, in their order."""
+    runs = list(runs)
     done = {_key(row["run"]): row for row in read(path)}
+    left = [run for run in runs if _key(asdict(run)) not in done]
+    for run in dict.fromkeys(replace(run, seed=0) for run in left):
+        try_out(run, root)
+    if left:
+        _append(path, "")
     rows = []
     for run in runs:
         key = _key(asdict(run))
@@ -62,11 +74,16 @@ def carry_out(
             made = _made(start, device, workers)
             line = json.dumps({"run": asdict(run), "outcome": asdict(outcome), "made": made})
             done[key] = json.loads(line)
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with path.open("a", encoding="utf-8") as file:
-                file.write(line + "\n")
+            _append(path, line + "\n")
         rows.append(done[key])
     return rows
+
+
+def _append(path: Path, text: str) -> None:
+    with refusing(f"--out must be a file that can be written, got {path}", OSError):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("a", encoding="utf-8") as file:
+            file.write(text)
 
 
 def _key(run: dict[str, Any]) -> str:
@@ -118,18 +135,15 @@ def compare(runs: Sequence[Run], options: Any) -> None:
 
     if options.threads:
         torch.set_num_threads(options.threads)
-    device = torch.device(
-        ("cuda" if torch.cuda.is_available() else "cpu") if options.device == "auto" else options.device
-    )
     console = Console()
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, TimeRemainingColumn(), console=console) as progress:
-        bar = progress.add_task(f"{len(runs)} runs on {device}: epochs", total=sum(run.epochs for run in runs))
+        bar = progress.add_task(f"{len(runs)} runs on {options.device}: epochs", total=sum(run.epochs for run in runs))
         rows = carry_out(
             runs,
             options.out,
             options.root,
-            device=device,
+            device=options.device,
             workers=options.workers,
             points=options.points,
             advance=lambda: progress.advance(bar),

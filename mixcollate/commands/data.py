@@ -100,6 +100,9 @@ def part(
         members = order[train[order] == index]
         count = max(round(share * len(members)), 1)
         chosen.append(members[count:] if rest else members[:count])
+    if not any(map(len, chosen)):
+        which = "what --share leaves over" if rest else f"the {classes} of {len(data.classes)} classes"
+        raise Refusal(f"training must have images, got none in {which}; use --start random")
     indices = torch.cat(chosen).sort().values
     labels = train[indices] - first
     wrong = torch.from_numpy(draw.permutation(len(labels))[: round(label_noise * len(labels))])

@@ -2,6 +2,7 @@
 
 import os
 import statistics
+import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -11,6 +12,7 @@ import torch
 from PIL import Image, ImageColor
 from torch.utils.data import default_collate
 
+from mixcollate.commands import refusing
 from mixcollate.commands.compare import grid, table
 from mixcollate.commands.data import Data
 from mixcollate.commands.plots import draw
@@ -41,17 +43,17 @@ def demo(options: Any) -> None:
     runs = grid(
         {"label_noise": options.label_noise, "method": ["plain", METHOD]}, {"data": name, "epochs": epochs}, seeds
     )
-    device = torch.device(
-        ("cuda" if torch.cuda.is_available() else "cpu") if options.device == "auto" else options.device
-    )
     # threads that wait for each other on cores that are the workers' cost more than they bring
     torch.set_num_threads(max((os.cpu_count() or 1) - options.workers, 1))
     data = data_of(name, options.root, runs[0].pixels)
+    with refusing(f"--out must be a folder that can be written, got {options.out}", OSError):
+        options.out.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=options.out).close()
     console = Console()
     console.print(
         f"{name}: {len(data.train)} images to train, {len(data.test)} to test, {len(data.classes)} classes; "  # type: ignore[arg-type]
         f"{count} × {epochs} epochs plain and mixed (MixUp or CutMix), with "
-        f"{' and '.join(map(_labels, options.label_noise))}; {options.workers} workers, on {device}."
+        f"{' and '.join(map(_labels, options.label_noise))}; {options.workers} workers, on {options.device}."
     )
     rows: list[Row] = []
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
@@ -62,14 +64,14 @@ def demo(options: Any) -> None:
             outcome = execute(
                 run,
                 options.root,
-                device=device,
+                device=options.device,
                 workers=options.workers,
                 points=10,
                 advance=lambda: progress.advance(bar),
             )
             rows.append({"run": asdict(run), "outcome": asdict(outcome)})
         progress.update(bar, description="the loader alone")
-        loader, _ = loaders(runs[1], data, device, options.workers)
+        loader, _ = loaders(runs[1], data, options.device, options.workers)
         plain, mixed = images_per_second(loader)
         progress.update(bar, description="done")
 
@@ -77,9 +79,10 @@ def demo(options: Any) -> None:
     for sentence in verdict(rows):
         console.print(sentence)
     console.print(f"Through the loader, with no training: {plain:,.0f} plain, {mixed:,.0f} mixed images a second.")
-    options.out.mkdir(parents=True, exist_ok=True)
     picture = options.out / "mixed.png"
-    _draw(data, options.seed).save(picture, optimize=True)
+    sheet = _draw(data, options.seed)
+    with refusing(f"pictures must be files that can be written, got {picture}", OSError):
+        sheet.save(picture, optimize=True)
     console.print(f"A mixed batch and its soft labels: [bold]{picture}[/]", soft_wrap=True)
     try:
         for path in draw(rows, options.out):

@@ -13,9 +13,10 @@ from torch import Tensor
 from torchvision.transforms.v2 import functional
 
 from mixcollate import methods
-from mixcollate.commands import Refusal
+from mixcollate.commands import Refusal, refusing
 from mixcollate.commands.preview import preview
 from mixcollate.commands.recipes import parse
+from mixcollate.plan import Stream
 from mixcollate.transforms import MixTransform
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
@@ -47,12 +48,13 @@ def draw(paths: Sequence[Path], *, transform: str, out: Path, seed: int, size: i
     images = torch.stack([_square(picture, size) for _, picture in found])
     names = list(dict.fromkeys(name for name, _ in found))
     labels = torch.tensor([names.index(name) for name, _ in found])
+    with refusing(f"--transform {transform} at --size {size}", ValueError, TypeError):
+        for method in chosen.values():
+            method.make_plan(images, stream=Stream(seed))
     sheet = preview(images, chosen, names=names, labels=labels, seed=seed)
-    try:
+    with refusing(f"--out must be a file that can be written, got {shown(out)}", OSError):
         out.parent.mkdir(parents=True, exist_ok=True)
         sheet.save(out, optimize=True, quality=85)
-    except OSError as error:
-        raise Refusal(f"--out must be a file that can be written, got {shown(out)} ({error.strerror})") from error
     print(f"{shown(out)}: {sheet.width}×{sheet.height} pixels, {out.stat().st_size // 1024} kB")
 
 
@@ -61,10 +63,8 @@ def titled(text: str) -> dict[str, MixTransform]:
     if text.lower() == "all":
         return dict(ALL)
     title = next((name for name in ALL if name.lower() == text.lower()), None)
-    try:
+    with refusing("--transform", ValueError):
         return {text: parse(text)} if title is None else {title: ALL[title]}
-    except ValueError as error:
-        raise Refusal(f"--transform: {error}") from error
 
 
 def shown(path: Path | str) -> str:

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from mixcollate.commands import refusing
 from mixcollate.commands.summary import Row, estimate, varying
 
 COLOURS = ("#000000", "#4e79a7", "#f28e2b", "#59a14f", "#e15759", "#b07aa1", "#76b7b2", "#edc948", "#b5835a", "#ff9da7")
@@ -25,11 +26,14 @@ def draw(rows: Sequence[Row], folder: Path, prefix: str = "", kind: str = "png")
     if len({row["run"]["label_noise"] for row in rows}) > 2:
         pictures["noise"] = against(rows, "label_noise")
     written = []
-    folder.mkdir(parents=True, exist_ok=True)
     for name, figure in pictures.items():
         path = folder / f"{prefix}{name}.{kind}"
         undated: dict[str, Any] = {"Date": None} if kind == "svg" else {}  # the same rows make the same file
-        with matplotlib.rc_context({"svg.hashsalt": "mixcollate", "svg.fonttype": "none"}):
+        with (
+            matplotlib.rc_context({"svg.hashsalt": "mixcollate", "svg.fonttype": "none"}),
+            refusing(f"pictures must be files that can be written, got {path}", OSError),
+        ):
+            folder.mkdir(parents=True, exist_ok=True)
             figure.savefig(path, dpi=150, metadata=undated)
         written.append(path)
     return written

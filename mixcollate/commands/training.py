@@ -12,6 +12,7 @@ from torch.nn.functional import cross_entropy
 from torch.utils.data import DataLoader, Dataset
 
 from mixcollate.collate import MixupCollate
+from mixcollate.commands import Refusal, refusing
 from mixcollate.commands.calibration import calibration_error, reliability, tempered
 from mixcollate.commands.data import BATCH_SIZES, PIXELS, Data, load, part
 from mixcollate.commands.networks import ARCHITECTURES, resnet50, transfer
@@ -141,6 +142,17 @@ def execute(
     return train(run, data, root, device, workers, points, advance)[1]
 
 
+def try_out(run: Run, root: Path) -> None:
+    """Refuse a method that cannot mix images of these data, before anything is trained."""
+    data = part(data_of(run.data, root, run.pixels), share=run.share, classes=run.classes)
+    samples = [data.train[0]] * 2
+    with refusing(f"--methods {run.method} at --pixels {run.pixels}", ValueError, TypeError):
+        collate = loaders(run, data, torch.device("cpu"), 0)[0].collate_fn
+        for epoch in {0, run.epochs - 1}:  # at one of them a schedule is wrong, if it is in any
+            collate.set_epoch(epoch)
+            collate(samples).mix()
+
+
 def train(
     run: Run, data: Data, root: Path, device: torch.device, workers: int, points: int, advance: Callable[[], object]
 ) -> tuple[nn.Module, Outcome]:
@@ -240,6 +252,8 @@ def predict(model: nn.Module, loader: DeviceLoader) -> tuple[Tensor, Tensor]:
 
 def judge(logits: Tensor, labels: Tensor) -> Outcome:
     """What predictions are worth."""
+    if not logits.isfinite().all():
+        raise Refusal("training must end with finite outputs, got some that are not; try a lower --learning-rate")
     mended, temperature = tempered(logits, labels)
     before, after = logits.double().softmax(1), mended.double().softmax(1)
     return Outcome(
