@@ -7,6 +7,7 @@ from typing import Any, Protocol
 
 import torch
 from torch import Tensor
+from torch.utils.data import get_worker_info
 
 from mixcollate.execution import cast_images
 from mixcollate.roles import Key, Roles, first_labels, leaf_at, map_tensors, replace
@@ -93,7 +94,8 @@ class MixBatch:
     @property
     def stacked(self) -> Any:
         """The whole stacked batch (if it is mixed already, the mixed one), for a loader that copies it itself."""
-        return self._batch if self._mixed is None else self._mixed
+        with self._once:
+            return self._raw() if self._mixed is None else self._mixed
 
     def with_stacked(self, stacked: Any) -> "MixBatch":
         """The same batch with ``stacked``, a copy of its tensors whose memory is not to be mixed in."""
@@ -113,9 +115,9 @@ class MixBatch:
         return self
 
     def _copied(self, batch: Any) -> Any:
-        """``batch``, made of this one's; if its images are others now, their memory is ours to mix in."""
-        path = self._roles.images[0]
-        self._may_overwrite |= leaf_at(batch, path) is not leaf_at(self._batch, path)
+        """``batch``, made of this one's; if all its images are others now, their memory is ours to mix in."""
+        places = self._roles.images
+        self._may_overwrite |= all(leaf_at(batch, path) is not leaf_at(self._batch, path) for path in places)
         return batch
 
     def __iter__(self) -> Iterator[Any]:
@@ -125,7 +127,7 @@ class MixBatch:
         return self.mix()[key]
 
     def __len__(self) -> int:
-        batch = self.stacked
+        batch = self._batch if self._mixed is None else self._mixed  # a length shows nobody the memory
         return 1 if isinstance(batch, Tensor) else len(batch)
 
     def keys(self) -> KeysView[Any]:
@@ -154,10 +156,11 @@ class MixBatch:
         raise AttributeError(f"a MixBatch has no {name}{way_out}")
 
     def _raw(self) -> Any:
-        if self._mixed is not None:
-            raise RuntimeError("this batch is mixed already; look at batch.images and batch.labels before that")
-        self._may_overwrite = False  # somebody looks at this memory now: mixing must leave it as it is
-        return self._batch
+        with self._once:
+            if self._mixed is not None:
+                raise RuntimeError("this batch is mixed already; look at batch.images and batch.labels before that")
+            self._may_overwrite = False  # somebody looks at this memory now: mixing must leave it as it is
+            return self._batch
 
     def _collate(self) -> Owner:
         if self._owner is None:
@@ -169,7 +172,10 @@ class MixBatch:
         return f"MixBatch({state}; unpack it, or take .mix() or .to(device))"
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**vars(self), "_owner": None, "_once": None}
+        with self._once:
+            if get_worker_info() is None:  # a copy, or who receives it, may share this memory; a worker gives it away
+                self._may_overwrite = False
+            return {**vars(self), "_owner": None, "_once": None}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state)

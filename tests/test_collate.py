@@ -175,12 +175,31 @@ def test_a_batch_is_mixed_once():
         _ = batch.images
 
 
-def test_raw_images_stay_as_they_are_once_somebody_has_seen_them():
+@pytest.mark.parametrize("look", [lambda batch: (batch.images, batch.labels), lambda batch: batch.stacked])
+def test_raw_images_stay_as_they_are_once_somebody_has_seen_them(look):
     (batch,) = list(loader(mc.MixupCollate(num_classes=10), TensorDataset(IMAGES[:16], LABELS[:16])))
-    raw = batch.images
-    assert torch.equal(raw, IMAGES[:16]) and torch.equal(batch.labels, LABELS[:16])
+    raw, labels = look(batch)
+    assert torch.equal(raw, IMAGES[:16]) and torch.equal(labels, LABELS[:16])
     mixed, _ = batch
     assert torch.equal(raw, IMAGES[:16]) and not torch.equal(mixed, raw)
+
+
+def sent(batch):
+    queue = torch.multiprocessing.get_context("spawn").SimpleQueue()  # which moves tensors to shared memory
+    queue.put(batch)
+    return queue.get()
+
+
+@pytest.mark.parametrize("share", [copy.copy, sent])
+def test_of_batches_that_share_memory_none_is_mixed_twice(share):
+    rows = list(zip(IMAGES[:16], LABELS[:16], strict=True))
+    wanted = mc.MixupCollate(num_classes=10, seed=3)
+    wanted = [wanted(rows).mix() for _ in range(2)]
+    collate = mc.MixupCollate(num_classes=10, seed=3)
+    batch = collate(rows)
+    twin = share(batch)
+    mixed = [batch.mix(), twin.mix()]
+    assert all(torch.equal(a[0], b[0]) and torch.equal(a[1], b[1]) for a, b in zip(mixed, wanted, strict=True))
 
 
 def test_the_data_sets_own_memory_is_never_written():
@@ -235,6 +254,14 @@ def test_a_data_set_that_is_pinned_already_is_never_written(monkeypatch):
     mixed, _ = batch
     assert torch.equal(images, IMAGES[:16]) and not torch.equal(mixed, images)
     assert batch.pin_memory() is batch and batch[0] is mixed
+
+
+def test_of_several_images_one_that_is_pinned_already_is_not_written_either(monkeypatch):
+    pinned = IMAGES[:16].clone()
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda tensor: tensor if tensor is pinned else tensor.clone())
+    collate = mc.MixupCollate(num_classes=10, image_key=(0, 2))
+    mixed = collate((IMAGES[:16], LABELS[:16], pinned)).pin_memory().mix()
+    assert torch.equal(pinned, IMAGES[:16]) and torch.equal(mixed[2], mixed[0]) and not torch.equal(mixed[0], pinned)
 
 
 @pytest.mark.parametrize("way", ["unpacked", "sent", "mixed"])

@@ -167,6 +167,15 @@ def test_on_the_cpu_it_mixes_and_passes_through():
         DeviceLoader(loader, collate=default_collate)
 
 
+@pytest.mark.parametrize("workers", [0, 1])
+def test_on_the_cpu_it_mixes_in_the_memory_that_was_stacked(workers):
+    data = TensorDataset(torch.rand(8, 3, 8, 9), torch.arange(8))
+    batches = list(DataLoader(data, 4, num_workers=workers, collate_fn=mc.MixupCollate(num_classes=10)))
+    memory = [batch._batch[0].data_ptr() for batch in batches]
+    assert [len(batch) for batch in batches] == [2, 2]
+    assert [images.data_ptr() for images, _ in DeviceLoader(batches, "cpu")] == memory
+
+
 def test_the_switch_goes_by_timms_name_too():
     collate = mc.MixupCollate(num_classes=10)
     loader = DeviceLoader(DataLoader(TensorDataset(torch.rand(4, 3, 8, 9), torch.arange(4)), 4, collate_fn=collate))
