@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils.data import BatchSampler, RandomSampler, SequentialSampler
 
 from mixcollate.batch import MixBatch
-from mixcollate.checks import Settled, check_count, check_device
+from mixcollate.checks import Settled, check_count, check_device, shown
 from mixcollate.collate import MixupCollate
 from mixcollate.roles import leaves, map_tensors, replace
 
@@ -150,11 +150,23 @@ class DeviceLoader(Settled):
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on where ``state_dict`` was taken."""
-        for name, part in {"loader": self.loader, "collate": self.collate}.items():
-            if name in state and part is None:
-                raise ValueError(f"state must be of a loader without a {name}, got {set(state)}; see collate=")
+        parts: dict[str, Any] = {"collate": self.collate, "loader": self.loader}  # first what checks before it changes
+        if not isinstance(state, Mapping) or not state.keys() <= parts.keys():
+            raise ValueError(
+                f"state must be what state_dict() returned, with 'loader' and 'collate', got {shown(state)}; "
+                "a collate's own is for collate.load_state_dict"
+            )
+        for name, part in parts.items():
+            takes = hasattr(part, "load_state_dict") and (name in state or _state_of(part) is not None)
+            if takes != (name in state):
+                raise ValueError(
+                    f"state must be of a DeviceLoader {'with' if takes else 'without'} a {name} that takes a state, as "
+                    f"this one is, got {shown(state)}; see collate= and torchdata's StatefulDataLoader"
+                )
+        for name, part in parts.items():
             if name in state:
-                part.load_state_dict(state[name])  # type: ignore[union-attr]  # whoever gave a state takes one
+                part.load_state_dict(state[name])
+        self._loader_state = None
 
     def _collate(self) -> MixupCollate:
         if self.collate is None:

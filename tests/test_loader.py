@@ -203,7 +203,7 @@ def test_the_collate_is_found_or_given():
     assert DeviceLoader(hidden, "cpu").state_dict() == {}
     with pytest.raises(RuntimeError, match=r"DeviceLoader\(loader, collate=...\)"):
         _ = DeviceLoader(hidden, "cpu").mixup_enabled
-    with pytest.raises(ValueError, match="state must be of a loader without a collate"):
+    with pytest.raises(ValueError, match="state must be of a DeviceLoader without a collate that takes"):
         DeviceLoader(hidden, "cpu").load_state_dict({"collate": {"seed": 0, "step": 5}})
     told = DeviceLoader(hidden, "cpu", collate=collate)
     told.load_state_dict({"collate": {"seed": 0, "step": 5}})
@@ -332,6 +332,49 @@ def test_the_loaders_state_is_that_of_the_last_batch_handed_out():
     with streams:
         states = [device_loader.state_dict()["loader"] for _ in device_loader._prefetched()]
     assert states == list(range(1, 9))
+
+
+class Resumable(Batches):
+    """A loader whose state is the epoch that comes next."""
+
+    def state_dict(self):
+        return self.epoch
+
+    def load_state_dict(self, state):
+        self.epoch = state
+
+
+WITHOUT, WITH = (rf"must be of a DeviceLoader {word} a {{}} that takes a state" for word in ("without", "with"))
+
+
+@pytest.mark.parametrize(
+    "state, loader, message",
+    [
+        (None, DataLoader([0]), "must be what state_dict.. returned, with 'loader' and 'collate', got None"),
+        ({"seed": 0, "step": 7}, DataLoader([0]), "got {'seed': 0, 'step': 7}; a collate's own is for collate.load"),
+        ({"colate": {}, "loader": 1}, Resumable(), "must be what state_dict.. returned"),
+        ({}, DataLoader([0]), WITH.format("collate")),
+        ({"collate": {"seed": 0, "step": 7}}, Resumable(), WITH.format("loader")),
+        ({"loader": 1}, Resumable(), WITH.format("collate")),
+        ({"collate": {"seed": 0, "step": 7}, "loader": 1}, DataLoader([0]), WITHOUT.format("loader")),
+        ({"collate": {"seed": 1, "step": 7}, "loader": 1}, Resumable(), "must be of a collate with seed=0, got seed=1"),
+        ({"collate": None, "loader": 1}, Resumable(), "with seed and step, got None"),
+    ],
+)
+def test_a_state_of_another_loader_is_refused_and_changes_nothing(state, loader, message):
+    collate = mc.MixupCollate(num_classes=10, seed=0)
+    with pytest.raises(ValueError, match=f"^state .*{message}"):
+        DeviceLoader(loader, "cpu", collate=collate).load_state_dict(state)
+    assert collate.stream.step == 0 and getattr(loader, "epoch", 0) == 0
+
+
+def test_a_state_that_was_loaded_is_the_state():
+    device_loader, streams = simulated(Resumable(), 0, collate=mc.MixupCollate(num_classes=10, seed=0))
+    train(device_loader, streams)
+    state = {"loader": 3, "collate": {"seed": 0, "step": 7}}
+    device_loader.load_state_dict(state)
+    assert device_loader.state_dict() == state
+    assert train(device_loader, streams)[0][0] == 300
 
 
 DEATH = """

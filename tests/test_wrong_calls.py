@@ -243,6 +243,7 @@ def used(method: Any) -> Callable[..., Any]:
 PLAN = mc.MixUp().make_plan(IMAGES)
 LOGITS = torch.randn(4, 8)
 LABELS = torch.arange(4)
+LOADER = mc.DeviceLoader(DataLoader([1, 2], collate_fn=mc.MixupCollate(seed=3)))
 SURFACE = [
     *[Call(name, used(method)) for name, method in mc.methods.ALL.items()],
     Call("RandomChoice", used(mc.RandomChoice), {"transforms": [mc.MixUp(), mc.CutMix()]}),
@@ -255,6 +256,7 @@ SURFACE = [
     Call("MixupCollate.set_epoch", mc.MixupCollate().set_epoch, {"epoch": 3}),
     Call("MixupCollate.load_state_dict", mc.MixupCollate(seed=3).load_state_dict, {"state": {"seed": 3, "step": 0}}),
     Call("DeviceLoader", mc.DeviceLoader, {"loader": DataLoader([1, 2])}),
+    Call("DeviceLoader.load_state_dict", LOADER.load_state_dict, {"state": LOADER.state_dict()}),
     Call("mix", kernels.mix, {"images": IMAGES, "plan": PLAN}),
     Call("prepare", kernels.prepare, {"images": IMAGES, "plan": PLAN}),
     Call("mix_masks", kernels.mix_masks, {"masks": IMAGES[:, 0], "plan": PLAN}),
