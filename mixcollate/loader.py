@@ -64,6 +64,7 @@ class DeviceLoader(Settled):
         self._settle(DeviceLoader, ("loader", "device", "prefetch", "collate", *_SHOWN))
 
     def __iter__(self) -> Iterator[Any]:
+        _check_usable(self.device)  # here, since a loader may be made in one process and used in another
         self._loader_state = None
         _warn_unless_sharded(self.loader)
         if self.device.type == "cuda":
@@ -226,6 +227,16 @@ class End(NamedTuple):
 
     state: Any
     error: Exception | None
+
+
+def _check_usable(device: torch.device) -> None:
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, ImportError) as error:  # as the kind of device has it
+        raise ValueError(
+            f"device must be one that torch can use here, got {device}; device=None takes a GPU only if there is one: "
+            f"{error}"
+        ) from error
 
 
 def _delivered(batch: Any, device: torch.device) -> Any:

@@ -176,6 +176,13 @@ def test_on_the_cpu_it_mixes_in_the_memory_that_was_stacked(workers):
     assert [images.data_ptr() for images, _ in DeviceLoader(batches, "cpu")] == memory
 
 
+@pytest.mark.parametrize("device", ["cuda:99", "mtia", "hpu"])
+def test_a_device_that_is_not_here_is_told_when_iteration_begins(device):
+    loader = DeviceLoader([torch.rand(2)], device)
+    with pytest.raises(ValueError, match=f"^device must be one that torch can use here, got {device}; device=None"):
+        iter(loader)
+
+
 def test_the_switch_goes_by_timms_name_too():
     collate = mc.MixupCollate(num_classes=10)
     loader = DeviceLoader(DataLoader(TensorDataset(torch.rand(4, 3, 8, 9), torch.arange(4)), 4, collate_fn=collate))
