@@ -18,7 +18,7 @@ from torch.utils.data import default_collate, default_convert, get_worker_info
 
 from mixcollate import timm as timm_arguments
 from mixcollate.batch import MixBatch, register
-from mixcollate.checks import Settled, check_choice, check_count, check_flag, told_by
+from mixcollate.checks import Settled, check_choice, check_count, check_flag, shown, told_by
 from mixcollate.execution import execute, pixels, refuse_class_numbers
 from mixcollate.kernels import AXES, Axes, Statistic
 from mixcollate.kernels.pixels import check_affine, check_output
@@ -172,9 +172,13 @@ class MixupCollate(Settled):
         """What schedules are asked for; see ``set_epoch``."""
         return int(self._shared[_EPOCH])
 
+    @epoch.setter
+    def epoch(self, epoch: int) -> None:
+        raise AttributeError(f"epoch must be told by set_epoch(epoch), got {shown(epoch)}")
+
     def set_epoch(self, epoch: int) -> None:
         """Tell the schedules which epoch it is; acts on the next batch."""
-        self._shared[_EPOCH] = check_count("epoch", epoch, least=0)
+        self._shared[_EPOCH] = check_count("epoch", epoch, least=0, most=2**44 - 2)  # so that parts fit in 64 bits
         self._shared[_EPOCH_IS_TOLD] = 1
         self._shared[_WORKERS_DREW] = 0
 
@@ -183,7 +187,7 @@ class MixupCollate(Settled):
 
         With ``eager=True`` workers draw, each from a stream of its own. ``set_epoch`` at the start of each epoch makes
         that a function of the seed, the rank, the epoch, the number of workers and the worker's count of batches, so
-        that a run resumes at the beginning of an epoch.
+        that a run resumes at the beginning of an epoch (workers that stay count on, if they are told the same again).
 
         Raises:
             RuntimeError: if workers have drawn and nobody has told them the epoch: that cannot be resumed.

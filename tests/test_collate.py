@@ -610,6 +610,18 @@ def test_eager_streams_resume_at_the_beginning_of_an_epoch():
     assert len({targets.numpy().tobytes() for _, targets in whole}) == 3
 
 
+def test_an_epoch_is_told_by_set_epoch_and_has_a_limit():
+    collate = mc.MixupCollate(num_classes=10, eager=True, seed=3)
+    with pytest.raises(AttributeError, match=r"^epoch must be told by set_epoch\(epoch\), got 2$"):
+        collate.epoch = 2
+    most = 2**44 - 2
+    for epoch in (most + 1, 2**63):
+        with pytest.raises(ValueError, match=f"^epoch must be a whole number from 0 to {most}, got {epoch}$"):
+            collate.set_epoch(epoch)
+    assert collate.epoch == 0
+    eager_epochs(collate, [most])
+
+
 def test_eager_streams_that_cannot_resume_say_so():
     collate = mc.MixupCollate(num_classes=10, eager=True, seed=3)
     assert collate.state_dict() == {"seed": 3, "step": 0, "epoch": 0}
