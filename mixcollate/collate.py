@@ -208,9 +208,10 @@ class MixupCollate(Settled):
             raise ValueError(f"state must be what state_dict() returned, with seed and step, got {state!r}")
         if state["seed"] != self.stream.seed:
             raise ValueError(f"state must be of a collate with seed={self.stream.seed}, got seed={state['seed']}")
-        self.stream.step = check_count("state['step']", state["step"], least=0, most=2**63)
+        step = check_count("state['step']", state["step"], least=0, most=2**63)
         if state.get("epoch") is not None:
-            self.set_epoch(check_count("state['epoch']", state["epoch"], least=0))
+            self.set_epoch(state["epoch"])
+        self.stream.step = step
 
     def plain(self) -> "MixupCollate":
         """The collate of evaluation: stacks, normalises and casts images as this one, draws nothing.
