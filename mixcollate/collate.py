@@ -209,8 +209,8 @@ class MixupCollate(Settled):
         if state["seed"] != self.stream.seed:
             raise ValueError(f"state must be of a collate with seed={self.stream.seed}, got seed={state['seed']}")
         step = check_count("state['step']", state["step"], least=0, most=2**63)
-        if state.get("epoch") is not None:
-            self.set_epoch(state["epoch"])
+        if (epoch := state.get("epoch")) is not None:
+            self.set_epoch(epoch)
         self.stream.step = step
 
     def plain(self) -> "MixupCollate":
