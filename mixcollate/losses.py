@@ -88,7 +88,7 @@ def soft_cross_entropy(
         check_tensor("weight", weight)
         if weight.shape != logits.shape[1:2]:
             raise ValueError(f"weight must be [{logits.shape[1]}], one a class, got {tuple(weight.shape)}")
-        _check_device(logits, weight=weight)
+        _check_device("weight", weight, logits)
         weight = weight.to(wide)
         weighted = _product(weight.view(-1, *[1] * (logits.ndim - 2)), weighted)
     if isinstance(target, SoftTarget):
@@ -142,7 +142,7 @@ def soft_binary_cross_entropy(
     if isinstance(target, SoftTarget):
         raise TypeError("target must be a tensor, got a SoftTarget; give target.dense(num_classes)")
     check_tensor("target", target)
-    _check_device(logits, target=target)
+    _check_device("target", target, logits)
     if target.shape != logits.shape:
         raise ValueError(f"target must have the shape of logits {tuple(logits.shape)}, got {tuple(target.shape)}")
     for name, factor in (("weight", weight), ("pos_weight", pos_weight)):
@@ -193,13 +193,13 @@ def _as_target(logits: Tensor, target: Tensor | SoftTarget) -> Tensor | SoftTarg
                 f"target.labels and target.shares must be [B, K, ...] beside logits {tuple(logits.shape)}, got "
                 f"{tuple(target.labels.shape)} and {tuple(target.shares.shape)}"
             )
-        _check_device(logits, target=target.labels)
-        _check_device(logits, target=target.shares)
+        _check_device("target", target.labels, logits)
+        _check_device("target", target.shares, logits)
         return target._replace(labels=target.labels.to(torch.int64))
     if isinstance(target, tuple):  # what indexing a SoftTarget gives
         raise TypeError("target must be a tensor or a SoftTarget, got a tuple; index its labels and its shares")
     check_tensor("target", target)
-    _check_device(logits, target=target)
+    _check_device("target", target, logits)
     if target.ndim == logits.ndim - 1:
         if target.dtype.is_floating_point or target.dtype == torch.bool:
             raise TypeError(f"target must be integers where it is class indices, got {target.dtype}")
@@ -230,10 +230,9 @@ def _check_logits(logits: Tensor, least: int) -> None:
         raise TypeError(f"logits must be floating point, got {logits.dtype}")
 
 
-def _check_device(logits: Tensor, **parts: Tensor) -> None:
-    for name, part in parts.items():
-        if part.device != logits.device:
-            raise ValueError(f"{name} must be on {logits.device} as the logits are, got {part.device}; move it there")
+def _check_device(name: str, part: Tensor, logits: Tensor) -> None:
+    if part.device != logits.device:
+        raise ValueError(f"{name} must be on {logits.device} as the logits are, got {part.device}; move it there")
 
 
 def _check_factor(name: str, factor: Tensor | None, logits: Tensor) -> None:
@@ -241,7 +240,7 @@ def _check_factor(name: str, factor: Tensor | None, logits: Tensor) -> None:
         return
     check_tensor(name, factor)
     if factor.ndim:  # a number may be anywhere
-        _check_device(logits, **{name: factor})
+        _check_device(name, factor, logits)
     sides = zip(reversed(factor.shape), reversed(logits.shape), strict=False)
     if factor.ndim > logits.ndim or any(side not in (1, whole) for side, whole in sides):
         raise ValueError(f"{name} must broadcast with logits {tuple(logits.shape)}, got {tuple(factor.shape)}")
