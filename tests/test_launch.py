@@ -146,7 +146,7 @@ def launches(tmp_path_factory):
 
 def test_every_kernel_is_launched_once_a_call(launches):
     first = launches["first"]
-    assert len({one.function for one in first}) == len(first) == 21
+    assert len({one.function for one in first}) == len(first) == 23
 
 
 def test_profilers_are_told_of_launches_that_are_made_again(launches):
