@@ -55,8 +55,8 @@ class MixupCollate(Settled):
     ``DataLoader(dataset, collate_fn=MixupCollate(num_classes=10))`` yields :class:`MixBatch`; unpacked where they are,
     or sent ``.to("cuda")``, they become ``(images, targets)``. Plans are drawn by the object that was given to the
     loader, in the order in which batches are used, whatever the workers do: ``enabled``, ``set_epoch`` and schedules
-    act on the next batch, and any number of workers gives the same stream. The transform stays as it is: the collate
-    has a stream and an epoch of its own.
+    act on the next batch, and with a seed any number of workers gives the same stream. The transform stays as it is:
+    the collate has a stream and an epoch of its own.
 
     Args:
         transform: what to do to a batch; default: :class:`MixUp` with ``alpha``.
@@ -183,7 +183,8 @@ class MixupCollate(Settled):
         self._shared[_WORKERS_DREW] = 0
 
     def state_dict(self) -> dict[str, int | None]:
-        """Where the stream of plans stands; with a seed, all it takes to resume exactly.
+        """Where the stream of plans stands; with a seed all it takes to resume exactly, where ``set_epoch`` is told the
+        epoch and ``enabled`` is as it was.
 
         With ``eager=True`` workers draw, each from a stream of its own. ``set_epoch`` at the start of each epoch makes
         that a function of the seed, the rank, the epoch, the number of workers and the worker's count of batches, so

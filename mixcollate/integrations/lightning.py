@@ -25,6 +25,10 @@ class MixupCallback(Callback):
             raise TypeError(f"collate must be the training loader's MixupCollate, got {type(collate).__name__}")
         self.collate, self.off_epochs = collate, check_count("off_epochs", off_epochs, least=0)
 
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Tell it before the first batch, too: an epoch that goes on in its middle does not start."""
+        self.on_train_epoch_start(trainer, pl_module)
+
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Tell the collate the epoch, and whether it still mixes."""
         self.collate.set_epoch(trainer.current_epoch)

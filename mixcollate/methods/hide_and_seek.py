@@ -20,7 +20,7 @@ class HideAndSeek(ErasingTransform):
     Args:
         sizes: the cells' sides in pixels, one of which is drawn for each image; 0 leaves it whole. Default: the
             authors' (0, 16, 32, 44, 56) at 224 pixels, scaled to the shorter side. A size over half of that is
-            refused: at 32 pixels the authors' list would hide 31.5 % of all images entirely.
+            refused: at 32 pixels the authors' list would hide 31 % of all images entirely.
         hide: probability that a cell is hidden.
         fill: a number or one a channel, in the units of the result (0 is the mean after normalising); ``"mean"``;
             ``"noise"`` for each pixel, normal (for uint8 results uniform); or ``"channel_noise"``, one normal colour

@@ -5,7 +5,7 @@ import torch
 from datasets import Dataset
 from transformers import TrainingArguments
 
-from mixcollate import MixupCollate
+from mixcollate import MixUp, MixupCollate, SoftTarget
 from mixcollate.integrations.transformers import MixupTrainer, soft_loss
 
 QUIET = {"report_to": [], "disable_tqdm": True, "use_cpu": True, "save_strategy": "no", "logging_strategy": "no"}
@@ -41,6 +41,64 @@ def test_accumulating_gives_the_same_steps(run):
     assert parts.state.log_history[-2]["train_loss"] == pytest.approx(
         whole.state.log_history[-2]["train_loss"], rel=1e-3
     )
+
+
+def in_one_step(labels, parts, targets):
+    """The gradient of one step on 8 images with these labels, in so many parts."""
+    torch.manual_seed(0)
+    data = [
+        {"pixel_values": image, "labels": label} for image, label in zip(torch.randn(8, 3, 4, 4), labels, strict=True)
+    ]
+    options = {"per_device_train_batch_size": 8 // parts, "gradient_accumulation_steps": parts, "max_steps": 1}
+    arguments = TrainingArguments(**QUIET, **options, max_grad_norm=1e9, optim="sgd", learning_rate=1.0)
+    collate = MixupCollate(MixUp(p=0, targets=targets), num_classes=None if targets == "sparse" else 3, seed=0)
+    model = Linear()
+    before = model.layer.weight.detach().clone()
+    MixupTrainer(model, arguments, train_dataset=data, data_collator=collate).train()
+    return before - model.layer.weight.detach()
+
+
+class Linear(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layer = torch.nn.Linear(48, 3)
+        torch.nn.init.ones_(self.layer.weight)
+
+    def forward(self, pixel_values, labels=None):
+        return {"logits": self.layer(pixel_values.flatten(1))}
+
+
+@pytest.mark.parametrize("labels", [[0, 1, 2, 0, 1, 2, 0, 1], [0, -100, 2, -100, 1, -100, 0, 1]])
+def test_accumulating_counts_shares_whatever_the_targets_are(labels):
+    """Also where some are missing, and not in each part as many."""
+    steps = [in_one_step(labels, parts, targets) for parts in (1, 2, 4) for targets in ("dense", "sparse")]
+    assert steps[0].abs().max() > 1e-3
+    for step in steps[1:]:
+        torch.testing.assert_close(step, steps[0])
+
+
+def test_sparse_targets_are_not_for_a_plain_trainer():
+    sparse = SoftTarget(torch.zeros(8, 2, dtype=torch.int64), torch.full((8, 2), 0.5))
+    with pytest.raises(TypeError, match="got a SoftTarget; take MixupTrainer"):
+        soft_loss({"logits": torch.randn(8, 10)}, sparse)
+
+
+class Endless(torch.utils.data.IterableDataset):
+    def __iter__(self):
+        return iter([{"pixel_values": torch.randn(3, 4, 4), "labels": 0}] * 8)
+
+
+def test_epochs_of_a_set_without_a_length_are_counted():
+    told = []
+    collate = MixupCollate(MixUp(p=lambda epoch: told.append(epoch) or 1.0), num_classes=3, seed=0)
+    arguments = TrainingArguments(
+        **QUIET, per_device_train_batch_size=4, max_steps=6, accelerator_config={"dispatch_batches": False}
+    )
+    MixupTrainer(Linear(), arguments, train_dataset=Endless(), data_collator=collate).train()
+    assert told == [0, 0, 1, 1, 2, 2]
+    trainer = MixupTrainer(Linear(), arguments, train_dataset=Endless(), data_collator=collate, off_epochs=1)
+    with pytest.raises(ValueError, match=r"off_epochs=1 needs a training set with a length"):
+        trainer.train()
 
 
 def test_the_loss_counts_images_where_the_trainer_counts_entries():

@@ -7,6 +7,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from mixcollate import MixUp, MixupCollate
 from mixcollate.integrations.lightning import MixupCallback
+from mixcollate.schedules import ramp
 from tests.integrations.processes import run_in_two
 
 QUIET = {
@@ -34,9 +35,9 @@ class Watching(pl.Callback):
         self.labels.append(batch[1])
 
 
-def fit(example, root, seed=0, checkpoint=None, stop_at=None, epochs=3):
+def fit(example, root, seed=0, checkpoint=None, stop_at=None, p=1.0, epochs=3):
     pl.seed_everything(seed, verbose=False)
-    collate = MixupCollate(MixUp(), num_classes=10, mean=0.31, std=0.38, seed=0)
+    collate = MixupCollate(MixUp(p=p), num_classes=10, mean=0.31, std=0.38, seed=0)
     watching = Watching(stop_at)
     callbacks = [MixupCallback(collate, off_epochs=1), watching]
     trainer = pl.Trainer(max_epochs=epochs, min_epochs=0, callbacks=callbacks, default_root_dir=str(root), **QUIET)
@@ -58,12 +59,15 @@ def test_training_is_mixed_but_for_the_last_epoch_and_validation_is_not(example,
     assert all(labels.dtype == torch.int64 for labels in watching.labels)
 
 
-def test_a_checkpoint_in_mid_epoch_goes_on_exactly(example, tmp_path):
-    whole, module, _ = fit(example, tmp_path, epochs=2)
-    fit(example, tmp_path, stop_at=7, epochs=2)
-    rest, resumed, _ = fit(example, tmp_path, seed=5, checkpoint=tmp_path / "middle.ckpt", epochs=2)
-    assert len(rest.targets) == 30 - 7
-    assert all(map(torch.equal, whole.targets[7:], rest.targets))
+@pytest.mark.parametrize("stop_at", [7, 22, 37])
+def test_a_checkpoint_in_mid_epoch_goes_on_exactly(example, tmp_path, stop_at):
+    """In the first, where nothing is mixed yet, in the second, and in the last, where nothing is mixed any more."""
+    p = ramp(0.5, 2)
+    whole, module, _ = fit(example, tmp_path, p=p)
+    fit(example, tmp_path, stop_at=stop_at, p=p)
+    rest, resumed, _ = fit(example, tmp_path, seed=5, checkpoint=tmp_path / "middle.ckpt", p=p)
+    assert len(rest.targets) == 45 - stop_at
+    assert all(map(torch.equal, whole.targets[stop_at:], rest.targets))
     assert all(map(torch.equal, module.parameters(), resumed.parameters()))
 
 
