@@ -50,6 +50,13 @@ class MixBatch:
         self._once = threading.RLock()
 
     @property
+    def owner(self) -> Owner:
+        """The collate object that made it, and mixes it."""
+        if self._owner is None:
+            raise RuntimeError("the MixupCollate that made this batch is gone from this process; keep it alive")
+        return self._owner
+
+    @property
     def images(self) -> Tensor:
         """The stacked images as they came, not mixed."""
         images: Tensor = leaf_at(self._raw(), self._roles.images[0])
@@ -69,7 +76,7 @@ class MixBatch:
         """
         with self._once:
             if self._mixed is None:
-                self._mixed = self._collate().mix_stacked(
+                self._mixed = self.owner.mix_stacked(
                     self._batch, self._roles, labels=self._labels, may_overwrite=self._may_overwrite, dtype=dtype
                 )
                 self._batch = self._labels = None
@@ -161,11 +168,6 @@ class MixBatch:
                 raise RuntimeError("this batch is mixed already; look at batch.images and batch.labels before that")
             self._may_overwrite = False  # somebody looks at this memory now: mixing must leave it as it is
             return self._batch
-
-    def _collate(self) -> Owner:
-        if self._owner is None:
-            raise RuntimeError("the MixupCollate that made this batch is gone from this process; keep it alive")
-        return self._owner
 
     def __repr__(self) -> str:
         state = "not mixed yet" if self._mixed is None else "mixed"

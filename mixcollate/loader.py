@@ -36,7 +36,7 @@ class DeviceLoader(Settled):
         device: where to; default: the current CUDA device if there is one, else the CPU.
         prefetch: how many batches are copied ahead, at least 1.
         collate: whose epoch, switch and state belong to this loader's; default: what ``loader``, or the loader or node
-            that it wraps, has as ``collate_fn`` or ``map_fn``.
+            that it wraps, has as ``collate_fn`` or ``map_fn``; else the one that made the first batch.
     """
 
     _streams: Any = torch.cuda
@@ -61,6 +61,7 @@ class DeviceLoader(Settled):
         self._copy_stream: Any = None
         self._free_slots: list[Slot] = []
         self._loader_state: Any = None
+        self._epoch: int | None = None  # as it was told
         self._settle(DeviceLoader, ("loader", "device", "prefetch", "collate", *_SHOWN))
 
     def __iter__(self) -> Iterator[Any]:
@@ -69,10 +70,19 @@ class DeviceLoader(Settled):
         _warn_unless_sharded(self.loader)
         if self.device.type == "cuda":
             return self._prefetched()
-        return (_delivered(batch, self.device) for batch in self.loader)
+        return (_delivered(batch, self.device) for batch in self._batches())
+
+    def _batches(self) -> Iterator[Any]:
+        """Those of the loader. Where that shows no collate, the first batch tells whose it is, in time to be mixed."""
+        for batch in self.loader:
+            if self.collate is None and isinstance(batch, MixBatch) and isinstance(batch.owner, MixupCollate):
+                vars(self).update(collate=batch.owner)
+                if self._epoch is not None:
+                    batch.owner.set_epoch(self._epoch)
+            yield batch
 
     def _prefetched(self) -> Iterator[Any]:
-        batches = iter(self.loader)
+        batches = self._batches()
         ahead = deque([self._start(batches)])
         try:
             while isinstance(current := ahead[0], Ahead):
@@ -135,6 +145,7 @@ class DeviceLoader(Settled):
 
     def set_epoch(self, epoch: int) -> None:
         """Pass the epoch on to whatever below has a ``set_epoch``: the loader, its samplers, its data, its collate."""
+        self._epoch = epoch
         below = [getattr(self.loader, name, None) for name in ("sampler", "batch_sampler", "dataset")]
         below += [getattr(part, "sampler", None) for part in below]  # a batch sampler's own
         for part in {id(part): part for part in (self.loader, *below, self.collate)}.values():

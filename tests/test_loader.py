@@ -14,6 +14,7 @@ from torch.utils.data import BatchSampler, DataLoader, DistributedSampler, Tenso
 
 import mixcollate as mc
 from mixcollate.loader import DeviceLoader, Slot
+from mixcollate.schedules import until
 from tests.simulated_streams import SimulatedStreams, Stream
 
 
@@ -216,6 +217,21 @@ def test_the_collate_is_found_or_given():
     told.load_state_dict({"collate": {"seed": 0, "step": 5}})
     told.set_epoch(3)
     assert (collate.stream.step, collate.epoch) == (5, 3)
+
+
+@pytest.mark.parametrize("ahead", [False, True])
+def test_a_collate_that_cannot_be_seen_is_the_first_batchs(ahead):
+    """A generator shows none: it would be told no epoch, and its state would be left out."""
+    collate = mc.MixupCollate(mc.MixUp(p=until(1)), num_classes=4, seed=0)
+    batches = [[(torch.rand(3, 8, 9), k) for k in range(4)]] * 2
+    hidden = iter([collate(samples) for samples in batches])
+    loader, streams = simulated(hidden, 0)
+    loader.set_epoch(1)
+    with streams:
+        for _, targets in loader._prefetched() if ahead else loader:
+            assert set(targets.unique().tolist()) == {0, 1}  # nothing is mixed from this epoch on
+    assert (loader.collate, collate.epoch) == (collate, 1)
+    assert loader.state_dict() == {"collate": {"seed": 0, "step": 2}}
 
 
 def test_a_loader_whose_state_is_missing_below_has_none():
