@@ -27,6 +27,9 @@ IMAGE_NAMES = ("image", "images", "pixel_values", "img", "x")
 LABEL_NAMES = ("label", "labels", "target", "targets", "y", "class_label")
 """What is found by its name, in any case, the first of them first."""
 
+BOX_NAMES = ("bbox", "bboxes", "box", "boxes", "keypoint", "keypoints")
+"""What is told by its name to have places in the images: torch collates four numbers of each sample as four tensors."""
+
 OTHER_ROLES = "in blend_keys (floats, by the labels' shares), label_key or keep_keys (left as it is)"
 WHOSE = "(keys are arguments of MixupCollate)"
 AS_A_COLLATE = "as in DataLoader(dataset, collate_fn=MixupCollate(...))"
@@ -221,6 +224,8 @@ class _Search:
             if path in self.taken:
                 continue
             refuse_boxes(path, self.kinds[path])
+            if name := next((key for key in path if str(key).lower() in BOX_NAMES), None):
+                raise _no_rule(str(name), path)
             if isinstance(leaf, PIL.Image.Image) or (isinstance(leaf, (Tensor, np.ndarray)) and leaf.ndim >= 2):
                 raise ValueError(
                     f"{told(path)} looks like masks, further images or targets of these images, so it must be mixed, "
@@ -338,10 +343,14 @@ def refuse_boxes(path: Path, kind: type, kept: Sequence[Key] = ()) -> None:
     key_points = getattr(tv_tensors, "KeyPoints", tv_tensors.BoundingBoxes)  # since torchvision 0.23
     if issubclass(kind, (tv_tensors.BoundingBoxes, key_points)):
         if not any(_leads_to(path, key) for key in kept):
-            raise ValueError(
-                f"a batch with {kind.__name__} cannot be mixed: there is no rule for what is at {told(path)}; leave it "
-                f"out, or keep it as it is with keep_keys {WHOSE}"
-            )
+            raise _no_rule(kind.__name__, path)
+
+
+def _no_rule(name: str, path: Path) -> ValueError:
+    return ValueError(
+        f"a batch with {name} cannot be mixed: there is no rule for what is at {told(path)}; leave it out, or keep it "
+        f"as it is with keep_keys {WHOSE}"
+    )
 
 
 def is_one_sample(value: Tensor, kind: type) -> bool:

@@ -106,9 +106,9 @@ def test_what_has_two_axes_and_no_role_is_refused(name, way):
 @pytest.mark.parametrize("name", BESIDE)
 def test_a_transform_refuses_it_too(name):
     images = COLOURS.clone()
-    with pytest.raises(ValueError, match="looks like (masks|images)"):
+    with pytest.raises(ValueError, match="looks like (masks|images)|no rule for what is at"):
         mc.CutMix(num_classes=B, inplace=True)({"image": images, "label": LABELS, "other": BESIDE[name]})
-    with pytest.raises(ValueError, match="looks like (masks|images)"):
+    with pytest.raises(ValueError, match="looks like (masks|images)|no rule for what is at"):
         mc.RandomChoice([mc.MixUp(), mc.RICAP()], num_classes=B, inplace=True)(images, LABELS, BESIDE[name])
     assert torch.equal(images, COLOURS)
 
@@ -938,7 +938,7 @@ def test_the_rule_itself(made, method, transform):
             refusable = [key for key, value in fate.items() if value in ("refuse", "mask", "image", "blend", "keep")]
             if all(key.endswith("index") for key in refusable):
                 return
-            with pytest.raises(ValueError, match="looks like (masks|images)"):
+            with pytest.raises(ValueError, match="looks like (masks|images)|no rule for what is at"):
                 run(batch)
             assert all(torch.equal(a, b) for a, b in zip(tensors_of(batch), tensors_of(before), strict=True))
             return
@@ -1124,6 +1124,16 @@ def test_sequences_that_are_made_in_ways_of_their_own_come_back(make):
 def test_what_has_two_roles_is_refused(keys):
     with pytest.raises(ValueError, match=r"each part of a batch must have one role, got (y|m) more than once"):
         mc.MixupCollate(num_classes=B, **keys)
+
+
+@pytest.mark.parametrize("boxes", [[1, 2, 3, 4], (1.0, 2.0, 3.0, 4.0), {"xyxy": [1, 2, 3, 4]}, 3])
+@pytest.mark.parametrize("name", ["bbox", "Boxes", "keypoints"])
+def test_boxes_are_refused_by_their_name_whatever_they_are_made_of(name, boxes):
+    samples = [{"image": COLOURS[k], "label": k, name: boxes} for k in range(B)]
+    with pytest.raises(ValueError, match=f"a batch with {name} cannot be mixed: there is no rule .* keep_keys"):
+        mc.MixupCollate(num_classes=B)(samples)
+    mc.MixupCollate(num_classes=B, keep_keys=name)(samples).mix()
+    mc.MixupCollate(mc.Cutout())(samples).mix()
 
 
 def test_one_image_that_is_to_be_erased_is_told_from_signals():
