@@ -118,7 +118,8 @@ def _loss_of_shares(outputs: Any, labels: Tensor | SoftTarget, num_items_in_batc
     logits = _logits_of(outputs)
     if num_items_in_batch is None:
         return soft_cross_entropy(logits, labels)
-    return soft_cross_entropy(logits, labels, reduction="sum") / num_items_in_batch
+    without = num_items_in_batch == 0  # whose loss is 0, and so is its gradient
+    return soft_cross_entropy(logits, labels, reduction="sum") / num_items_in_batch.masked_fill(without, 1)
 
 
 def _logits_of(outputs: Any) -> Tensor:

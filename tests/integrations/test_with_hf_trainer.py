@@ -75,6 +75,7 @@ def test_accumulating_counts_shares_whatever_the_targets_are(labels):
     assert steps[0].abs().max() > 1e-3
     for step in steps[1:]:
         torch.testing.assert_close(step, steps[0])
+    assert not in_one_step([-100] * 8, 2, "dense").any()  # nor is a step without any label NaN
 
 
 def test_sparse_targets_are_not_for_a_plain_trainer():
