@@ -237,8 +237,8 @@ class MixupCollate(Settled):
         """Stack samples into a :class:`MixBatch`; if ``eager``, into a mixed batch.
 
         What is no list of samples is a batch already, as from a loader with ``batch_size=None``: a tensor, a tuple, a
-        mapping, or a list as torch's ``default_collate`` makes it of them (``[images, labels]``). Tensors of equally
-        many axes are samples there, unless a key is the place of one.
+        mapping, or a list as torch's ``default_collate`` makes it of them (``[images, labels]``, with one first axis).
+        Tensors of equally many axes are samples there, unless a key is the place of one.
         """
         stacks = self.collate_fn is default_collate
         made = not isinstance(samples, list) or (stacks and len(samples) > 0 and is_batch(samples, self.keys))
