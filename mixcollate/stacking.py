@@ -19,6 +19,7 @@ from mixcollate.memory import Recycler
 from mixcollate.roles import Path, leaves, told
 
 _KINDS = (Tensor, np.ndarray, (int, float, np.generic), (str, bytes))
+"""What torch makes a batch of, each in a way of its own."""
 _REST_OF_DEFAULT = {kind: how for kind, how in default_collate_fn_map.items() if kind is not Tensor}
 
 
@@ -145,7 +146,7 @@ def _why_not(samples: Sequence[Any], error: Exception) -> Exception:
 
 
 def _kind(leaf: Any) -> Any:
-    """What torch makes a batch of in one way."""
+    """To which of these kinds something belongs, or else its type."""
     return next((kind for kind in _KINDS if isinstance(leaf, kind)), type(leaf))
 
 
