@@ -195,7 +195,7 @@ def _as_target(logits: Tensor, target: Tensor | SoftTarget) -> Tensor | SoftTarg
             )
         _check_device("target", target.labels, logits)
         _check_device("target", target.shares, logits)
-        return target._replace(labels=target.labels.to(torch.int64))
+        return SoftTarget(target.labels.to(torch.int64), target.shares)
     if isinstance(target, tuple):  # what indexing a SoftTarget gives
         raise TypeError("target must be a tensor or a SoftTarget, got a tuple; index its labels and its shares")
     check_tensor("target", target)
