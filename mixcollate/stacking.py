@@ -98,10 +98,10 @@ def _refuse_further_keys(samples: Sequence[Any]) -> None:
             if len(sample) > len(first):
                 more = [key for key in sample if key not in first]
                 raise ValueError(f"samples must have the same keys to make a batch, but only some have {more}")
-    elif not isinstance(first, tuple):
+    elif not isinstance(first, (tuple, list)):
         return
     for place in first if isinstance(first, Mapping) else range(len(first)):
-        if isinstance(first[place], (Mapping, tuple)):
+        if isinstance(first[place], (Mapping, tuple, list)):
             _refuse_further_keys([sample[place] for sample in samples])
 
 

@@ -974,6 +974,7 @@ MISFITS = [
     ([{"image": COLOURS[0], "label": 0}, {"image": COLOURS[1]}], "samples must have the same keys .* 'label'"),
     ([{"image": COLOURS[0]}, {"image": COLOURS[1], "label": 0}], r"samples must have the same keys .* \['label'\]"),
     ([(COLOURS[0], {"a": 0}), (COLOURS[1], {"a": 0, "m": 1})], r"samples must have the same keys .* \['m'\]"),
+    ([[COLOURS[0], {"a": 0}], [COLOURS[1], {"a": 0, "m": 1}]], r"samples must have the same keys .* \['m'\]"),
     ([{"x": {"a": 0}, "y": 0}, {"x": {"a": 0, "m": 1}, "y": 0}], r"samples must have the same keys .* \['m'\]"),
     ([{"image": COLOURS[0], "label": 0}, (COLOURS[1], 1)], "same parts .* only some have 'image', 'label'"),
     ([(COLOURS[0], 0), (None, 1)], "got NoneType at 0"),

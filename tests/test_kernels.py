@@ -406,6 +406,9 @@ UNITS = {
     "mean must be finite numbers, one or one a channel, got nan": {"mean": float("nan")},
     "std must be finite numbers": {"std": [0.5, float("inf"), 0.5]},
     "mean must be a number, or a sequence with one for each channel, got 'red'": {"mean": "red"},
+    "mean must be a number, or a sequence with one for each channel, got True": {"mean": True},
+    r"mean must be .*, got array\(\[ True\]\)": {"mean": np.array([True])},
+    r"std must be .*, got \['0.5'\]": {"std": ["0.5"]},
     "std must be a number, or a sequence": {"std": [0.5, None, 0.5]},
     "std must be positive, got 0": {"std": 0},
 }

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
@@ -106,25 +107,20 @@ def soft_loss(outputs: Any, labels: Tensor, num_items_in_batch: Tensor | int | N
     """
     if isinstance(labels, SoftTarget):
         raise TypeError("labels must be rows or class numbers in a plain Trainer, got a SoftTarget; take MixupTrainer")
-    logits = _logits_of(outputs)
-    if num_items_in_batch is None:
-        return soft_cross_entropy(logits, labels)
     entries = labels[0].numel() if len(labels) else 1
-    return soft_cross_entropy(logits, labels, reduction="sum") * (entries / num_items_in_batch)
+    return _loss_of_shares(outputs, labels, None if num_items_in_batch is None else num_items_in_batch / entries)
 
 
-def _loss_of_shares(outputs: Any, labels: Tensor | SoftTarget, num_items_in_batch: Tensor | None = None) -> Tensor:
-    """The same where the shares of labels are counted."""
-    logits = _logits_of(outputs)
+def _loss_of_shares(
+    outputs: Any, labels: Tensor | SoftTarget, num_items_in_batch: Tensor | float | None = None
+) -> Tensor:
+    """The same where what is counted over all the step's batches is the shares of labels."""
+    logits = outputs["logits"] if isinstance(outputs, dict) else outputs[0]
     if num_items_in_batch is None:
         return soft_cross_entropy(logits, labels)
-    without = num_items_in_batch == 0  # whose loss is 0, and so is its gradient
-    return soft_cross_entropy(logits, labels, reduction="sum") / num_items_in_batch.masked_fill(without, 1)
-
-
-def _logits_of(outputs: Any) -> Tensor:
-    logits: Tensor = outputs["logits"] if isinstance(outputs, dict) else outputs[0]
-    return logits
+    count = torch.as_tensor(num_items_in_batch)
+    # a step without a label has no loss, and no gradient
+    return soft_cross_entropy(logits, labels, reduction="sum") / count.masked_fill(count == 0, 1)
 
 
 class MixupCallback(TrainerCallback, ExportableState):

@@ -155,11 +155,10 @@ def as_list(name: str, value: Statistic | None) -> list[float] | None:
 def _as_floats(name: str, value: Any) -> tuple[float, ...]:
     """A number or several, Python's, NumPy's or torch's."""
     try:
-        if isinstance(value, (int, float, tuple, list)):
-            numbers = [as_number(one) for one in (value if isinstance(value, (tuple, list)) else [value])]
-            values = tuple(float(one) for one in numbers)  # type: ignore[arg-type]  # None, which is none, has no float
-        else:
-            values = tuple(torch.as_tensor(value, dtype=torch.float64, device="cpu").reshape(-1).tolist())
+        items: Any = [value] if isinstance(value, (int, float)) else value
+        if not isinstance(items, (tuple, list)):
+            items = torch.as_tensor(items, device="cpu").reshape(-1).tolist()
+        values = tuple([float(as_number(one)) for one in items])  # type: ignore[arg-type]  # None, which is none, fails
     except (TypeError, ValueError, RuntimeError) as error:
         raise TypeError(f"{name} must be a number, or a sequence with one for each channel, got {value!r}") from error
     if not values or not all(map(math.isfinite, values)):

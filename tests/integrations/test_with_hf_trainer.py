@@ -110,6 +110,10 @@ def test_the_loss_counts_images_where_the_trainer_counts_entries():
         counted = 4 * labels.numel()  # of four such batches
         torch.testing.assert_close(soft_loss({"logits": logits}, labels), mean)
         torch.testing.assert_close(soft_loss({"logits": logits}, labels, torch.tensor(counted)), mean / 4)
+        torch.testing.assert_close(soft_loss({"logits": logits}, labels, counted), mean / 4)
+    nothing = logits.requires_grad_(), torch.full((8,), -100)
+    soft_loss({"logits": nothing[0]}, nothing[1], torch.tensor(0)).backward()
+    assert not logits.grad.any()
 
 
 def test_a_checkpoint_in_mid_epoch_goes_on_exactly(run, tmp_path):
