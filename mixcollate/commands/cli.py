@@ -206,8 +206,8 @@ class _Like(argparse.Action):
 def _number(kind: Callable[[str], T], holds: Callable[[T], bool], rule: str) -> Callable[[str], T]:
     def number(text: str) -> T:
         with contextlib.suppress(ValueError):
-            if holds(kind(text)):
-                return kind(text)
+            if holds(value := kind(text)):
+                return value
         raise argparse.ArgumentTypeError(f"must be {rule}, got {text}")
 
     return number

@@ -240,22 +240,20 @@ def soft_cross_entropy(
         label_smoothing, ignore_index, reduction: see :func:`mixcollate.soft_cross_entropy`.
         ignore_nan: leave out shares ``[B, num_classes]`` that are NaN.
     """
-    rule = label_smoothing, ignore_index, ignore_nan
-    loss: Tensor = _SoftCrossEntropy.apply(logits, shares, labels, rule, reduction)
+    loss: Tensor = _SoftCrossEntropy.apply(logits, shares, labels, label_smoothing, ignore_index, ignore_nan, reduction)
     return loss
 
 
 class _SoftCrossEntropy(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, logits, shares, labels, rule, reduction):
-        label_smoothing, ignore_index, ignore_nan = rule
+    def forward(ctx, logits, shares, labels, label_smoothing, ignore_index, ignore_nan, reduction):
         logits, shares = (rows if rows.stride(1) == 1 else rows.contiguous() for rows in (logits, shares))
-        labels = shares if labels is None else labels.contiguous()
+        dense = labels is None
+        labels = shares if dense else labels.contiguous()
         batch, classes = logits.shape
         losses, counted, log_sum = (torch.empty(batch, dtype=torch.float32, device=logits.device) for _ in range(3))
-        ctx.numbers = logits.stride(0), shares.stride(0), 1.0 - label_smoothing, label_smoothing / max(classes, 1)
-        ctx.numbers += (ignore_index,)
-        dense = labels is shares
+        smoothing = 1.0 - label_smoothing, label_smoothing / max(classes, 1)
+        ctx.numbers = logits.stride(0), shares.stride(0), *smoothing, ignore_index
         ctx.constants = classes, dense, 0 if dense else shares.shape[1], ignore_nan
         if batch > 0:
             block, warps = _row_block(classes)
@@ -292,7 +290,7 @@ class _SoftCrossEntropy(torch.autograd.Function):
                 (*ctx.constants, ctx.mean, block),
                 enable_fp_fusion=True,
             )
-        return grad, None, None, None, None
+        return grad, *[None] * 6
 
 
 def _row_block(classes: int) -> tuple[int, int]:
