@@ -83,29 +83,30 @@ def soft_cross_entropy(
             )
     target = _counted(target, ignore_index)
     wide = torch.float64 if logits.dtype == torch.float64 else torch.float32
-    weighted = logits.log_softmax(1, dtype=wide)
+    logs = logits.log_softmax(1, dtype=wide)
     if weight is not None:
         check_tensor("weight", weight)
         if weight.shape != logits.shape[1:2]:
             raise ValueError(f"weight must be [{logits.shape[1]}], one a class, got {tuple(weight.shape)}")
         _check_device("weight", weight, logits)
-        weight = weight.to(wide)
-        weighted = _product(weight.view(-1, *[1] * (logits.ndim - 2)), weighted)
+        weight = weight.to(wide).view(-1, *[1] * (logits.ndim - 2))
     if isinstance(target, SoftTarget):
-        shares = target.shares.to(wide)
-        rows = _product(shares, _gathered(weighted, target.labels)).sum(1)
-        counted = shares if weight is None else shares * weight[target.labels]
+        shares, there = target.shares.to(wide), _gathered(logs, target.labels)
+        counted = shares if weight is None else shares * weight.flatten()[target.labels]
+        rows = _product(counted, there).sum(1)
     else:
         shares = target.to(wide)
-        usual = (shares * weighted).sum(1) if weighted.is_cpu else None
+        counted = shares if weight is None else shares * weight
+        usual = (counted * logs).sum(1) if logs.is_cpu else None
         if usual is not None and _are_finite(usual):
             rows = usual
         else:  # there may be NaN in the target, or infinities that count nothing
             shares = _without_nan(shares) if ignore_nan else shares
-            rows = _product(shares, weighted).sum(1)
-        counted = shares if weight is None else shares * weight.view(-1, *[1] * (logits.ndim - 2))
+            counted = shares if weight is None else shares * weight
+            rows = _product(counted, logs).sum(1)
     if label_smoothing:
-        spread = _product(shares.sum(1), weighted.sum(1))
+        of_all = logs if weight is None else _product(weight, logs)
+        spread = _product(shares.sum(1), of_all.sum(1))
         rows = (1 - label_smoothing) * rows + label_smoothing / logits.shape[1] * spread
     return _reduced(-rows, counted.sum(), reduction)
 
