@@ -50,6 +50,7 @@ def main(epochs: int = 6, folder: Path | None = None, stop_at: int | None = None
         skipped = 0
     correct = sum(accelerator.gather_for_metrics(model(x).argmax(1) == y).sum().item() for x, y in plain)
     accelerator.print(f"accuracy {correct / 899:.1%}")
+    accelerator.end_training()
     return losses
 
 
