@@ -538,8 +538,7 @@ def test_errors_of_others_stay_what_they_are():
         mc.MixupCollate(num_classes=10)([])
 
 
-@pytest.mark.parametrize("eager", [False, True])
-def test_a_batch_that_is_refused_is_not_mixed(eager):
+def test_a_batch_that_is_refused_is_not_mixed():
     batch = mc.MixupCollate(mc.CutMix(), num_classes=2, seed=1)([(IMAGES[0], 1), (IMAGES[1], 2)])
     with pytest.raises(ValueError, match="labels must be in 0 … 1"):
         batch.mix()

@@ -102,7 +102,9 @@ def test_the_readme_tells_the_same(name):
 # What a default means, where it depends on the images.
 
 
-@pytest.mark.parametrize(("side", "cells"), [(224, {16, 32, 44, 56, 224}), (32, {2, 5, 6, 8, 32})])
+@pytest.mark.parametrize(
+    ("side", "cells"), [(448, {32, 64, 88, 112, 448}), (224, {16, 32, 44, 56, 224}), (32, {2, 5, 6, 8, 32})]
+)
 def test_hide_and_seek_s_sizes(side, cells):
     """The authors' at 224 pixels, scaled to the shorter side; one cell is the whole image that stays as it is."""
     plan = mc.HideAndSeek(seed=0).make_plan(torch.empty(200, 3, side, side))
@@ -139,7 +141,3 @@ def test_erased_pixels_become_zero(name):
     assert plan.noise is None
     assert not plan.fill_mean
     assert set(transform(images).unique().tolist()) == {0.0, 1.0}
-
-
-def test_one_attempt_is_enough_to_be_taken():
-    assert mc.RandomErasing(attempts=1).attempts == 1

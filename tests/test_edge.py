@@ -559,7 +559,6 @@ def test_collates_and_transforms_have_streams_and_epochs_of_their_own():
     second.set_epoch(10)
     second.stream.step = 0
     assert torch.equal(second(rows).mix()[0], mixed[0])  # the same plan, from the same address
-    rising.num_classes  # noqa: B018
     for name, value in vars(rising).items():
         if name not in ("stream", "_modules"):
             assert value is state[name] or np.array_equal(value, state[name]), name
@@ -964,7 +963,7 @@ def test_the_rule_itself(made, method, transform):
 
 def test_pil_images_say_what_to_do():
     rows = [(PIL.Image.new("RGB", (4, 4)), 1)] * 2
-    with pytest.raises((TypeError, ValueError), match="PIL|Image"):
+    with pytest.raises(TypeError, match=r"got PIL images at 0: convert them in the data set, .*PILToTensor\(\)"):
         mc.MixupCollate(num_classes=B)(rows)
 
 
@@ -1180,9 +1179,3 @@ def test_signals_are_erased_along_their_one_axis():
         assert torch.equal(erased[:, 0], erased[:, 1]) and 0.02 < (erased == 0).float().mean() < 0.9, transform
     with pytest.raises(ValueError, match=r"signals \[B, C, T\] take layout='BCT'"):
         mc.CutMix(num_classes=B)(torch.rand(B, 2, 64), LABELS)
-
-
-def test_a_batch_that_no_box_can_change_is_refused():
-    for transform in (mc.CutMix(num_classes=B), mc.RICAP(num_classes=B), mc.RandomErasing(p=1.0)):
-        with pytest.raises(ValueError):
-            transform(torch.rand(B, 3, 1, 1), LABELS)

@@ -16,7 +16,6 @@ from torchvision.transforms import v2
 
 import mixcollate as mc
 from mixcollate.kernels import mix
-from mixcollate.plan import MixPlan
 from tests.transforms_under_test import erasing, mixing
 
 BATCHES = [0, 1, 2, 3, 16]
@@ -337,16 +336,10 @@ def test_autograd_matches_the_weights():
 
 def test_hide_and_seek_scales_to_small_images_and_refuses_what_blanks_them():
     plan = mc.HideAndSeek(seed=0).make_plan(torch.empty(4000, 3, 32, 32))
-    hidden = mix(torch.ones(4000, 1, 32, 32), _one_channel(plan)).mean((1, 2, 3)) == 0
+    hidden = mix(torch.ones(4000, 1, 32, 32), plan).mean((1, 2, 3)) == 0
     assert hidden.float().mean() < 0.001
     with pytest.raises(ValueError, match=r"sizes must be at most half the shorter side \(32 pixels\), got 56"):
         mc.HideAndSeek(sizes=(0, 16, 32, 44, 56)).make_plan(torch.empty(2, 3, 32, 32))
-
-
-def _one_channel(plan: MixPlan) -> MixPlan:
-    from dataclasses import replace
-
-    return replace(plan, fill=plan.fill[:, :, :1])
 
 
 def test_constructors_and_calls_refuse_with_the_rule_and_the_value():
