@@ -130,6 +130,12 @@ def test_arguments_that_there_are_not(call, message):
         call()
 
 
+@pytest.mark.parametrize("name", [name for name in methods.ALL if name != "RandomErasing"])
+def test_arguments_go_by_name(name):
+    with pytest.raises(TypeError, match=rf"^{name} takes .* by name, got 0.5 without"):
+        methods.ALL[name](0.5)
+
+
 def test_methods_of_one_s_own_take_what_they_say():
     class Several(methods.MixUp):
         def __init__(self, *several, **options):
@@ -337,6 +343,10 @@ def test_nonempty_boxes():
     assert (off.own_share == 1).all()
 
 
+def test_a_signal_may_have_two_pixels():
+    assert signal_axis((1, 2)).tolist() == [[True], [False]] and not signal_axis((1, 1)).any()
+
+
 # mixup.
 
 
@@ -473,6 +483,14 @@ def test_cutout_holes_are_independent():
     assert np.abs(np.corrcoef(top.T) - np.eye(3)).max() < 4 / math.sqrt(MANY)
 
 
+@pytest.mark.parametrize("size", [(2, 2), (2, 64), (1, 64)], ids=str)
+def test_a_hole_of_one_pixel_is_refused(size):
+    """Clipped, an odd side loses a pixel."""
+    with pytest.raises(ValueError, match="length must be at least 2 pixels"):
+        methods.Cutout(length=1).make_plan(torch.empty(4, 1, *size))
+    assert methods.Cutout(length=1, inside=True).make_plan(torch.empty(4, 1, *size)).erase_box.any()
+
+
 # Random Erasing.
 
 
@@ -581,6 +599,27 @@ def test_gridmask_positions_are_never_negative(size, rotate):
     assert (np.floor(sine * rows + cosine * cols).min((1, 2)) + plan.grid[:, 3]).min() >= 0
 
 
+def test_a_grid_has_tiles_to_draw_from():
+    methods.GridMask(tile=(5, 6))
+    with pytest.raises(ValueError, match="tile must be .low, high. pixels with low < high"):
+        methods.GridMask(tile=(5, 5))
+
+
+def test_a_grid_need_not_turn():
+    plan = methods.GridMask(p=1.0, rotate=0).make_plan(torch.empty(8, 3, 32, 32))
+    assert (plan.turn == [1, 0]).all()
+
+
+def test_a_grid_on_a_signal_begins_before_it():
+    """Its one row begins a tile; and no position is below 0, where remainders differ between languages."""
+    plan = methods.GridMask(p=1.0, tile=(5, 9)).make_plan(torch.empty(200, 2, 1, 50))
+    side, _, rows, cols, _ = plan.grid.T
+    reach = 27  # from the centre to the farthest pixel, and one
+    assert (rows % side == 0).all()
+    for place in (rows, cols):
+        assert (place >= reach).all() and (place < reach + side).all()
+
+
 # Hide-and-Seek.
 
 
@@ -605,27 +644,6 @@ def test_hide_and_seek_on_large_images(size):
     assert_mean(hidden, 0.4)
     assert_mean((hidden == 0).astype(float), 0.2)
     assert (hidden < 1).all() or size != LARGE
-
-
-@pytest.mark.parametrize("name", [name for name in methods.ALL if name != "RandomErasing"])
-def test_arguments_go_by_name(name):
-    with pytest.raises(TypeError, match=rf"^{name} takes .* by name, got 0.5 without"):
-        methods.ALL[name](0.5)
-
-
-def test_a_grid_need_not_turn():
-    plan = methods.GridMask(p=1.0, rotate=0).make_plan(torch.empty(8, 3, 32, 32))
-    assert (plan.turn == [1, 0]).all()
-
-
-def test_a_grid_on_a_signal_begins_before_it():
-    """Its one row begins a tile; and no position is below 0, where remainders differ between languages."""
-    plan = methods.GridMask(p=1.0, tile=(5, 9)).make_plan(torch.empty(200, 2, 1, 50))
-    side, _, rows, cols, _ = plan.grid.T
-    reach = 27  # from the centre to the farthest pixel, and one
-    assert (rows % side == 0).all()
-    for place in (rows, cols):
-        assert (place >= reach).all() and (place < reach + side).all()
 
 
 @pytest.mark.parametrize("hide", [0.0, 0.25, 1.0])
@@ -879,24 +897,6 @@ def test_fmix_masks_are_as_likely_everywhere():
 
 
 # Fills.
-
-
-@pytest.mark.parametrize("size", [(2, 2), (2, 64), (1, 64)], ids=str)
-def test_a_hole_of_one_pixel_is_refused(size):
-    """Clipped, an odd side loses a pixel."""
-    with pytest.raises(ValueError, match="length must be at least 2 pixels"):
-        methods.Cutout(length=1).make_plan(torch.empty(4, 1, *size))
-    assert methods.Cutout(length=1, inside=True).make_plan(torch.empty(4, 1, *size)).erase_box.any()
-
-
-def test_a_grid_has_tiles_to_draw_from():
-    methods.GridMask(tile=(5, 6))
-    with pytest.raises(ValueError, match="tile must be .low, high. pixels with low < high"):
-        methods.GridMask(tile=(5, 5))
-
-
-def test_a_signal_may_have_two_pixels():
-    assert signal_axis((1, 2)).tolist() == [[True], [False]] and not signal_axis((1, 1)).any()
 
 
 def fills(fill, **options) -> MixPlan:
