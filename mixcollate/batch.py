@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.utils.data import get_worker_info
 
 from mixcollate.execution import cast_images
-from mixcollate.roles import Key, Roles, first_labels, leaf_at, map_tensors, replace
+from mixcollate.roles import Key, Roles, first_labels, leaf_at, map_tensors, replace_at
 
 
 class Owner(Protocol):
@@ -82,7 +82,7 @@ class MixBatch:
                 self._batch = self._labels = None
             elif dtype is not None:
                 changed = {path: cast_images(leaf_at(self._mixed, path), dtype) for path in self._roles.images}
-                self._mixed = replace(self._mixed, changed)
+                self._mixed = replace_at(self._mixed, changed)
             return self._mixed
 
     def to(self, *args: Any, **kwargs: Any) -> Any:
@@ -187,7 +187,7 @@ class MixBatch:
 
 def _parse_to(*args: Any, **kwargs: Any) -> tuple[torch.device | None, torch.dtype | None, bool]:
     """Device, dtype and whether the host goes on, as ``Tensor.to`` reads its arguments; not waiting is the default."""
-    told = "non_blocking" in kwargs or any(isinstance(value, bool) for value in args)
+    said = "non_blocking" in kwargs or any(isinstance(value, bool) for value in args)
     try:
         device, dtype, non_blocking, memory_format = torch._C._nn._parse_to(*args, **kwargs)
     except (TypeError, RuntimeError) as error:
@@ -197,7 +197,7 @@ def _parse_to(*args: Any, **kwargs: Any) -> tuple[torch.device | None, torch.dty
         ) from error
     if memory_format is not None:
         raise TypeError(f"memory_format must be given to MixupCollate, got to(memory_format={memory_format})")
-    return device, dtype, bool(non_blocking) if told else True
+    return device, dtype, bool(non_blocking) if said else True
 
 
 def _moved(batch: Any, device: torch.device, non_blocking: bool) -> Any:

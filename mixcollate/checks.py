@@ -42,8 +42,8 @@ class Settled:
         super().__setattr__(name, value)
 
 
-def told_by(name: str, function: Callable[..., T], *arguments: Any) -> T:
-    """What a function of the user's returns; of a ``StopIteration`` of its own a loader would make an epoch's end."""
+def result_of(name: str, function: Callable[..., T], *arguments: Any) -> T:
+    """What a user's function returns. A ``StopIteration`` from it is an error here: a loader would end the epoch."""
     try:
         return function(*arguments)
     except StopIteration as error:

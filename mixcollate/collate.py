@@ -18,7 +18,7 @@ from torch.utils.data import default_collate, default_convert, get_worker_info
 
 from mixcollate import timm as timm_arguments
 from mixcollate.batch import MixBatch, register
-from mixcollate.checks import Settled, check_choice, check_count, check_flag, shown, told_by
+from mixcollate.checks import Settled, check_choice, check_count, check_flag, result_of, shown
 from mixcollate.execution import execute, pixels, refuse_class_numbers
 from mixcollate.kernels import AXES, Axes, Statistic
 from mixcollate.kernels.pixels import check_affine, check_output
@@ -37,9 +37,9 @@ from mixcollate.roles import (
     leaf_at,
     leaves,
     refuse_boxes,
+    replace_at,
     several,
 )
-from mixcollate.roles import replace as replaced
 from mixcollate.stacking import Stacking, Unstacked
 from mixcollate.targets import TargetRule, for_each_label
 from mixcollate.transforms import MixTransform, Unchanged
@@ -246,7 +246,7 @@ class MixupCollate(Settled):
             raise ValueError("samples must not be empty")
         kinds = kinds_of(samples if made else samples[0])
         if not stacks:
-            batch = told_by("collate_fn", self.collate_fn, samples)
+            batch = result_of("collate_fn", self.collate_fn, samples)
         elif made:
             batch = default_convert(samples)  # type: ignore[no-untyped-call]
         else:
@@ -258,13 +258,13 @@ class MixupCollate(Settled):
             batch = tuple(batch)  # torch's default makes lists of tuples
         ours = stacks and not made  # stacking always copies, so the memory is nobody else's
         waiting = {path: leaf for path, leaf in leaves(batch) if isinstance(leaf, Unstacked)} if self.eager else {}
-        seen = replaced(batch, {path: leaf.like for path, leaf in waiting.items()})
+        seen = replace_at(batch, {path: leaf.like for path, leaf in waiting.items()})
         roles = self._find(seen, kinds if stacks else None)
         self._check_units(leaf_at(seen, roles.images[0]))
         if not self.eager:
             return MixBatch(batch, roles, self, may_overwrite=ours or self._inplace)
         others = {path: leaf for path, leaf in waiting.items() if path not in roles.images}
-        batch = replaced(batch, {path: self._stacking.join(leaf.samples) for path, leaf in others.items()})
+        batch = replace_at(batch, {path: self._stacking.join(leaf.samples) for path, leaf in others.items()})
         return self.mix_stacked(batch, roles, labels=first_labels(batch, roles), may_overwrite=ours or self._inplace)
 
     def mix(self, batch: Any, *, inplace: bool = False) -> Any:

@@ -12,7 +12,7 @@ from mixcollate.kernels import Axes, Impl, Statistic, check_masks, place, prepar
 from mixcollate.kernels.packed import PackedPlan
 from mixcollate.kernels.pixels import result_dtype
 from mixcollate.plan import MixPlan, identity, takes_partners
-from mixcollate.roles import Path, Roles, is_one_sample, leaf_at, replace, told
+from mixcollate.roles import Path, Roles, dotted, is_one_sample, leaf_at, replace_at
 from mixcollate.stacking import Stacking, Unstacked
 from mixcollate.targets import TargetRule
 
@@ -80,7 +80,7 @@ def execute(
         unwritten = None
     for path, run in runs:
         changed[path] = _alike(run(), leaf_at(batch, path))
-    return replace(batch, changed)
+    return replace_at(batch, changed)
 
 
 def refuse_class_numbers(batch: Any, roles: Roles) -> None:
@@ -190,7 +190,7 @@ def _blended(value: Tensor, path: Path, plan: MixPlan | PackedPlan) -> Tensor:
     """``value [B, ...]`` blended by the labels' shares, in its dtype."""
     if not value.dtype.is_floating_point or value.ndim == 0:
         raise TypeError(
-            f"blend_keys must name float tensors [B, ...], got {tuple(value.shape)} {value.dtype} at {told(path)}"
+            f"blend_keys must name float tensors [B, ...], got {tuple(value.shape)} {value.dtype} at {dotted(path)}"
         )
     mixed = cast(Tensor, _VALUES.mix(plain(value), plan))
     return _alike(mixed.to(value.dtype), value)

@@ -14,7 +14,7 @@ from torch.utils.data import BatchSampler, RandomSampler, SequentialSampler
 from mixcollate.batch import MixBatch
 from mixcollate.checks import Settled, check_count, check_device, shown
 from mixcollate.collate import MixupCollate
-from mixcollate.roles import leaves, map_tensors, replace
+from mixcollate.roles import leaves, map_tensors, replace_at
 
 _SHOWN = ("dataset", "sampler", "batch_sampler", "batch_size", "num_workers", "collate_fn")  # of the loader's, as ours
 _BELOW = ("loader", "root", "source", "base_dataloader")  # where those who wrap a loader, or a node, keep it
@@ -198,7 +198,7 @@ class Slot:
         stacked = batch.stacked if isinstance(batch, MixBatch) else batch
         tensors = [(path, leaf) for path, leaf in leaves(stacked) if isinstance(leaf, Tensor)]
         moved = {path: self._receive(place, tensor, device) for place, (path, tensor) in enumerate(tensors)}
-        copied = replace(stacked, moved)
+        copied = replace_at(stacked, moved)
         return batch.with_stacked(copied) if isinstance(batch, MixBatch) else copied
 
     def _receive(self, place: int, tensor: Tensor, device: torch.device) -> Tensor:
@@ -254,7 +254,7 @@ def _delivered(batch: Any, device: torch.device) -> Any:
     if isinstance(batch, MixBatch):
         return batch.to(device)
     moved = {path: _moved(leaf, device) for path, leaf in leaves(batch)}
-    return replace(batch, moved)
+    return replace_at(batch, moved)
 
 
 def _moved(leaf: Any, device: torch.device) -> Any:

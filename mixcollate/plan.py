@@ -20,7 +20,7 @@ from numpy.random.bit_generator import ISeedSequence
 from torch import Tensor
 from torch.utils.data import get_worker_info
 
-from mixcollate.checks import check_count, told_by
+from mixcollate.checks import check_count, result_of
 
 Array = npt.NDArray[Any]
 Per = Literal["pair", "sample", "batch"]
@@ -558,7 +558,7 @@ def draw_from(
         partner[sides] = sides[::-1]
         pairs = sides.T
     elif callable(pairing):
-        partner = _asked(pairing, labels, numbers, batch)
+        partner = _partner_by(pairing, labels, numbers, batch)
         pairs = mutual_pairs(partner)
     elif pairing == "shuffle":
         partner = numbers.permutation(batch)
@@ -588,17 +588,17 @@ def mutual_pairs(partner: Array) -> Array | None:
     return np.array([first, partner[first]]).T
 
 
-def _asked(function: PairingFunction, labels: Tensor | None, numbers: np.random.Generator, batch: int) -> Array:
+def _partner_by(function: PairingFunction, labels: Tensor | None, numbers: np.random.Generator, batch: int) -> Array:
     """``[B]`` int64: the partners that a function of the user's returns."""
     if labels is None:
         raise ValueError(
             "pairing is a function of labels, but there are none: pass them to make_plan(images, labels=...)"
         )
-    told = told_by("pairing", function, labels.cpu(), numbers)
+    returned = result_of("pairing", function, labels.cpu(), numbers)
     try:
-        partner = np.asarray(told)
+        partner = np.asarray(returned)
     except ValueError as error:  # of lists that make no rectangle
-        raise ValueError(f"pairing must return the partner of each image [B], got {told!r}") from error
+        raise ValueError(f"pairing must return the partner of each image [B], got {returned!r}") from error
     if partner.shape != (batch,) or partner.dtype.kind not in "iu":
         raise ValueError(
             f"pairing must return the partner of each of {batch} images as whole numbers [B], got "

@@ -15,7 +15,7 @@ import PIL.Image
 from torch import Tensor
 from torchvision import tv_tensors
 
-from mixcollate.checks import shown, told_by
+from mixcollate.checks import result_of, shown
 from mixcollate.kernels import Axes
 from mixcollate.kernels.pixels import check_pixels
 
@@ -28,7 +28,7 @@ LABEL_NAMES = ("label", "labels", "target", "targets", "y", "class_label")
 """What is found by its name, in any case, the first of them first."""
 
 BOX_NAMES = ("bbox", "bboxes", "box", "boxes", "keypoint", "keypoints")
-"""What is told by its name to have places in the images: torch collates four numbers of each sample as four tensors."""
+"""What is known by its name to hold places in the images, whatever torch has made of the numbers in each sample."""
 
 OTHER_ROLES = "in blend_keys (floats, by the labels' shares), label_key or keep_keys (left as it is)"
 WHOSE = "(keys are arguments of MixupCollate)"
@@ -57,7 +57,7 @@ class Roles:
 
 @dataclass(frozen=True, kw_only=True)
 class Keys:
-    """What the caller has told about places in a batch: a key, an index, or those of a path joined by dots."""
+    """What the caller has said of places in a batch: a key, an index, or those of a path joined by dots."""
 
     image: tuple[Key, ...] = ()
     label: tuple[Key, ...] = ()
@@ -79,6 +79,8 @@ class Keys:
 
 USUAL = Roles(images=((0,),), labels=((1,),))
 """``(images, labels)``."""
+ALONE = Roles(images=((),))
+"""Images without labels."""
 
 UNTOLD = Keys()
 
@@ -171,7 +173,7 @@ class _Search:
         if getter is None:
             return ()
         if callable(getter):
-            return self._gotten(told_by("labels_getter", getter, self.batch))
+            return self._returned(result_of("labels_getter", getter, self.batch))
         path = self._by_name(LABEL_NAMES)
         if path is None and isinstance(self.batch, (tuple, list)) and len(self.batch) > 1 and (1,) not in self.taken:
             path = (1,)
@@ -180,7 +182,7 @@ class _Search:
             if needed or (wanted and like):
                 raise ValueError(
                     f"no labels found: pass (images, labels), or label_key must be given: none of "
-                    f"{', '.join(LABEL_NAMES)} is among {self._told()}; or labels_getter, which is None for no labels "
+                    f"{', '.join(LABEL_NAMES)} is among {self._names()}; or labels_getter, which is None for no labels "
                     f"{WHOSE}"
                 )
             return ()
@@ -189,7 +191,7 @@ class _Search:
             if self.leaves[path].ndim > 2:
                 raise ValueError(
                     f"labels must be class indices [B] or rows [B, num_classes], got {tuple(self.leaves[path].shape)} "
-                    f"at {told(path)}; if it is a mask wrap it in tv_tensors.Mask or name it in mask_keys, and the "
+                    f"at {dotted(path)}; if it is a mask wrap it in tv_tensors.Mask or name it in mask_keys, and the "
                     f"labels, if there are any, in label_key {WHOSE}"
                 )
         return (path,)
@@ -228,13 +230,13 @@ class _Search:
                 raise _no_rule(str(name), path)
             if isinstance(leaf, PIL.Image.Image) or (isinstance(leaf, (Tensor, np.ndarray)) and leaf.ndim >= 2):
                 raise ValueError(
-                    f"{told(path)} looks like masks, further images or targets of these images, so it must be mixed, "
+                    f"{dotted(path)} looks like masks, further images or targets of these images, so it must be mixed, "
                     "too: wrap it in tv_tensors.Mask or Image, or name it in mask_keys or image_key, or "
                     f"{OTHER_ROLES} {WHOSE}; got {_shape(leaf)} beside {size}"
                 )
             if _is_one_each(leaf, size[0]):
                 warnings.warn(
-                    f"{told(path)} stays as it is beside images that are mixed: if it is a target, name it in "
+                    f"{dotted(path)} stays as it is beside images that are mixed: if it is a target, name it in "
                     f"label_key; if it is not (an index, a weight), name it in keep_keys {WHOSE}",
                     stacklevel=2,
                 )
@@ -250,15 +252,15 @@ class _Search:
         return [path for path in self.leaves if alone or ".".join(map(str, path)) == str(key)]
 
     def _missing(self, argument: str, key: Key) -> ValueError:
-        return ValueError(f"{argument} must name tensors among {self._told()}, got {key!r}")
+        return ValueError(f"{argument} must name tensors among {self._names()}, got {key!r}")
 
-    def _told(self) -> str:
-        return str([path[0] if len(path) == 1 else ".".join(map(str, path)) for path in self.leaves])
+    def _names(self) -> str:
+        return f"[{', '.join(map(dotted, self.leaves))}]"
 
-    def _gotten(self, gotten: Any) -> tuple[Path, ...]:
+    def _returned(self, returned: Any) -> tuple[Path, ...]:
         """Where the tensors are that a ``labels_getter`` has returned."""
         paths = []
-        for labels in gotten if isinstance(gotten, (tuple, list)) else (gotten,):
+        for labels in returned if isinstance(returned, (tuple, list)) else (returned,):
             place = next((path for path, leaf in self.leaves.items() if leaf is labels), None)
             if not isinstance(labels, Tensor) or place is None:
                 found = f"a tensor {tuple(labels.shape)}" if isinstance(labels, Tensor) else type(labels).__name__
@@ -283,13 +285,13 @@ class _Search:
         like = [path for path in tensors if self.leaves[path].ndim >= 3] or tensors
         if not like:
             raise ValueError(
-                f"images must be a tensor [B, C, H, W], found none among {self._told()}: stack the samples first, or "
+                f"images must be a tensor [B, C, H, W], found none among {self._names()}: stack the samples first, or "
                 f"name them with image_key {WHOSE}"
             )
         first = self.leaves[like[0]]
         rivals = [path for path in like[1:] if first.ndim >= 3 and self.leaves[path].ndim >= first.ndim]
         if rivals:
-            shapes = ", ".join(f"{told(path)} {tuple(self.leaves[path].shape)}" for path in (like[0], *rivals))
+            shapes = ", ".join(f"{dotted(path)} {tuple(self.leaves[path].shape)}" for path in (like[0], *rivals))
             raise ValueError(
                 f"more than one tensor looks like images: {shapes}; wrap those that are images in tv_tensors.Image or "
                 f"Video, or name them in image_key, and the rest {OTHER_ROLES} {WHOSE}"
@@ -318,7 +320,7 @@ class _Search:
             way_out = f"samples are stacked by MixupCollate, {AS_A_COLLATE}"
         elif isinstance(leaf, np.ndarray) or _are_numbers(leaf):
             way_out = "torch.as_tensor makes one"
-        raise TypeError(f"a batch must have a tensor at {told(path)}, got {type(leaf).__name__}; {way_out}")
+        raise TypeError(f"a batch must have a tensor at {dotted(path)}, got {type(leaf).__name__}; {way_out}")
 
 
 def leaves(batch: Any) -> list[tuple[Path, Any]]:
@@ -329,7 +331,7 @@ def leaves(batch: Any) -> list[tuple[Path, Any]]:
         path, value = waiting.pop()
         if isinstance(value, Mapping):
             items = list(value.items())
-        elif isinstance(value, (tuple, list)) and not _is_one_thing(value):
+        elif isinstance(value, (tuple, list)) and not _are_values(value):
             items = list(enumerate(value))
         else:
             found.append((path, value))
@@ -341,25 +343,23 @@ def leaves(batch: Any) -> list[tuple[Path, Any]]:
 def refuse_boxes(path: Path, kind: type, kept: Sequence[Key] = ()) -> None:
     """Refuse boxes and key points among what is mixed, unless they are kept by name."""
     key_points = getattr(tv_tensors, "KeyPoints", tv_tensors.BoundingBoxes)  # since torchvision 0.23
-    if issubclass(kind, (tv_tensors.BoundingBoxes, key_points)):
-        if not any(_leads_to(path, key) for key in kept):
-            raise _no_rule(kind.__name__, path)
+    boxes = issubclass(kind, (tv_tensors.BoundingBoxes, key_points))
+    if boxes and not any(_leads_to(path, key) for key in kept):
+        raise _no_rule(kind.__name__, path)
 
 
 def _no_rule(name: str, path: Path) -> ValueError:
     return ValueError(
-        f"a batch with {name} cannot be mixed: there is no rule for what is at {told(path)}; leave it out, or keep it "
-        f"as it is with keep_keys {WHOSE}"
+        f"a batch with {name} cannot be mixed: there is no rule for what is at {dotted(path)}; leave it out, or keep "
+        f"it as it is with keep_keys {WHOSE}"
     )
 
 
 def is_one_sample(value: Tensor, kind: type) -> bool:
     """Whether a tensor of one of torchvision's types is a single image or video, not a batch of them."""
-    return (
-        value.ndim == 3
-        if issubclass(kind, tv_tensors.Image)
-        else issubclass(kind, tv_tensors.Video) and value.ndim == 4
-    )
+    if issubclass(kind, tv_tensors.Image):
+        return value.ndim == 3
+    return issubclass(kind, tv_tensors.Video) and value.ndim == 4
 
 
 def kinds_of(sample: Any) -> dict[Path, type]:
@@ -380,7 +380,7 @@ def first_labels(batch: Any, roles: Roles) -> Tensor | None:
     return labels if isinstance(labels, Tensor) else None
 
 
-def replace(batch: Any, changed: Mapping[Path, Any]) -> Any:
+def replace_at(batch: Any, changed: Mapping[Path, Any]) -> Any:
     """A batch of the same structure with other things at some paths."""
     if () in changed:
         return changed[()]
@@ -394,9 +394,9 @@ def replace(batch: Any, changed: Mapping[Path, Any]) -> Any:
         copied = isinstance(batch, MutableMapping) and (isinstance(batch, dict) or hasattr(batch, "__copy__"))
         result: Any = copy.copy(batch) if copied else dict(batch)
         for key, inner in below.items():
-            result[key] = replace(batch[key], inner)
+            result[key] = replace_at(batch[key], inner)
         return result
-    values = [replace(value, below[key]) if key in below else value for key, value in enumerate(batch)]
+    values = [replace_at(value, below[key]) if key in below else value for key, value in enumerate(batch)]
     if isinstance(batch, tuple):  # what it may ask for when it is made anew has been asked already
         return tuple.__new__(type(batch), values)
     result = copy.copy(batch)
@@ -406,7 +406,7 @@ def replace(batch: Any, changed: Mapping[Path, Any]) -> Any:
 
 def map_tensors(batch: Any, function: Callable[[Tensor], Tensor]) -> Any:
     """A batch of the same structure with ``function`` of each of its tensors."""
-    return replace(batch, {path: function(leaf) for path, leaf in leaves(batch) if isinstance(leaf, Tensor)})
+    return replace_at(batch, {path: function(leaf) for path, leaf in leaves(batch) if isinstance(leaf, Tensor)})
 
 
 def is_batch(samples: Sequence[Any], keys: Keys) -> bool:
@@ -430,8 +430,8 @@ def _is_item(one: Any, batch: int) -> bool:
     return isinstance(one, (list, tuple, Mapping))
 
 
-def told(path: Path) -> str:
-    """A path as messages tell it."""
+def dotted(path: Path) -> str:
+    """A path as messages show it: ``'outer.inner'``."""
     return repr(path[0] if len(path) == 1 else ".".join(map(str, path))) if path else "the batch"
 
 
@@ -448,7 +448,7 @@ def _leads_to(path: Path, key: Key) -> bool:
     return str(key) in (".".join(map(str, path[:end])) for end in range(1, len(path) + 1))
 
 
-def _is_one_thing(batch: Sequence[Any]) -> bool:
+def _are_values(batch: Sequence[Any]) -> bool:
     """Whether a list has one name or number for each image: what default_collate makes of strings, for one."""
     return 0 < len(batch) and {type(one) for one in batch} <= {str, bytes, int, float}
 
@@ -471,7 +471,7 @@ def _refuse_layout(images: Tensor, path: Path) -> None:
         if channels in CHANNELS and min(height, width) > max(CHANNELS):
             order = "(0, 3, 1, 2)" if images.ndim == 4 else "(0, 1, 4, 2, 3)"
             raise ValueError(
-                f"images must be [B, C, H, W] or [B, T, C, H, W], got {tuple(images.shape)} at {told(path)}, whose "
+                f"images must be [B, C, H, W] or [B, T, C, H, W], got {tuple(images.shape)} at {dotted(path)}, whose "
                 f"last axis looks like channels: permute{order} it, or wrap it in tv_tensors.Image or Video if it is "
                 "not"
             )

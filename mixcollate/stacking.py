@@ -16,7 +16,7 @@ from torch.utils.data._utils.collate import collate_tensor_fn, default_collate_f
 from mixcollate.kernels import as_batch
 from mixcollate.kernels.host import LARGE
 from mixcollate.memory import Recycler
-from mixcollate.roles import Path, leaves, told
+from mixcollate.roles import Path, dotted, leaves
 
 _KINDS = (Tensor, np.ndarray, (int, float, np.generic), (str, bytes))
 """What torch makes a batch of, each in a way of its own."""
@@ -121,17 +121,18 @@ def _why_not(samples: Sequence[Any], error: Exception) -> Exception:
             if _kind(first) is not _kind(leaf):
                 return TypeError(
                     f"samples must be of one kind to make a batch, got {type(first).__name__} and "
-                    f"{type(leaf).__name__} at {told(path)}: let the data set make all of them tensors"
+                    f"{type(leaf).__name__} at {dotted(path)}: let the data set make all of them tensors"
                 )
             if isinstance(leaf, (Tensor, np.ndarray)) and _is_floating(first) != _is_floating(leaf):
                 return TypeError(
                     f"samples must be all integers or all floats to make a batch, got {first.dtype} and {leaf.dtype} "
-                    f"at {told(path)}: torchvision.transforms.v2.ToDtype(torch.float32, scale=True) makes images floats"
+                    f"at {dotted(path)}: torchvision.transforms.v2.ToDtype(torch.float32, scale=True) makes images "
+                    "floats"
                 )
             shape = tuple(leaf.shape) if hasattr(leaf, "shape") else (len(leaf),) if isinstance(leaf, list) else ()
             if shapes.setdefault(path, shape) != shape:
                 return ValueError(
-                    f"images must have one size to make a batch, resize them first: at {told(path)} the samples have "
+                    f"images must have one size to make a batch, resize them first: at {dotted(path)} the samples have "
                     f"the shapes {shapes[path]} and {shape}; other things of many sizes need a collate_fn of their own"
                 )
         if len(found) != several:
@@ -140,7 +141,7 @@ def _why_not(samples: Sequence[Any], error: Exception) -> Exception:
                 "lists of many lengths need a collate_fn of their own"
             )
         if paths := {path for path, _ in found} ^ firsts.keys():
-            places = ", ".join(sorted(map(told, paths)))
+            places = ", ".join(sorted(map(dotted, paths)))
             return ValueError(f"samples must have the same parts to make a batch, but only some have {places}")
     return error
 
@@ -158,7 +159,7 @@ def _misfit(path: Path, leaf: Any) -> Exception | None:
     """Why no batch can be made of what a sample has there, whatever the others have."""
     if isinstance(leaf, PIL.Image.Image):
         return TypeError(
-            f"images must be tensors to be stacked, got PIL images at {told(path)}: convert them in the data set, as "
+            f"images must be tensors to be stacked, got PIL images at {dotted(path)}: convert them in the data set, as "
             "with torchvision.transforms.v2.PILToTensor()"
         )
     array = leaf if isinstance(leaf, np.ndarray) else None
@@ -166,11 +167,11 @@ def _misfit(path: Path, leaf: Any) -> Exception | None:
         kind = type(leaf).__name__ if array is None else f"an array of {array.dtype}"
         return TypeError(
             f"samples must be of tensors, arrays of numbers, numbers and texts to make a batch, got {kind} at "
-            f"{told(path)}: leave it out, or give a collate_fn that knows what to make of it"
+            f"{dotted(path)}: leave it out, or give a collate_fn that knows what to make of it"
         )
     if array is not None and (min(array.strides, default=0) < 0 or not array.dtype.isnative):
         return TypeError(
             f"arrays must lie in memory as torch's tensors do, got strides {array.strides} of {array.dtype.str} at "
-            f"{told(path)}: np.ascontiguousarray(array, array.dtype.newbyteorder('=')) does"
+            f"{dotted(path)}: np.ascontiguousarray(array, array.dtype.newbyteorder('=')) does"
         )
     return None

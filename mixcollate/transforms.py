@@ -25,12 +25,9 @@ from mixcollate.kernels import AXES, Axes, Impl, Statistic, check_layout, uncomp
 from mixcollate.kernels.bounds import vouch_for
 from mixcollate.kernels.packed import PackedPlan
 from mixcollate.plan import PLACES, Draw, MixPlan, Pairing, PairingFunction, Per, Stream, draw_from, identity, only
-from mixcollate.roles import USUAL, Keys, LabelsGetter, Roles, find, first_labels
+from mixcollate.roles import ALONE, USUAL, Keys, LabelsGetter, find, first_labels
 from mixcollate.schedules import Scheduled, at
 from mixcollate.targets import LabelMode, TargetRule, Targets
-
-ALONE = Roles(images=((),))
-"""Images that come without labels."""
 
 _is_exporting = getattr(torch.compiler, "is_exporting", bool)  # torch 2.6 does not tell
 
