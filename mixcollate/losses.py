@@ -97,8 +97,8 @@ def soft_cross_entropy(
     else:
         shares = target.to(wide)
         counted = shares if weight is None else shares * weight
-        usual = (counted * logs).sum(1) if logs.is_cpu else None
-        if usual is not None and _are_finite(usual):
+        usual = (counted * logs).sum(1) if _is_readable(logs) else None
+        if usual is not None and usual.isfinite().all():
             rows = usual
         else:  # there may be NaN in the target, or infinities that count nothing
             shares = _without_nan(shares) if ignore_nan else shares
@@ -252,9 +252,9 @@ def _without_nan(target: Tensor) -> Tensor:
     return target.nan_to_num(nan=0.0, posinf=math.inf, neginf=-math.inf) if target.is_floating_point() else target
 
 
-def _are_finite(rows: Tensor) -> bool:
-    """Whether these values on the host are known to be finite; they are not looked at while they stand for others."""
-    return not (torch.compiler.is_compiling() or is_fake(rows) or is_transformed()) and bool(rows.isfinite().all())
+def _is_readable(values: Tensor) -> bool:
+    """Whether values can be looked at here and now: not on a GPU, nor while they are traced or stand for others."""
+    return values.device.type == "cpu" and not (torch.compiler.is_compiling() or is_fake(values) or is_transformed())
 
 
 def _product(shares: Tensor, values: Tensor) -> Tensor:
@@ -272,8 +272,8 @@ def _gathered(values: Tensor, labels: Tensor) -> Tensor:
 
 
 def _check_classes(labels: Tensor, classes: int) -> None:
-    """Refuse labels that are no classes; on a GPU, or while they are traced, their values are not looked at."""
-    if labels.device.type != "cpu" or torch.compiler.is_compiling() or is_fake(labels) or is_transformed():
+    """Refuse labels that are no classes, where their values can be read."""
+    if not _is_readable(labels):
         return
     wrong = labels[(labels < 0) | (labels >= classes)]
     if len(wrong):

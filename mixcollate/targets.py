@@ -245,7 +245,8 @@ class TargetRule:
         if self.targets == "dense" and self.label_mode == "lerp" and _is_on_host(indices):
             return smooth(self._mix_on_host(indices, plan), self.label_smoothing)
         indices = indices.to(torch.int64)
-        target = _mix_indices(indices, plan)
+        sources, shares = (torch.as_tensor(part, device=indices.device) for part in _sources(plan))
+        target = SoftTarget(indices[sources], shares.clone())  # the plan keeps its memory
         if self.targets == "sparse":
             return target
         if self.label_mode == "union":
@@ -310,11 +311,6 @@ def smooth(rows: Tensor, label_smoothing: float) -> Tensor:
     return (1 - label_smoothing) * rows + label_smoothing / rows.shape[1] * rows.nansum(1, keepdim=True)
 
 
-def _mix_indices(labels: Tensor, plan: MixPlan | PackedPlan) -> SoftTarget:
-    sources, shares = (torch.as_tensor(part, device=labels.device) for part in _sources(plan))
-    return SoftTarget(labels[sources], shares.clone())  # the plan keeps its memory
-
-
 def _sources(plan: MixPlan | PackedPlan) -> tuple[Any, Any]:
     """``[B, S]`` each, where the plan lies: whose labels each image gets after all passes, and their shares."""
     batch, partners, shares, later = len(plan), plan.partners, plan.shares, plan.then
@@ -334,26 +330,21 @@ def _sources(plan: MixPlan | PackedPlan) -> tuple[Any, Any]:
 def _mix_rows(rows: Tensor, plan: MixPlan | PackedPlan | None, label_mode: LabelMode) -> Tensor:
     """``rows [B, ...]`` weighted by their shares and added, or the greatest of them where the share is not 0."""
     while plan is not None:
-        partners, shares = _on(rows, plan)
+        partners, shares = (torch.as_tensor(part, device=rows.device) for part in (plan.partners, plan.shares))
         if label_mode == "union":
             shares = (shares > 0).to(rows.dtype)
         own, *others = shares.T.reshape(shares.shape[1], len(rows), *[1] * (rows.ndim - 1))
-        mixed = _part(rows, own)
+        mixed = _weighted(rows, own)
         for partner, share in zip(partners.to(torch.int64).T, others, strict=True):
-            other = _part(rows[partner], share)
+            other = _weighted(rows[partner], share)
             mixed = torch.maximum(mixed, other) if label_mode == "union" else mixed + other
         rows, plan = mixed, plan.then
     return rows
 
 
-def _part(rows: Tensor, share: Tensor) -> Tensor:
+def _weighted(rows: Tensor, share: Tensor) -> Tensor:
     """That share of ``rows``; a share of 0 is 0, NaN or not."""
     return torch.where(share == 0, 0.0, rows * share)
-
-
-def _on(labels: Tensor, plan: MixPlan | PackedPlan) -> tuple[Tensor, Tensor]:
-    """Partners and shares beside the labels."""
-    return torch.as_tensor(plan.partners, device=labels.device), torch.as_tensor(plan.shares, device=labels.device)
 
 
 def _is_on_host(labels: Tensor) -> bool:
