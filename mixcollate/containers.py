@@ -108,14 +108,12 @@ class Compose(MixTransform):
         self.transforms = torch.nn.ModuleList(transforms)
 
     def plan_batch(self, draw: Draw) -> MixPlan:
-        plan, mixed = None, False
-        for transform in _members(self):
-            if transform.mixes and mixed:  # whoever mixes next has partners of its own
+        first, *others = _members(self)
+        plan, mixed = first.draw_plan(draw), first.mixes
+        for transform in others:
+            if transform.mixes and mixed:  # a second mix has partners of its own
                 draw = draw_from(draw.numbers, draw.shape, transform.pairing, draw.epoch, draw.labels)
-            further = transform.draw_plan(draw)
-            plan, mixed = further if plan is None else chain(plan, further), mixed or transform.mixes
-        if plan is None:
-            raise ValueError("Compose needs at least one transform")
+            plan, mixed = chain(plan, transform.draw_plan(draw)), mixed or transform.mixes
         return plan
 
 
@@ -154,22 +152,24 @@ def _check_transforms(name: str, transforms: Sequence[MixTransform]) -> list[Mix
 
 def _shared_layout(transforms: Sequence[MixTransform], layout: Axes | None) -> Axes | None:
     """The layout of the container, or of its members, which must be the same."""
-    told = [one for one in (layout, *(transform.layout for transform in transforms)) if one is not None]
-    if any(one != told[0] for one in told):
-        raise ValueError(f"layout must be the same for all transforms in a container, got {told}; give it once")
-    return told[0] if told else None
+    given = [one for one in (layout, *(transform.layout for transform in transforms)) if one is not None]
+    if any(one != given[0] for one in given):
+        raise ValueError(f"layout must be the same for all transforms in a container, got {given}; give it once")
+    return given[0] if given else None
 
 
 def _shared_options(transforms: Sequence[MixTransform], options: LabelOptions) -> dict[str, Any]:
-    """What the container is told about labels, else what its members agree on."""
+    """The container's own options for labels, else those that its members agree on."""
     shared: dict[str, Any] = {}
     for name in LabelOptions.__annotations__:
         default = inspect.signature(MixTransform).parameters[name].default
-        told = [getattr(t, name) for t in transforms if t.mixes and getattr(t, name) != default]
+        given = [getattr(t, name) for t in transforms if t.mixes and getattr(t, name) != default]
         if name in options:
             shared[name] = options[name]  # type: ignore[literal-required]
-        elif told:
-            if any(value != told[0] for value in told):
-                raise ValueError(f"{name} must be the same for all transforms in a container, got {told}; give it once")
-            shared[name] = told[0]
+        elif given:
+            if any(value != given[0] for value in given):
+                raise ValueError(
+                    f"{name} must be the same for all transforms in a container, got {given}; give it once"
+                )
+            shared[name] = given[0]
     return shared

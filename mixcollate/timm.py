@@ -49,21 +49,14 @@ def transform(
     if mixup_alpha <= 0 and cutmix_alpha <= 0:
         raise ValueError(f"mixup_alpha or cutmix_alpha must be positive, got {mixup_alpha} and {cutmix_alpha}")
     common: MixOptions = {"pairing": "flip", "per": per, "p": prob, "label_smoothing": label_smoothing}
-    mixing: dict[MixTransform, float] = {}
+    mixing: list[MixTransform] = []
     if mixup_alpha > 0:
-        mixing[MixUp(alpha=mixup_alpha, **common)] = 1 - switch_prob
+        mixing.append(MixUp(alpha=mixup_alpha, **common))
     if cutmix_alpha > 0:
-        cutmix = CutMix(
-            alpha=cutmix_alpha,
-            minmax=cutmix_minmax,
-            placement="timm",
-            correct_lam=correct_lam,
-            **common,
+        mixing.append(
+            CutMix(alpha=cutmix_alpha, minmax=cutmix_minmax, placement="timm", correct_lam=correct_lam, **common)
         )
-        mixing[cutmix] = switch_prob
-    chosen, *_ = mixing
-    if len(mixing) > 1:
-        chosen = RandomChoice(list(mixing), p=list(mixing.values()), per=per)
+    chosen = mixing[0] if len(mixing) == 1 else RandomChoice(mixing, p=(1 - switch_prob, switch_prob), per=per)
     if reprob == 0:
         return chosen
     erasing = RandomErasing(p=reprob, scale=(0.02, 1 / 3), ratio=(0.3, 1 / 0.3), count=(1, recount), fill=fill)
