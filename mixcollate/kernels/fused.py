@@ -160,7 +160,7 @@ def _geometry_of(
     # A vector of pixels is read in one access only if its address is known to be a multiple of its size: images and
     # channels must begin at multiples of 16 elements, as Triton is told of strides that are.
     steps = (height * width, strides[0], out_strides[0])
-    aligned = all(step % 16 == 0 for step in steps)  # as Triton must see it to keep vectors whole
+    aligned = all(step % 16 == 0 for step in steps)
     # Where both sides have one order, places follow memory and every access is a whole vector. Between planes and lines
     # one side would be read or written 2 bytes at a time: three channels are sorted in registers instead.
     if {read, write} == {"planes", "lines"} and channels == 3 and aligned:
@@ -512,12 +512,11 @@ def _needed_vectors(entry_ptr, start, row, col, x, live, ENTRY: tl.constexpr, SH
                 entry_ptr + side * ENTRY.second, start, row, col, x, live, ENTRY, SHAPE
             )
         written = live & changes
-    # Where the image's share is 0 it need not be read, where it is 1 its partner need not: a pasted box costs no more
-    # than a copy. A pair reads both, as each is what the other takes.
+    # Where the image's share is 0 it need not be read, where it is 1 its partner need not: CutMix costs no more than a
+    # copy. A pair reads both, as each is what the other takes.
     mine = written
     theirs = written
     if ENTRY.own_outside and ENTRY.images == 1:
-        # Where the whole vector comes from the one image, the other is not fetched: of CutMix half of the bytes.
         mine = written & _vectors_with_share_other_than(0, entry_ptr, start, row, x, ENTRY, SHAPE)
         theirs = written & _vectors_with_share_other_than(1, entry_ptr, start, row, x, ENTRY, SHAPE)
     return mine, theirs, written

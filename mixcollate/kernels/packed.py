@@ -368,9 +368,9 @@ def _as_words(name: str, array: Array) -> Array:
     if PARTS[name].dtype is np.float32:
         return np.ascontiguousarray(flat, np.float32).view(np.int32)
     if PARTS[name].dtype is np.uint8:
-        padded = np.zeros((len(flat), 4 * _word_count(name, array.shape[1:])), np.uint8)
-        padded[:, : flat.shape[1]] = flat
-        return padded.view(np.int32)
+        whole_words = np.zeros((len(flat), 4 * _word_count(name, array.shape[1:])), np.uint8)
+        whole_words[:, : flat.shape[1]] = flat
+        return whole_words.view(np.int32)
     return flat.astype(np.uint32).view(np.int32) if PARTS[name].dtype is np.int64 else flat
 
 

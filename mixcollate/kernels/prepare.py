@@ -92,7 +92,7 @@ def prepare(
     dtype = result_dtype(images, dtype, normalised=normalised, out=out)
     arranged = _arrangement(images, plan, layout, normalised=normalised)
     pixels = arranged(images)
-    _check_plan(pixels, plan, dtype, normalised=mean is not None)
+    _check_plan(pixels, plan, dtype, has_mean=mean is not None)
     if normalised and pixels.ndim not in (4, 5):
         raise ValueError(
             f"images must be [B, C, H, W] or [B, T, C, H, W] to be normalised, got {tuple(images.shape)}; "
@@ -176,7 +176,7 @@ def _as_bytes(masks: Tensor) -> Tensor:
 
 
 def check_layout(images: Tensor, layout: Axes | None) -> None:
-    """Refuse a layout that is none, or that of other images."""
+    """Refuse what is no layout, and one with another number of axes than the images have."""
     if layout is None:
         return
     if layout not in AXES:
@@ -260,7 +260,7 @@ def _check_images(images: Tensor, plan: MixPlan | PackedPlan) -> None:
     check_pixels(images)
 
 
-def _check_plan(images: Tensor, plan: MixPlan | PackedPlan, dtype: torch.dtype, *, normalised: bool) -> None:
+def _check_plan(images: Tensor, plan: MixPlan | PackedPlan, dtype: torch.dtype, *, has_mean: bool) -> None:
     """A plan for these images, whose numbers stay within the batch; those on a GPU are not looked at."""
     if isinstance(plan, MixPlan):
         check_bounds(plan)
@@ -283,32 +283,32 @@ def _check_plan(images: Tensor, plan: MixPlan | PackedPlan, dtype: torch.dtype, 
                 f"fill must have one value for all channels, or one for each of those of images {tuple(images.shape)}, "
                 f"got {fill[1]}"
             )
-        if plan.fill_mean and not normalised:
+        if plan.fill_mean and not has_mean:
             raise ValueError("fill='mean' needs mean= and std=; without them give the mean itself, fill=(r, g, b)")
     if isinstance(plan, MixPlan):
         if not (dtype.is_floating_point or is_whole(plan.fill)):
             raise ValueError(
                 f"fill must be whole numbers in 0 … {LEVELS[dtype]} for {dtype} images, as a colour is, got "
-                f"{_first_that_is_none(plan.fill):.3g}; mean= and std= make floats of them, which take any"
+                f"{_first_not_whole(plan.fill):.3g}; mean= and std= make floats of them, which take any"
             )
     else:
         check_whole_fill(plan, dtype)
         if plan.words.device != images.device:
             raise ValueError(f"plan must be on {images.device} as the images are, got {plan.words.device}")
     if plan.then is not None:
-        _check_plan(images, plan.then, dtype, normalised=normalised)
+        _check_plan(images, plan.then, dtype, has_mean=has_mean)
 
 
 def check_whole_fill(plan: PackedPlan, dtype: torch.dtype) -> None:
-    """Refuse a packed plan whose fill images of this dtype cannot take; an operator, which has its words, cannot."""
+    """Refuse a packed plan with a fill that this dtype cannot hold. An operator cannot ask: it gets only the words."""
     if not (dtype.is_floating_point or plan.whole_fill):
         raise ValueError(
             f"fill must be whole numbers in 0 … {LEVELS[dtype]} for {dtype} images; normalise them, or give a colour"
         )
 
 
-def _first_that_is_none(fill: Any) -> float:
-    """Of the numbers of a fill, the first that bytes cannot take."""
+def _first_not_whole(fill: Any) -> float:
+    """The first number of a fill that integer images cannot take."""
     return next(float(number) for number in fill.ravel() if not is_whole(number))
 
 
