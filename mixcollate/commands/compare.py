@@ -124,20 +124,11 @@ def runs_of(options: Any) -> list[Run]:
 def compare(runs: Sequence[Run], options: Any) -> None:
     """Do the runs, add to the file what is new, and say what came of it."""
     from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeElapsedColumn,
-        TimeRemainingColumn,
-    )
 
     if options.threads:
         torch.set_num_threads(options.threads)
     console = Console()
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, TimeRemainingColumn(), console=console) as progress:
+    with bar_of_epochs(console) as progress:
         bar = progress.add_task(f"{len(runs)} runs on {options.device}: epochs", total=sum(run.epochs for run in runs))
         rows = carry_out(
             runs,
@@ -152,8 +143,28 @@ def compare(runs: Sequence[Run], options: Any) -> None:
     if options.like:
         console.print(_columns(beside(rows), 1))
     console.print(f"The rows: [bold]{options.out}[/]; the same again: [bold]{command(rows)}[/]", soft_wrap=True)
+    draw_results(rows, options.out.parent, console, f"{options.out.stem}-")
+
+
+def bar_of_epochs(console: Any) -> Any:
+    """A bar that says how many epochs are done, for a terminal."""
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    return Progress(*columns, TimeRemainingColumn(), console=console)
+
+
+def draw_results(rows: Sequence[Row], folder: Path, console: Any, prefix: str = "") -> None:
+    """Draw what these rows have to show, and say where it is."""
     try:
-        for path in draw(rows, options.out.parent, f"{options.out.stem}-"):
+        for path in draw(rows, folder, prefix):
             console.print(f"A picture: [bold]{path}[/]", soft_wrap=True)
     except ModuleNotFoundError as error:
         if error.name != "matplotlib":

@@ -13,9 +13,8 @@ from PIL import Image, ImageColor
 from torch.utils.data import default_collate
 
 from mixcollate.commands import refusing
-from mixcollate.commands.compare import grid, table
+from mixcollate.commands.compare import bar_of_epochs, draw_results, grid, table
 from mixcollate.commands.data import Data
-from mixcollate.commands.plots import draw
 from mixcollate.commands.preview import COLOURS, preview
 from mixcollate.commands.recipes import parse
 from mixcollate.commands.summary import Row, lines
@@ -28,14 +27,6 @@ METHOD = "mixup-or-cutmix"
 def demo(options: Any) -> None:
     """Train plain and mixed with equal seeds and schedules; print a table and a verdict, draw two pictures."""
     from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeElapsedColumn,
-        TimeRemainingColumn,
-    )
 
     name = options.data
     epochs, count = options.epochs or (30 if name == "digits" else 5), options.runs or (3 if name == "digits" else 1)
@@ -56,8 +47,7 @@ def demo(options: Any) -> None:
         f"{' and '.join(map(_labels, options.label_noise))}; {options.workers} workers, on {options.device}."
     )
     rows: list[Row] = []
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, TimeRemainingColumn(), console=console) as progress:
+    with bar_of_epochs(console) as progress:
         bar = progress.add_task("", total=len(runs) * epochs)
         for run in runs:
             progress.update(bar, description=f"seed {run.seed}, {_labels(run.label_noise)}, {run.method}")
@@ -84,13 +74,7 @@ def demo(options: Any) -> None:
     with refusing(f"pictures must be files that can be written, got {picture}", OSError):
         sheet.save(picture, optimize=True)
     console.print(f"A mixed batch and its soft labels: [bold]{picture}[/]", soft_wrap=True)
-    try:
-        for path in draw(rows, options.out):
-            console.print(f"{path.stem.capitalize()}: [bold]{path}[/]", soft_wrap=True)
-    except ModuleNotFoundError as error:
-        if error.name != "matplotlib":
-            raise
-        console.print('No pictures of it: matplotlib is missing: pip install "mixcollate[cli]"')
+    draw_results(rows, options.out, console)
 
 
 def _labels(noise: float) -> str:
