@@ -9,20 +9,20 @@ BINS = 15
 """Of equal width in the confidence, as in Guo et al. 2017 (https://arxiv.org/abs/1706.04599)."""
 
 
-def reliability(probabilities: Tensor, labels: Tensor, bins: int = BINS) -> Tensor:
-    """``[bins, 3]`` float64: the predictions whose confidence lies there, its mean, the share that is right."""
+def reliability(probabilities: Tensor, labels: Tensor) -> Tensor:
+    """``[BINS, 3]`` float64: the predictions whose confidence lies there, its mean, the share that is right."""
     confidence, predicted = probabilities.double().max(1)
-    which = (confidence * bins).long().clamp(max=bins - 1)
+    which = (confidence * BINS).long().clamp(max=BINS - 1)
     right = (predicted == labels).double()
     count, sure, correct = (
-        torch.bincount(which, weight, bins) for weight in (torch.ones_like(right), confidence, right)
+        torch.bincount(which, weight, BINS) for weight in (torch.ones_like(right), confidence, right)
     )
     return torch.stack([count, sure / count.clamp(min=1), correct / count.clamp(min=1)], 1)
 
 
-def calibration_error(probabilities: Tensor, labels: Tensor, bins: int = BINS) -> float:
+def calibration_error(probabilities: Tensor, labels: Tensor) -> float:
     """How far confidence is from accuracy, on average over the predictions, bin by bin."""
-    count, confidence, accuracy = reliability(probabilities, labels, bins).T
+    count, confidence, accuracy = reliability(probabilities, labels).T
     return float((count * (confidence - accuracy).abs()).sum() / len(labels))
 
 

@@ -16,6 +16,7 @@ COLOURS = ("#4e79a7", "#f28e2b", "#59a14f", "#e15759", "#76b7b2", "#b07aa1", "#e
 """Of the classes, in their order; then again from the first."""
 
 _GREY, _SPREAD = 0.5, 0.25  # mean and std by which images are normalised and back, as a network would see them
+_SIDE = 160  # pixels: the width of an image
 _MARGIN, _GAP, _TITLE, _LINE = 20, 14, 34, 18  # pixels
 _BARS = 4  # at most, under each image
 _INK = "#222222"
@@ -29,7 +30,6 @@ def preview(
     labels: Tensor | None = None,
     seed: int | None = None,
     columns: int = 6,
-    side: int = 160,
 ) -> Image.Image:
     """Draw what a transform makes of ``images``; nothing is written to disk.
 
@@ -42,12 +42,11 @@ def preview(
         labels: ``[B]`` class indices, or rows ``[B, len(names)]``; default: every image is a class of its own.
         seed: of the plans; default: the transform's own stream.
         columns: images side by side; a smaller batch is drawn less wide.
-        side: the width of an image in the picture, in pixels.
     """
     if images.ndim != 4 or images.shape[1] not in (1, 3) or len(images) == 0:
         raise ValueError(f"images must be [B, 3, H, W] or [B, 1, H, W] with B > 0, got {tuple(images.shape)}")
-    if columns < 1 or side < 80:
-        raise ValueError(f"columns must be at least 1 and side at least 80, got {columns} and {side}")
+    if columns < 1:
+        raise ValueError(f"columns must be at least 1, got {columns}")
     labels = torch.arange(len(images)) if labels is None else labels.cpu()
     if labels.ndim == 1 and int(labels.max()) >= len(names):
         raise ValueError(f"names must have one name for each class, got {len(names)} for class {int(labels.max())}")
@@ -55,14 +54,14 @@ def preview(
     given = dict(transform) if isinstance(transform, Mapping) else {type(transform).__name__: transform}
     shown = len(images) if len(given) == 1 else max(columns // 2, 1)
     rows = labels if labels.ndim == 2 else torch.nn.functional.one_hot(labels, len(names))
-    bands = [[Block("Originals", _pictures(images, side), _shares(rows), columns)]]
+    bands = [[Block("Originals", _pictures(images), _shares(rows), columns)]]
     for position, (title, method) in enumerate(given.items()):
         pixels, target = _mixed(images, labels, method, len(names), None if seed is None else Stream(seed))
-        block = Block(title, _pictures(pixels[:shown], side), _shares(target[:shown]), min(shown, columns))
+        block = Block(title, _pictures(pixels[:shown]), _shares(target[:shown]), min(shown, columns))
         if position % 2 == 0 or columns == 1:
             bands.append([])
         bands[-1].append(block)
-    return _draw(bands, names, side, columns)
+    return _draw(bands, names, columns)
 
 
 @dataclass(frozen=True)
@@ -86,11 +85,11 @@ class Block:
 class Pen:
     """Draws labels: lines of one width with a class's name, a bar as long as its share, and the share in per cent."""
 
-    def __init__(self, draw: ImageDraw.ImageDraw, names: Sequence[str], side: int) -> None:
-        self.draw, self.side, self.font = draw, side, ImageFont.load_default(13)
-        self.names = [self._fitting(name, round(0.42 * side)) for name in names]
+    def __init__(self, draw: ImageDraw.ImageDraw, names: Sequence[str]) -> None:
+        self.draw, self.font = draw, ImageFont.load_default(13)
+        self.names = [self._fitting(name, round(0.42 * _SIDE)) for name in names]
         self.start = round(max(draw.textlength(name, font=self.font) for name in self.names)) + 8
-        self.end = side - 42
+        self.end = _SIDE - 42
 
     def share(self, place: tuple[int, int], class_index: int, share: float) -> None:
         left, middle = place
@@ -98,7 +97,7 @@ class Pen:
         self.draw.text(place, self.names[class_index], font=self.font, fill=_INK, anchor="lm")
         self.draw.rectangle((start, middle - 4, end, middle + 4), fill="#ececec")
         self.draw.rectangle((start, middle - 4, start + round(share * (end - start)), middle + 4), fill=colour)
-        self.draw.text((left + self.side, middle), f"{share:.0%}", font=self.font, fill="#555555", anchor="rm")
+        self.draw.text((left + _SIDE, middle), f"{share:.0%}", font=self.font, fill="#555555", anchor="rm")
 
     def _fitting(self, text: str, width: int) -> str:
         """``text``, cut short if it is wider than ``width``."""
@@ -126,12 +125,12 @@ def _mixed(
     return (pixels * _SPREAD + _GREY).clamp(0, 1), dense
 
 
-def _pictures(images: Tensor, side: int) -> list[Image.Image]:
-    """Images as wide as ``side``."""
+def _pictures(images: Tensor) -> list[Image.Image]:
+    """Images of the width that all have."""
     if images.dtype != torch.uint8:
         images = (images.float() * 255).round().to(torch.uint8)
     pixels = images.expand(-1, 3, -1, -1).permute(0, 2, 3, 1).contiguous().numpy()
-    size = side, max(round(side * images.shape[2] / images.shape[3]), 1)
+    size = _SIDE, max(round(_SIDE * images.shape[2] / images.shape[3]), 1)
     return [Image.fromarray(image).resize(size, Image.Resampling.BICUBIC) for image in pixels]
 
 
@@ -142,17 +141,17 @@ def _shares(target: Tensor) -> list[dict[int, float]]:
     return [{c: share for c, share in zip(*row, strict=True) if share >= 0.005} for row in rows]
 
 
-def _draw(bands: list[list[Block]], names: Sequence[str], side: int, columns: int) -> Image.Image:
-    width = 2 * _MARGIN + columns * (side + _GAP) - _GAP
+def _draw(bands: list[list[Block]], names: Sequence[str], columns: int) -> Image.Image:
+    width = 2 * _MARGIN + columns * (_SIDE + _GAP) - _GAP
     height = 2 * _MARGIN - _GAP // 2 + sum(max(block.height for block in band) for band in bands)
     canvas = Image.new("RGB", (width, height), "white")
-    pen = Pen(ImageDraw.Draw(canvas), names, side)
+    pen = Pen(ImageDraw.Draw(canvas), names)
     top = _MARGIN
     for band in bands:
         left = _MARGIN
         for block in band:
             _draw_block(canvas, pen, (left, top), block)
-            left += (columns - columns // 2) * (side + _GAP)  # an odd column out stays free between the halves
+            left += (columns - columns // 2) * (_SIDE + _GAP)  # an odd column out stays free between the halves
         top += max(block.height for block in band)
     return canvas
 

@@ -52,13 +52,13 @@ def estimate(values: Sequence[float]) -> Estimate:
     return Estimate(statistics.fmean(values), error, len(values))
 
 
-def difference(before: Sequence[float], after: Sequence[float], level: float = 0.95) -> Difference:
-    """``after - before``, pair by pair, with Student's interval: it supposes that the differences are about normal."""
+def difference(before: Sequence[float], after: Sequence[float]) -> Difference:
+    """``after - before``, pair by pair, with Student's 95 % interval: it supposes that differences are about normal."""
     from scipy.stats import t  # type: ignore[attr-defined]
 
     gains = [b - a for a, b in zip(before, after, strict=True)]
     mean, error, seeds = estimate(gains)
-    reach = float(t.ppf((1 + level) / 2, seeds - 1)) * error if seeds > 1 else math.nan
+    reach = float(t.ppf(0.975, seeds - 1)) * error if seeds > 1 else math.nan
     return Difference(mean, mean - reach, mean + reach, seeds)
 
 
@@ -101,16 +101,6 @@ def lines(rows: Sequence[Row]) -> list[Line]:
             if seeds:
                 result.append(Line(setting, method, [seeds[seed] for seed in sorted(seeds)], gain))
     return result
-
-
-def complete(rows: Sequence[Row]) -> list[Row]:
-    """The rows of those seeds that every arm has: what is left of an interrupted comparison, all arms alike."""
-    arms: dict[Any, set[int]] = {}
-    for row in rows:
-        arm = tuple(sorted((name, str(value)) for name, value in row["run"].items() if name != "seed"))
-        arms.setdefault(arm, set()).add(row["run"]["seed"])
-    seeds = set.intersection(*arms.values()) if arms else set()
-    return [row for row in rows if row["run"]["seed"] in seeds]
 
 
 COLUMNS = {
