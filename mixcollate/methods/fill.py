@@ -1,7 +1,7 @@
 """What erased pixels become: the parts of a plan that every erasing method shares."""
 
 from collections.abc import Sequence
-from typing import Any, Literal, TypeVar, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 from torch import Tensor
@@ -14,19 +14,18 @@ Fill = float | tuple[float, ...] | Kind
 """A number, one a channel, the data set's mean, normal noise for each pixel, or one colour for each box."""
 
 KINDS: tuple[str, ...] = get_args(Kind)
-F = TypeVar("F")
 
 
-def check_fill(name: str, fill: F, kinds: Sequence[str] = KINDS) -> F:
+def check_fill(name: str, fill: Any, kinds: Sequence[str] = KINDS) -> Any:
     """A finite number, as many as there are channels, or one of the words."""
     if isinstance(fill, str):
         return check_choice(name, fill, kinds)
     if isinstance(fill, (Sequence, np.ndarray, Tensor)) and getattr(fill, "ndim", 1) == 1:
         if not len(fill):
             raise ValueError(f"{name} must have a number for each channel, got {shown(fill)}")
-        return tuple(check_number(f"{name}[{channel}]", value) for channel, value in enumerate(fill))  # type: ignore[return-value]
+        return tuple(check_number(f"{name}[{channel}]", value) for channel, value in enumerate(fill))
     words = ", ".join(map(repr, kinds))
-    return check_number(name, fill, advice=f"or give one number a channel, or one of {words}")  # type: ignore[return-value]
+    return check_number(name, fill, advice=f"or give one number a channel, or one of {words}")
 
 
 def filled(draw: Draw, boxes: int, fill: Fill, per: Per) -> dict[str, Any]:
