@@ -14,7 +14,7 @@ from mixcollate.roles import Key, Roles, first_labels, leaf_at, map_tensors, rep
 
 
 class Owner(Protocol):
-    """Who made a batch and mixes it."""
+    """What makes batches and mixes them: a collate, as this module, which stands below it, sees it."""
 
     name: str
 

@@ -20,16 +20,16 @@ DTYPES = frozenset(
         *(torch.float16, torch.bfloat16, torch.float32, torch.float64),
     }
 )
-"""Those whose every value is one real number of its own: no complex, quantized or 8-bit floating point ones."""
+"""The dtypes of plain real numbers: not the complex, the quantized, nor the 8-bit floating point ones."""
 
 
 class Settled:
-    """Whose arguments stay what they were when it was made: set later, they would be unchecked, or do nothing."""
+    """A base class of what is configured once: set later, arguments would be unchecked, or do nothing."""
 
     _settled: frozenset[str] = frozenset()
 
     def _settle(self, kind: type, names: Iterable[str]) -> None:
-        """Refuse these from now on, in a ``kind`` itself: a class that is made of it may have such names."""
+        """Refuse to set these from now on, if this is a ``kind`` itself: a subclass may use the names for its own."""
         if type(self) is kind:
             vars(self).update(_settled=frozenset(names))
 
@@ -114,12 +114,12 @@ def check_probability(name: str, value: object) -> float:
 
 
 def check_positive(name: str, value: object) -> float:
-    """A finite number above 0: how strongly to mix, where not at all is said in another way."""
+    """A finite number above 0: how strongly to mix. Not at all is said in another way, which the message names."""
     return check_number(name, value, 0, above=True, advice="drop the transform or use p=0 to turn mixing off")
 
 
 def check_not_negative(name: str, value: object) -> float:
-    """A finite number that is 0 or more: how strongly to mix in an epoch, where 0 is not at all."""
+    """A finite number of at least 0: how strongly to mix in an epoch of a schedule, where 0 is not at all."""
     return check_number(name, value, 0)
 
 
@@ -168,7 +168,7 @@ def check_scheduled(name: str, value: T, check: Callable[[str, Any], Any]) -> T:
 
 def check_kind(name: str, value: T, *kinds: type | None) -> T:
     """An object of one of these classes, or ``None`` if that is among them."""
-    if type(value) in kinds or (value is None and None in kinds):  # which is nearly always so
+    if type(value) in kinds or (value is None and None in kinds):  # the usual case
         return value
     if not any([kind is not None and isinstance(value, kind) for kind in kinds]):
         names = " or ".join(["None" if kind is None else kind.__name__ for kind in kinds])

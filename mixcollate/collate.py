@@ -295,13 +295,9 @@ class MixupCollate(Settled):
         """
         if self.transform is None:
             raise RuntimeError("this MixupCollate came here without its transform, which cannot be pickled")
-        told: dict[str, Any] = {
-            "labels": labels,
-            "stream": self._stream(),
-            "epoch": self.epoch,
-            "layout": self.keys.layout,
-        }
-        plan = self.transform.make_plan(pixels(batch, roles), **told)
+        plan = self.transform.make_plan(
+            pixels(batch, roles), labels=labels, stream=self._stream(), epoch=self.epoch, layout=self.keys.layout
+        )
         if not self.enabled:
             plan = self._unmixed(plan)
         output = self.output if dtype is None else {**self.output, "dtype": dtype}
@@ -354,7 +350,7 @@ class MixupCollate(Settled):
                 )
 
     def _find(self, batch: Any, kinds: dict[Path, type] | None) -> Roles:
-        """Refuses here, in the worker, what could not be mixed later."""
+        """The roles in a batch; what could not be mixed later is refused here, in the worker."""
         labelled = any(rule.num_classes is not None for rule in self.rules)
         roles = find(batch, self.keys, mixes=self._mixes, labelled=labelled, kinds=kinds)
         if self._blends and self.masks["mask_classes"] is None:

@@ -97,7 +97,7 @@ def _beside(value: Tensor, placed: MixPlan | PackedPlan, plan: MixPlan | PackedP
 def pixels(batch: Any, roles: Roles) -> Tensor:
     """The (first) images of a batch as one plain tensor, for which plans are drawn."""
     images = leaf_at(batch, roles.images[0])
-    return images.like if isinstance(images, Unstacked) else _as_batch(images)
+    return images.like if isinstance(images, Unstacked) else _as_plain_batch(images)
 
 
 def cast_images(images: Tensor, dtype: torch.dtype) -> Tensor:
@@ -152,7 +152,7 @@ def _one_each(rules: Sequence[TargetRule], labels: Sequence[Path]) -> Sequence[T
     return rules[: len(labels)]
 
 
-def _as_batch(images: Tensor) -> Tensor:
+def _as_plain_batch(images: Tensor) -> Tensor:
     """Plain ``[B, ...]``; one image or one video that an erasing transform is given is a batch of one."""
     if type(images) is Tensor:
         return images
@@ -168,7 +168,7 @@ def _run_images(
     unwritten: Any,
 ) -> Callable[[], Tensor]:
     """What mixes images, and writes targets that are ``unwritten`` yet, once it is called."""
-    like = images.like if isinstance(images, Unstacked) else _as_batch(images)
+    like = images.like if isinstance(images, Unstacked) else _as_plain_batch(images)
     normalised = options["mean"] is not None or options["std"] is not None
     dtype = result_dtype(like, options["dtype"], normalised=normalised, out=None)
     if isinstance(images, Unstacked) and memory is not None:

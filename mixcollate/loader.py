@@ -16,8 +16,8 @@ from mixcollate.checks import Settled, check_count, check_device, shown
 from mixcollate.collate import MixupCollate
 from mixcollate.roles import leaves, map_tensors, replace_at
 
-_SHOWN = ("dataset", "sampler", "batch_sampler", "batch_size", "num_workers", "collate_fn")  # of the loader's, as ours
-_BELOW = ("loader", "root", "source", "base_dataloader")  # where those who wrap a loader, or a node, keep it
+_PASSED_ON = ("dataset", "sampler", "batch_sampler", "batch_size", "num_workers", "collate_fn")  # of the loader's own
+_WRAPPED_AS = ("loader", "root", "source", "base_dataloader")  # where those who wrap a loader, or a node, keep it
 
 
 class DeviceLoader(Settled):
@@ -62,7 +62,7 @@ class DeviceLoader(Settled):
         self._free_slots: list[Slot] = []
         self._loader_state: Any = None
         self._epoch: int | None = None  # as it was told
-        self._settle(DeviceLoader, ("loader", "device", "prefetch", "collate", *_SHOWN))
+        self._settle(DeviceLoader, ("loader", "device", "prefetch", "collate", *_PASSED_ON))
 
     def __iter__(self) -> Iterator[Any]:
         _check_usable(self.device)  # here, since a loader may be made in one process and used in another
@@ -130,7 +130,7 @@ class DeviceLoader(Settled):
         return len(self.loader)  # type: ignore[arg-type]  # an iterable without a length says so itself
 
     def __getattr__(self, name: str) -> Any:
-        if name in _SHOWN:
+        if name in _PASSED_ON:
             return getattr(self.loader, name)
         raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
@@ -286,7 +286,7 @@ def _collate_of(loader: Any) -> MixupCollate | None:
         for name in ("collate_fn", "map_fn"):
             if isinstance(found := getattr(loader, name, None), MixupCollate):
                 return found
-        loader = next((below for name in _BELOW if (below := getattr(loader, name, None)) is not None), None)
+        loader = next((below for name in _WRAPPED_AS if (below := getattr(loader, name, None)) is not None), None)
     return None
 
 

@@ -182,8 +182,8 @@ class MixPlan:
     @property
     def blends(self) -> bool:
         """Whether any pixel, in any pass, is made of two; else pixels are only copied."""
-        weights = [part for part in (self.own_outside, self.own_inside) if part is not None]
-        fractions = any(bool(((part != 0) & (part != 1)).any()) for part in weights)
+        shares = [array for array in (self.own_outside, self.own_inside) if array is not None]
+        fractions = any(bool(((array != 0) & (array != 1)).any()) for array in shares)
         return fractions or (self.then is not None and self.then.blends)
 
     @functools.cached_property
@@ -203,7 +203,7 @@ class MixPlan:
         return all([bool((array[first] == array[second]).all()) for array in mixing])
 
     def told(self, pairs: Array | None, mutual: bool) -> "MixPlan":
-        """This plan, told what its numbers would be searched for otherwise.
+        """This plan, told its pairs, for which its numbers would be searched otherwise.
 
         What a draw tells follows from what was asked for, never from the numbers: so all plans of one transform pack
         alike, whether two images happen to be each other's partners, or happen to have equal numbers, or not.

@@ -224,8 +224,8 @@ class TargetRule:
     def prepare(
         self, labels: Tensor, plan: MixPlan | PackedPlan
     ) -> "tuple[Tensor | SoftTarget, UnwrittenTargets | None]":
-        """What :meth:`mix` returns; and on a GPU, where it is yet to be written, what the launch that mixes the images
-        can write, too.
+        """The target, as :meth:`mix` returns it; on a GPU it may yet have to be written, by what comes second: then the
+        launch that mixes the images can do that, too.
         """
         indices = self._checked_indices(labels, plan)
         if isinstance(plan, PackedPlan) and plan.words.device != labels.device:

@@ -66,10 +66,10 @@ class MixOptions(DrawOptions, LabelOptions, total=False):
 
 
 def _named_arguments(transform: type) -> Any:
-    """``transform.__init__`` with all its arguments by name, for ``help`` and editors, and for who gives a wrong one.
+    """``transform.__init__`` with a signature that spells out the base's arguments, for ``help`` and editors.
 
-    What ``**options`` hands on to the base is spelt out in its signature. An argument that it lacks is refused in the
-    name of the class that was called; Python would name the base, of which a user need not know.
+    An argument that does not exist is refused in the name of the class that was called. Python would name the base, to
+    which ``**options`` hand it on, and of which a user need not know.
     """
     init = vars(transform)["__init__"]
     parameters = list(inspect.signature(init).parameters.values())
@@ -77,7 +77,7 @@ def _named_arguments(transform: type) -> Any:
     if inspect.Parameter.VAR_KEYWORD not in kinds or inspect.Parameter.VAR_POSITIONAL in kinds:
         return init
     options = get_args(parameters.pop().annotation)  # of Unpack[...]: which of the base's arguments are meant
-    base_class = next(one for one in transform.__mro__[1:] if issubclass(one, MixTransform))  # what is mixed in is none
+    base_class = next(one for one in transform.__mro__[1:] if issubclass(one, MixTransform))  # mixins are none
     base = inspect.signature(base_class).parameters
     taken = {parameter.name for parameter in parameters}
     wanted = set(options[0].__annotations__ if options else base) - taken
@@ -220,8 +220,8 @@ class MixTransform(Settled, v2.Transform):
             layout: of the images; default: the transform's.
         """
         if torch.compiler.is_compiling():
-            told: dict[str, Any] = {"labels": labels, "stream": stream, "epoch": epoch, "layout": layout}
-            return cast(MixPlan, uncompiled(self.make_plan, images, **told))
+            options: dict[str, Any] = {"labels": labels, "stream": stream, "epoch": epoch, "layout": layout}
+            return cast(MixPlan, uncompiled(self.make_plan, images, **options))
         check_kind("images", images, Tensor)
         check_kind("labels", labels, Tensor, None)
         source = self.stream.next() if stream is None else check_kind("stream", stream, Stream).next()
