@@ -20,7 +20,6 @@ from mixcollate.roles import Path, dotted, leaves
 
 _KINDS = (Tensor, np.ndarray, (int, float, np.generic), (str, bytes))
 """What torch makes a batch of, each in a way of its own."""
-_REST_OF_DEFAULT = {kind: how for kind, how in default_collate_fn_map.items() if kind is not Tensor}
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,7 +54,7 @@ class Stacking:
 
     def _stack(self, samples: list[Any]) -> Any:
         try:
-            batch = torch_collate(samples, collate_fn_map={Tensor: self._stack_tensors, **_REST_OF_DEFAULT})
+            batch = torch_collate(samples, collate_fn_map={**default_collate_fn_map, Tensor: self._stack_tensors})
         except (RuntimeError, TypeError, KeyError, ValueError) as error:
             raise _why_not(samples, error) from error
         _refuse_further_keys(samples)

@@ -136,7 +136,7 @@ def _mix_by_operator(
     return out
 
 
-@torch.compiler.disable  # type: ignore  # plans are on the host; for one graph pack the plan outside
+@torch.compiler.disable  # type: ignore[untyped-decorator]  # plans are on the host; for one graph pack the plan outside
 def uncompiled(function: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
     """Call a function that works on plans from code that is being compiled."""
     return function(*arguments, **options)
