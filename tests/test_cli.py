@@ -72,22 +72,8 @@ def test_demo_as_a_user_runs_it(tmp_path):
 def test_demo_learns_with_equal_seeds_and_schedules(tmp_path, capsys, monkeypatch):
     rows = []
     monkeypatch.setattr(demo, "verdict", lambda given: rows.extend(given) or [])
-    main(
-        [
-            "demo",
-            *QUICK[4:],
-            "--epochs",
-            "6",
-            "--runs",
-            "2",
-            "--seed",
-            "7",
-            "--label-noise",
-            "0",
-            "--out",
-            str(tmp_path),
-        ]
-    )
+    settings = "--epochs 6 --runs 2 --seed 7 --label-noise 0 --out"
+    main(["demo", *QUICK[4:], *settings.split(), str(tmp_path)])
     assert [(row["run"]["seed"], row["run"]["method"]) for row in rows] == [
         (seed, method) for seed in (7, 8) for method in ("plain", "mixup-or-cutmix")
     ]
@@ -280,8 +266,8 @@ def test_preview_reads_what_pictures_there_are(tmp_path):
     odd = os.fsencode(tmp_path) + b"/\xff\n\x1b[31m.png"
     with open(odd, "wb") as file:
         Image.new("RGB", (8, 8), "blue").save(file, "PNG")
-    main(["preview", *(os.fsdecode(path) for path in os.listdir(tmp_path) and sorted(map(str, tmp_path.iterdir()))),
-          "--transform", "mixup", "--out", str(tmp_path / "sheet.png")])  # fmt: skip
+    found = sorted(map(str, tmp_path.iterdir()))
+    main(["preview", *found, "--transform", "mixup", "--out", str(tmp_path / "sheet.png")])
 
 
 @pytest.fixture(scope="module")

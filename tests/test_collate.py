@@ -375,6 +375,9 @@ def test_ragged_images_and_boxes_are_refused():
     boxes = tv_tensors.BoundingBoxes(torch.zeros(1, 4), format="XYXY", canvas_size=(4, 5))
     with pytest.raises(ValueError, match="a batch with BoundingBoxes cannot be mixed"):
         mc.MixupCollate(num_classes=10)([(torch.rand(3, 4, 5), 0, boxes)] * 2)
+
+
+def test_what_a_collate_and_its_transform_disagree_on_is_refused():
     with pytest.raises(ValueError, match="seed must be given to MixupCollate or to its transform, not to both"):
         mc.MixupCollate(mc.MixUp(seed=1), seed=2)
     with pytest.raises(ValueError, match="num_classes must be the transform's 5, got 6"):
