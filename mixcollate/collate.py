@@ -241,13 +241,13 @@ class MixupCollate(Settled):
         Tensors of equally many axes are samples there, unless a key is the place of one.
         """
         stacks = self.collate_fn is default_collate
-        made = not isinstance(samples, list) or (stacks and len(samples) > 0 and is_batch(samples, self.keys))
-        if not made and not samples:
+        is_made = not isinstance(samples, list) or (stacks and len(samples) > 0 and is_batch(samples, self.keys))
+        if not is_made and not samples:
             raise ValueError("samples must not be empty")
-        kinds = kinds_of(samples if made else samples[0])
+        kinds = kinds_of(samples if is_made else samples[0])
         if not stacks:
             batch = result_of("collate_fn", self.collate_fn, samples)
-        elif made:
+        elif is_made:
             batch = default_convert(samples)  # type: ignore[no-untyped-call]
         else:
             if self._mixes:
@@ -256,16 +256,16 @@ class MixupCollate(Settled):
             batch = self._stacking.stack(samples)
         if isinstance(batch, list):
             batch = tuple(batch)  # torch's default makes lists of tuples
-        ours = stacks and not made  # stacking always copies, so the memory is nobody else's
-        waiting = {path: leaf for path, leaf in leaves(batch) if isinstance(leaf, Unstacked)} if self.eager else {}
-        seen = replace_at(batch, {path: leaf.like for path, leaf in waiting.items()})
-        roles = self._find(seen, kinds if stacks else None)
-        self._check_units(leaf_at(seen, roles.images[0]))
+        may_overwrite = self._inplace or (stacks and not is_made)  # stacking copies: the memory is nobody else's
+        unstacked = {path: leaf for path, leaf in leaves(batch) if isinstance(leaf, Unstacked)} if self.eager else {}
+        stacked = replace_at(batch, {path: leaf.like for path, leaf in unstacked.items()})  # but for its pixels
+        roles = self._find(stacked, kinds if stacks else None)
+        self._check_units(leaf_at(stacked, roles.images[0]))
         if not self.eager:
-            return MixBatch(batch, roles, self, may_overwrite=ours or self._inplace)
-        others = {path: leaf for path, leaf in waiting.items() if path not in roles.images}
+            return MixBatch(batch, roles, self, may_overwrite=may_overwrite)
+        others = {path: leaf for path, leaf in unstacked.items() if path not in roles.images}
         batch = replace_at(batch, {path: self._stacking.join(leaf.samples) for path, leaf in others.items()})
-        return self.mix_stacked(batch, roles, labels=first_labels(batch, roles), may_overwrite=ours or self._inplace)
+        return self.mix_stacked(batch, roles, labels=first_labels(batch, roles), may_overwrite=may_overwrite)
 
     def mix(self, batch: Any, *, inplace: bool = False) -> Any:
         """Draw the next plan and mix a collated batch, where it is, once.

@@ -594,10 +594,7 @@ def test_an_interruption_is_told(tmp_path, capsys, monkeypatch):
     assert "interrupted; what is done is kept, and the same command goes on" in capsys.readouterr().err
 
 
-IN_A_TERMINAL = """
-import os, pty, sys
-sys.argv[1:] and os._exit(os.waitstatus_to_exitcode(pty.spawn(sys.argv[1:])))
-"""
+IN_A_TERMINAL = "import os, pty, sys; sys.exit(os.waitstatus_to_exitcode(pty.spawn(sys.argv[1:])))"
 NOT_PATIENT = "from mixcollate.commands import cli, pictures; pictures.PATIENCE = 0; cli.main()"
 
 

@@ -50,12 +50,12 @@ def residual(channels: int, classes: int, *, blocks: int, width: int) -> nn.Modu
 
 def resnet50(channels: int, classes: int, *, pretrained: bool = False) -> nn.Module:
     """torchvision's, for large images; with its ImageNet weights, all but the last layer."""
-    from torchvision.models import ResNet50_Weights, resnet50
+    from torchvision import models
 
     if pretrained and channels != 3:
         raise Refusal(f"pretrained weights must see 3 channels, got {channels}; use --start random")
     try:
-        model: nn.Module = resnet50(weights=ResNet50_Weights.DEFAULT if pretrained else None)
+        model: nn.Module = models.resnet50(weights=models.ResNet50_Weights.DEFAULT if pretrained else None)
     except OSError as error:  # urllib's are of this kind
         raise Refusal(f"the pretrained weights must be in torch's cache, or to be had from its hub: {error}") from error
     if channels != 3:
