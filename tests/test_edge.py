@@ -17,31 +17,19 @@ import pytest
 import torch
 from hypothesis import given, settings
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset, default_collate
+from torch.utils.data import DataLoader, default_collate
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
 import mixcollate as mc
 from mixcollate import execution
 from mixcollate.kernels import mix, mix_masks, pack
+from tests.test_collate import Samples
 
 B, H, W = 4, 8, 12
 COLOURS = torch.eye(B)[:, :, None, None].expand(B, B, H, W).contiguous()
 """Image k is all colour k, so that the mean colour of a mixed image is its target."""
 LABELS = torch.arange(B)
-
-
-class Rows(Dataset):
-    """A list of samples as a data set that pickles."""
-
-    def __init__(self, rows):
-        self.rows = rows
-
-    def __len__(self):
-        return len(self.rows)
-
-    def __getitem__(self, index):
-        return self.rows[index]
 
 
 def samples_of(batch):
@@ -216,7 +204,7 @@ def test_a_getter_gives_tensors_of_the_batch():
     for getter in (lambda batch: batch[1][:, None].squeeze(1), lambda batch: batch[1].float(), lambda batch: None):
         with pytest.raises(ValueError, match="labels_getter must return the tensors of the batch"):
             mc.MixUp(num_classes=B, labels_getter=getter)(COLOURS, LABELS)
-        loader = DataLoader(Rows(samples_of((COLOURS, LABELS))), B, collate_fn=mc.MixupCollate(
+        loader = DataLoader(Samples(samples_of((COLOURS, LABELS))), B, collate_fn=mc.MixupCollate(
             mc.MixUp(labels_getter=getter), num_classes=B))  # fmt: skip
         with pytest.raises(ValueError, match="labels_getter must return"):
             list(loader)
@@ -245,7 +233,7 @@ def test_no_function_of_the_users_ends_an_epoch_in_silence(name):
     transform = mc.MixUp() if name == "collate_fn" else mc.MixUp(**told)
     collate = mc.MixupCollate(transform, num_classes=B, eager=True, **(told if name == "collate_fn" else {}))
     with pytest.raises(ValueError, match=f"{name} must return something, but raised StopIteration"):
-        list(DataLoader(Rows(samples_of((COLOURS, LABELS))), B, collate_fn=collate))
+        list(DataLoader(Samples(samples_of((COLOURS, LABELS))), B, collate_fn=collate))
 
 
 # Masks
@@ -280,7 +268,7 @@ def test_masks_are_known_by_their_type_before_they_are_stacked():
     rows = [{"rgb": tv_tensors.Image(COLOURS[k]), "seg": tv_tensors.Mask(numbers[k]), "y": k} for k in range(B)]
     for workers in (0, 1):
         (batch,) = DataLoader(
-            Rows(rows), B, num_workers=workers, collate_fn=mc.MixupCollate(mc.CutMix(), num_classes=B)
+            Samples(rows), B, num_workers=workers, collate_fn=mc.MixupCollate(mc.CutMix(), num_classes=B)
         )
         mixed = batch.mix()
         assert torch.equal(mixed["seg"], mixed["rgb"].argmax(1))
@@ -415,7 +403,7 @@ def test_lists_are_batches_where_they_are_batches(own):
     for mixed in (collate(listed).mix(), mc.MixupCollate(mc.CutMix(), num_classes=B, seed=1).mix(listed)):
         assert torch.equal(mixed[0], wanted[0]) and torch.equal(mixed[1], wanted[1])
     (batch,) = DataLoader(
-        Rows([listed]), batch_size=None, collate_fn=mc.MixupCollate(mc.CutMix(), num_classes=B, seed=1)
+        Samples([listed]), batch_size=None, collate_fn=mc.MixupCollate(mc.CutMix(), num_classes=B, seed=1)
     )
     assert torch.equal(batch[0], wanted[0])
     with_names = [COLOURS, LABELS, ["a"] * B]
@@ -605,7 +593,7 @@ def test_evaluation_stacks_and_normalises_alike_and_draws_nothing():
     evaluated = plain(samples_of(batch)).mix()
     assert torch.equal(evaluated["boxes"], batch["boxes"]) and torch.equal(evaluated["labels"], LABELS)
     workers = DataLoader(
-        Rows(samples_of((COLOURS, LABELS))), B, num_workers=1, collate_fn=pickle.loads(pickle.dumps(plain))
+        Samples(samples_of((COLOURS, LABELS))), B, num_workers=1, collate_fn=pickle.loads(pickle.dumps(plain))
     )
     assert torch.equal(next(iter(workers)).mix()[0], images)
 
@@ -996,7 +984,7 @@ def test_samples_that_make_no_batch_say_why(rows, message, eager):
 @pytest.mark.parametrize("eager", [False, True])
 def test_samples_that_make_no_batch_say_why_in_a_worker(eager):
     rows, message = MISFITS[0]
-    loader = DataLoader(Rows(rows), 2, num_workers=1, collate_fn=mc.MixupCollate(num_classes=B, eager=eager))
+    loader = DataLoader(Samples(rows), 2, num_workers=1, collate_fn=mc.MixupCollate(num_classes=B, eager=eager))
     with pytest.raises(TypeError, match=message):
         next(iter(loader))
 
@@ -1090,12 +1078,7 @@ class Items(tuple):
         return super().__new__(cls, items)
 
 
-class Named(NamedTuple):
-    images: Tensor
-    labels: Tensor
-
-
-class Made(Named):
+class Made(Pair):
     """A named tuple that is made of something else."""
 
     def __new__(cls, both):
@@ -1144,7 +1127,7 @@ def test_one_image_that_is_to_be_erased_is_told_from_signals():
 def test_a_transform_that_is_given_samples_says_who_stacks_them():
     """As it is where somebody gives the loader a transform for its ``collate_fn``."""
     with pytest.raises(TypeError, match=r"samples are stacked by MixupCollate, as in DataLoader"):
-        next(iter(DataLoader(Rows(samples_of((COLOURS, LABELS))), B, collate_fn=mc.MixUp(num_classes=B))))
+        next(iter(DataLoader(Samples(samples_of((COLOURS, LABELS))), B, collate_fn=mc.MixUp(num_classes=B))))
 
 
 # Signals
@@ -1164,9 +1147,7 @@ def test_signals_are_mixed_along_their_one_axis(way, name):
         shares.append(mixed[1].diagonal())
     own = torch.stack(shares)
     assert (own < 1).any(1).all()  # none is passed without a change
-    if (
-        name == "CutMix"
-    ):  # clipped: an interval of a share s around any point covers s - s**2 / 4 on average, 5/12 of all
+    if name == "CutMix":  # clipped, an interval of a share s covers s - s**2 / 4 on average: 5/12 of all
         assert abs(float(1 - own.mean()) - 5 / 12) < 0.15
 
 

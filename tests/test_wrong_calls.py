@@ -218,8 +218,6 @@ ELSEWHERE = {
     ("set_epoch", "epoch"): "count or 0",
     ("MixupCollate.set_epoch", "epoch"): "count or 0",
 }
-TAKEN: dict[tuple[str, str], list[Any]] = {}
-"""What one call does take of its kind."""
 
 
 class Call(NamedTuple):
@@ -286,7 +284,6 @@ WRONG = [
     for call in SURFACE
     for argument in arguments(call)
     for value in KINDS.get(kind(call, argument) or "", [])
-    if not any(value is taken for taken in TAKEN.get((call.name, argument), []))
 ]
 
 
@@ -324,7 +321,7 @@ def test_every_argument_has_a_kind():
     ]
     assert not unknown, "tell the kind of these arguments, in BY_NAME or ELSEWHERE"
     known = {(call.name, argument) for call in SURFACE for argument in arguments(call)}
-    assert ELSEWHERE.keys() | TAKEN.keys() <= known
+    assert ELSEWHERE.keys() <= known
     assert BY_NAME.keys() <= {argument for _, argument in known}
 
 
