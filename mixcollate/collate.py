@@ -329,7 +329,7 @@ class MixupCollate(Settled):
         return self._workers_stream
 
     def _unmixed(self, plan: MixPlan) -> MixPlan:
-        """The plan that erases what it erases and mixes nothing; sparse targets keep the width that they have else."""
+        """The plan that erases what it erases and mixes nothing; sparse targets keep their width."""
         if any(rule.targets == "sparse" for rule in self.rules):
             return only(np.zeros(len(plan), bool), plan, alike=True, keep=ERASING)
         return without_mixing(plan)

@@ -211,7 +211,7 @@ class Slot:
     def leave(self, batch: Any, consumer: Any) -> Any:
         """The batch, which the stream ``consumer`` reads, without this memory: what still lies in it is copied out."""
         for held in self.memory.values():
-            if held.is_cuda:  # made on the copies' stream: at its end, what the consumer still reads must be waited for
+            if held.is_cuda:  # made on the copies' stream, which must not have it back while the consumer reads it
                 held.record_stream(consumer)
         ours = {tensor.untyped_storage().data_ptr() for tensor in self.memory.values()}
         return map_tensors(batch, lambda t: t.clone() if t.untyped_storage().data_ptr() in ours else t)

@@ -302,7 +302,7 @@ def select(choice: Array, plans: Sequence[MixPlan], *, alike: bool = False) -> M
     )
     mixing = [plan for plan in plans if plan.mixes]
     if width == 1 and all([plan.is_told and plan.partners is mixing[0].partners for plan in mixing]):
-        selected.told(mixing[0].pairs, alike and all([plan.mutual for plan in mixing]))  # whoever does not mix may stay
+        selected.told(mixing[0].pairs, alike and all([plan.mutual for plan in mixing]))  # the others have no partners
     return selected
 
 
@@ -325,7 +325,7 @@ def only(changed: Array, plan: MixPlan, *, alike: bool = False, keep: Collection
         for name, array in plan.parts.items()
     }
     alone = np.eye(1, plan.shares.shape[1], dtype=np.float32) if plan.mixes else 1
-    later = None if plan.then is None else only(changed, plan.then, keep=keep)  # whose pairs are others
+    later = None if plan.then is None else only(changed, plan.then, keep=keep)  # it has other pairs
     some = MixPlan(
         size=plan.size,
         partners=plan.partners,
@@ -511,8 +511,8 @@ class Draw:
         return pair
 
     def tell(self, plan: MixPlan, per: Per) -> MixPlan:
-        """``plan``, of this draw's partners and of numbers for each of ``units(per)``, told which pairs it has."""
-        if callable(self.pairing) and per != "pair":  # which may make pairs of some batches only
+        """``plan``, which has this draw's partners, and numbers for each of ``units(per)``, told its pairs."""
+        if callable(self.pairing) and per != "pair":  # a function may make pairs of some batches only
             return plan.told(None, False)
         return plan.told(self.pairs, self.pairs is not None and per != "sample")
 

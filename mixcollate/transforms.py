@@ -29,7 +29,7 @@ from mixcollate.roles import ALONE, USUAL, Keys, LabelsGetter, find, first_label
 from mixcollate.schedules import Scheduled, at
 from mixcollate.targets import LabelMode, TargetRule, Targets
 
-_is_exporting = getattr(torch.compiler, "is_exporting", bool)  # torch 2.6 does not tell
+_is_exporting = getattr(torch.compiler, "is_exporting", bool)  # torch 2.6 has none; bool() is False
 
 
 class DrawOptions(TypedDict, total=False):

@@ -569,5 +569,5 @@ def _words(images: Tensor) -> Array:
 
 
 def _part(part: Array | None) -> Array:
-    """A part that the plan is known to have."""
+    """A part that the plan is known to have: to a type checker it may be ``None``."""
     return np.asarray(part)

@@ -26,7 +26,7 @@ def launch(
 
     What Triton asks of every argument at every launch, and compiles for, is in the key of what was compiled: dtypes,
     which addresses are multiples of 16 bytes, all numbers, and for AMD which storages are small. ``options`` must
-    follow from ``constants``, which should be as quick to hash as they are to tell apart; ``kernel`` lives for good.
+    follow from ``constants``, which should be quick to hash and to compare; ``kernel`` must live on: its id is a key.
     """
     addresses, bits = [], 0
     for tensor in tensors:

@@ -50,7 +50,7 @@ class GridMask(ErasingTransform):
         super().__init__(p=p, **options)
         self.tile = None if tile is None else check_counts("tile", tile, most=MOST)
         if self.tile and self.tile[0] == self.tile[1]:
-            raise ValueError(f"tile must be (low, high) pixels with low < high, which is not drawn, got {tile}")
+            raise ValueError(f"tile must be (low, high) pixels with low < high, as high is never drawn, got {tile}")
         self.ratio = check_number("ratio", ratio, 0, 1, above=True, below=True)
         self.rotate = check_count("rotate", rotate, least=0)
         self.invert = check_flag("invert", invert)
@@ -60,7 +60,7 @@ class GridMask(ErasingTransform):
         shorter = shorter_side(draw.size)
         low = max(round(shorter * 96 / 224), 1)
         tile = self.tile or (low, max(shorter, low + 1))
-        largest = tile[1] - 1  # which is drawn
+        largest = tile[1] - 1  # the upper end is not drawn
         if 0 < shorter and not self.invert and math.ceil(largest * self.ratio) == largest:
             raise ValueError(
                 f"tile and ratio must leave holes of a pixel or more, got tile={tile}, ratio={self.ratio} for images "
