@@ -41,18 +41,8 @@ def one_thread():
 
 def tiny(**settings):
     """One or two epochs on a tenth of the digits."""
-    return Run(
-        **{
-            "method": "cutmix",
-            "seed": 0,
-            "data": "digits",
-            "pixels": 8,
-            "share": 0.1,
-            "epochs": 2,
-            "batch_size": 16,
-            **settings,
-        }
-    )
+    usual = {"method": "cutmix", "seed": 0, "data": "digits", "pixels": 8, "share": 0.1, "epochs": 2, "batch_size": 16}
+    return Run(**usual | settings)
 
 
 def test_equal_settings_come_to_the_same():

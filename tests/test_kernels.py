@@ -1,5 +1,6 @@
 """``mix`` as a public door: what it refuses before anything is written, and what may come in and go out."""
 
+import itertools
 import sysconfig
 import types
 import warnings
@@ -443,22 +444,8 @@ def test_no_dtype_is_advised_that_wraps(dtype):
 @pytest.mark.parametrize("setting", ["float64", "bfloat16", "meta"])
 def test_process_wide_defaults_change_nothing(setting):
     """Neither the dtype nor the device that torch makes tensors with by default."""
-    runs = [
-        (name, dtype, impl)
-        for name in (
-            "mixup",
-            "cutmix",
-            "fmix",
-            "resizemix",
-            "ricap",
-            "all",
-            "gridmask",
-            "cutout-noise",
-            "hide_and_seek",
-        )
-        for dtype in (torch.uint8, torch.float32)
-        for impl in ("reference", "host")
-    ]
+    names = ["mixup", "cutmix", "fmix", "resizemix", "ricap", "all", "gridmask", "cutout-noise", "hide_and_seek"]
+    runs = [*itertools.product(names, (torch.uint8, torch.float32), ("reference", "host"))]
     wanted = [mixed_by(*run) for run in runs]
     before = torch.get_default_dtype()
     try:

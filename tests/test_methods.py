@@ -187,25 +187,11 @@ def test_shares_are_a_census(name):
 def test_what_one_draw_reaches(name):
     """All images of a batch, both of a pair, or one alone."""
     shape = (64, 3, 21, 18)
-    parts = (
-        "shares",
-        "own_outside",
-        "box",
-        "bitmap",
-        "corner",
-        "shift",
-        "erase_box",
-        "grid",
-        "turn",
-        "cell",
-        "hidden",
-        "noise",
-    )
     for per, reach in (("batch", np.zeros(64, int)), ("pair", None), ("sample", np.arange(64))):
         draw = draw_from(numbers(0, 0, 0), shape, "matching")
         plan = cases.METHODS[name](draw, per)
         unit = draw.pair if reach is None else reach
-        rows = np.concatenate([getattr(plan, p).reshape(64, -1) for p in parts if getattr(plan, p) is not None], 1)
+        rows = np.concatenate([part.reshape(64, -1) for part in (plan.shares, *plan.parts.values())], 1)
         distinct = np.unique(rows, axis=0, return_inverse=True)[1].ravel()
         assert all(len(set(distinct[unit == u])) == 1 for u in set(unit))
         assert len(set(distinct)) >= 0.4 * len(set(unit))  # some draws coincide: few tiles, untouched images
