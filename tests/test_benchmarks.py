@@ -93,11 +93,7 @@ def test_goals_compare_with_the_fastest():
         _row("b", 5.0),
         _row("copy", 1.0),
     ]
-    assert goal_rows(_results(rows)) == [
-        ("C1 tensors", 2 / 5, True),
-        ("C3 tensors", 5 / 2, True),
-        ("C4", 2e6, False),
-    ]
+    assert goal_rows(_results(rows)) == [("C1 tensors", 2 / 5, True), ("C3 tensors", 5 / 2, True), ("C4", 2e6, False)]
 
 
 def test_missing_peer_is_a_skipped_row_that_says_so(monkeypatch):

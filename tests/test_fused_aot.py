@@ -155,17 +155,7 @@ def plans():
 
 
 def launch_of_mix(
-    plan,
-    source,
-    target,
-    *,
-    read="nchw",
-    write="nchw",
-    size=(H, W),
-    in_place=False,
-    noise=False,
-    all_of=0,
-    targets=None,
+    plan, source, target, *, read="nchw", write="nchw", size=(H, W), in_place=False, noise=False, all_of=0, targets=None
 ):
     """The kernel that ``mix`` would launch for one batch; images on ``meta`` have shapes and strides, no memory."""
     from mixcollate.kernels import fused, fused_targets, packed

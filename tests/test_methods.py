@@ -21,14 +21,7 @@ from mixcollate.kernels import mix
 from mixcollate.methods import fmix
 from mixcollate.methods.boxes import signal_axis
 from mixcollate.plan import Array, Draw, MixPlan, beta, draw_from, numbers
-from mixcollate.transforms import (
-    DrawOptions,
-    ErasingOptions,
-    ErasingTransform,
-    LabelOptions,
-    MixOptions,
-    MixTransform,
-)
+from mixcollate.transforms import DrawOptions, ErasingOptions, ErasingTransform, LabelOptions, MixOptions, MixTransform
 from tests import cases
 
 SMALL, LARGE = (32, 32), (224, 224)

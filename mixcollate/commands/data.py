@@ -70,13 +70,7 @@ class Labelled(Dataset[Any]):
 
 
 def part(
-    data: Data,
-    *,
-    share: float = 1.0,
-    rest: bool = False,
-    classes: str = "all",
-    label_noise: float = 0.0,
-    seed: int = 0,
+    data: Data, *, share: float = 1.0, rest: bool = False, classes: str = "all", label_noise: float = 0.0, seed: int = 0
 ) -> Data:
     """A part of a data set, with some wrong labels in its training set; the test set's stay as they are.
 

@@ -8,14 +8,7 @@ from torch import Tensor
 
 from mixcollate.kernels.packed import PackedPlan
 from mixcollate.kernels.pixels import Statistic, as_list, result_dtype
-from mixcollate.kernels.prepare import (
-    Axes,
-    check_layout,
-    check_whole_fill,
-    prepare,
-    prepare_masks,
-    prepare_samples,
-)
+from mixcollate.kernels.prepare import Axes, check_layout, check_whole_fill, prepare, prepare_masks, prepare_samples
 from mixcollate.kernels.support import Impl
 from mixcollate.plan import MixPlan
 

@@ -210,11 +210,7 @@ def sort_by_rule(plan: MixPlan, own: Array, size: Sequence[int]) -> tuple[dict[s
         if not partly.all():
             box = np.where(partly[:, None], box, (0, 0, *size))
         cuts = keeps & (plan.own_inside == 0)  # nothing outside, everything inside
-        kinds = {
-            "blend": ~(partly | pastes | keeps),
-            "paste": np.where(partly, cuts, pastes),
-            "rest": partly & ~cuts,
-        }
+        kinds = {"blend": ~(partly | pastes | keeps), "paste": np.where(partly, cuts, pastes), "rest": partly & ~cuts}
     if plan.bitmap is not None:
         kinds["select"] = kinds["paste"] & partly
         kinds["paste"] = kinds["paste"] & ~partly

@@ -5,14 +5,7 @@ from typing import Literal, get_args
 import numpy as np
 from typing_extensions import Unpack
 
-from mixcollate.checks import (
-    check_choice,
-    check_flag,
-    check_not_negative,
-    check_positive,
-    check_range,
-    check_scheduled,
-)
+from mixcollate.checks import check_choice, check_flag, check_not_negative, check_positive, check_range, check_scheduled
 from mixcollate.methods.boxes import as_boxes, below, counted_share, edges, is_signal, pasted, shorter_side, signal_axis
 from mixcollate.plan import Draw, MixPlan, beta
 from mixcollate.schedules import Scheduled, at
