@@ -1,7 +1,7 @@
 """``RandomChoice`` and ``Compose``: several transforms as one, in one pass where a plan can hold them."""
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -158,14 +158,14 @@ def _shared_layout(transforms: Sequence[MixTransform], layout: Axes | None) -> A
     return given[0] if given else None
 
 
-def _shared_options(transforms: Sequence[MixTransform], options: LabelOptions) -> dict[str, Any]:
+def _shared_options(transforms: Sequence[MixTransform], options: Mapping[str, object]) -> dict[str, Any]:
     """The container's own options for labels, else those that its members agree on."""
     shared: dict[str, Any] = {}
     for name in LabelOptions.__annotations__:
         default = inspect.signature(MixTransform).parameters[name].default
         given = [getattr(t, name) for t in transforms if t.mixes and getattr(t, name) != default]
         if name in options:
-            shared[name] = options[name]  # type: ignore[literal-required]
+            shared[name] = options[name]
         elif given:
             if any(value != given[0] for value in given):
                 raise ValueError(

@@ -41,10 +41,10 @@ def draw(paths: Sequence[Path], *, transform: str, out: Path, seed: int, size: i
     """Write a contact sheet of one transform or of all methods; a folder's pictures have its folders as classes."""
     chosen = titled(transform)
     if out.suffix.lower() not in (".png", ".jpg", ".jpeg"):
-        raise Refusal(f"--out must end in .png or .jpg, got {shown(out)}")
+        raise Refusal(f"--out must end in .png or .jpg, got {printable(out)}")
     found = _read_all(paths) if paths else _samples()
     if len(found) < 2:
-        raise Refusal(f"IMAGES must be two or more, to be mixed with each other, got {shown(paths[0])}")
+        raise Refusal(f"IMAGES must be two or more, to be mixed with each other, got {printable(paths[0])}")
     images = torch.stack([_square(picture, size) for _, picture in found])
     names = list(dict.fromkeys(name for name, _ in found))
     labels = torch.tensor([names.index(name) for name, _ in found])
@@ -52,10 +52,10 @@ def draw(paths: Sequence[Path], *, transform: str, out: Path, seed: int, size: i
         for method in chosen.values():
             method.make_plan(images, stream=Stream(seed))
     sheet = preview(images, chosen, names=names, labels=labels, seed=seed)
-    with refusing(f"--out must be a file that can be written, got {shown(out)}", OSError):
+    with refusing(f"--out must be a file that can be written, got {printable(out)}", OSError):
         out.parent.mkdir(parents=True, exist_ok=True)
         sheet.save(out, optimize=True, quality=85)
-    print(f"{shown(out)}: {sheet.width}×{sheet.height} pixels, {out.stat().st_size // 1024} kB")
+    print(f"{printable(out)}: {sheet.width}×{sheet.height} pixels, {out.stat().st_size // 1024} kB")
 
 
 def titled(text: str) -> dict[str, MixTransform]:
@@ -67,7 +67,7 @@ def titled(text: str) -> dict[str, MixTransform]:
         return {text: parse(text)} if title is None else {title: ALL[title]}
 
 
-def shown(path: Path | str) -> str:
+def printable(path: Path | str) -> str:
     """A name that can be printed and drawn, whatever bytes it has."""
     text = os.fsencode(path).decode("utf-8", "replace")
     return "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in text)
@@ -90,7 +90,7 @@ def read(path: Path | str) -> Image.Image:
     # decoders of hostile files raise whatever they stumble over: OSError, SyntaxError, struct.error, ...
     except Exception as error:
         why = getattr(error, "strerror", None) or str(error) or type(error).__name__
-        raise Refusal(f"IMAGES must be pictures, got {shown(path)} ({shown(why)})") from error
+        raise Refusal(f"IMAGES must be pictures, got {printable(path)} ({printable(why)})") from error
 
 
 def _read_all(paths: Sequence[Path]) -> list[tuple[str, Image.Image]]:
@@ -111,7 +111,7 @@ def _read_all(paths: Sequence[Path]) -> list[tuple[str, Image.Image]]:
 def _labelled(path: Path) -> list[tuple[str, Path]]:
     """Pictures with their classes: a file's own name; in a folder, the names of the folders in it, if there are any."""
     if not path.is_dir():
-        return [(shown(path.stem), path)]
+        return [(printable(path.stem), path)]
     inner = sorted(entry for entry in path.iterdir() if entry.is_dir())
     folders = [sorted(entry for entry in folder.iterdir() if entry.suffix.lower() in SUFFIXES) for folder in inner]
     if any(folders):
@@ -120,8 +120,8 @@ def _labelled(path: Path) -> list[tuple[str, Path]]:
     else:
         files = sorted(entry for entry in path.iterdir() if entry.suffix.lower() in SUFFIXES)
     if not files:
-        raise Refusal(f"IMAGES must be pictures or folders with some, got {shown(path)}")
-    return [(shown(file.parent.name if any(folders) else file.stem), file) for file in files[:PER_FOLDER]]
+        raise Refusal(f"IMAGES must be pictures or folders with some, got {printable(path)}")
+    return [(printable(file.parent.name if any(folders) else file.stem), file) for file in files[:PER_FOLDER]]
 
 
 def _samples() -> list[tuple[str, Image.Image]]:

@@ -158,7 +158,7 @@ def _as_floats(name: str, value: Any) -> tuple[float, ...]:
         items: Any = [value] if isinstance(value, (int, float)) else value
         if not isinstance(items, (tuple, list)):
             items = torch.as_tensor(items, device="cpu").reshape(-1).tolist()
-        values = tuple([float(as_number(one)) for one in items])  # type: ignore[arg-type]  # None, which is none, fails
+        values = tuple([float(as_number(one)) for one in items])  # type: ignore[arg-type]  # of None it is a TypeError
     except (TypeError, ValueError, RuntimeError) as error:
         raise TypeError(f"{name} must be a number, or a sequence with one for each channel, got {value!r}") from error
     if not values or not all(map(math.isfinite, values)):
