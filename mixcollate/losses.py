@@ -9,8 +9,8 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import is_fake
 
 from mixcollate.checks import check_choice, check_class, check_flag, check_number, check_tensor
-from mixcollate.kernels.support import is_differentiated, is_transformed
-from mixcollate.targets import SoftTarget, is_fusible
+from mixcollate.kernels.support import is_differentiated, is_fusible, is_transformed
+from mixcollate.targets import SoftTarget
 
 Reduction = Literal["mean", "sum", "none"]
 REDUCTIONS = get_args(Reduction)

@@ -13,7 +13,7 @@ from typing_extensions import Unpack
 from mixcollate.checks import check_choice, check_class, check_count, check_number, check_tensor, shown
 from mixcollate.kernels.bounds import check_bounds
 from mixcollate.kernels.packed import PackedPlan, pack
-from mixcollate.kernels.support import can_fuse, goes_forward, is_differentiated, is_transformed
+from mixcollate.kernels.support import is_differentiated, is_fusible, is_transformed
 from mixcollate.plan import MixPlan, takes_partners
 
 if TYPE_CHECKING:
@@ -350,8 +350,3 @@ def _weighted(rows: Tensor, share: Tensor) -> Tensor:
 def _is_on_host(labels: Tensor) -> bool:
     """Whether their values can be read here and now."""
     return labels.is_cpu and not torch.compiler.is_compiling() and not is_transformed()
-
-
-def is_fusible(tensor: Tensor) -> bool:
-    """Whether Triton can make targets or losses of this one: asked when the code runs, not while it is traced."""
-    return tensor.is_cuda and not torch.compiler.is_compiling() and not goes_forward(tensor) and can_fuse()

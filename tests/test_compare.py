@@ -154,7 +154,7 @@ def test_architectures(name):
     assert model(torch.rand(2, 3, 16, 16)).shape == (2, 7)
     parameters = sum(value.numel() for value in model.parameters())
     published = {"resnet20": 0.27e6, "wrn-16-4": 2.75e6}
-    assert parameters == pytest.approx(published.get(name, parameters), rel=0.02)
+    assert name == "small" or parameters == pytest.approx(published[name], rel=0.02)
 
 
 def test_temperature_is_recovered_and_mends_the_calibration():

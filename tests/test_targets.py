@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 
 import mixcollate as mc
-from mixcollate import targets
+from mixcollate.kernels import support
 from mixcollate.kernels.packed import pack
 from mixcollate.plan import identity, only
 from mixcollate.targets import TargetRule, mix_targets
@@ -138,9 +138,9 @@ def test_union_keeps_every_label_that_is_present():
 
 def test_nobody_looks_for_a_compiler_while_a_graph_is_traced(monkeypatch):
     """Dynamo would follow, into files and processes, and break the graph there."""
-    monkeypatch.setattr(targets, "can_fuse", lambda: pytest.fail("it was asked"))
+    monkeypatch.setattr(support, "can_fuse", lambda: pytest.fail("it was asked"))
     monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
-    assert not targets.is_fusible(SimpleNamespace(is_cuda=True))
+    assert not support.is_fusible(SimpleNamespace(is_cuda=True))
 
 
 def test_what_cannot_be_a_target_is_refused():

@@ -78,6 +78,11 @@ def can_fuse() -> bool:
     return not missing
 
 
+def is_fusible(tensor: Tensor) -> bool:
+    """Whether Triton can make targets or losses of this one: asked when the code runs, not while it is traced."""
+    return tensor.is_cuda and not torch.compiler.is_compiling() and not goes_forward(tensor) and can_fuse()
+
+
 def has_right_triton() -> bool:
     """Whether the Triton that this torch was released with compiles the kernels."""
     return torch.__version__ >= FUSED_FROM
