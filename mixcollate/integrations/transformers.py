@@ -1,11 +1,13 @@
 """``MixupTrainer``: a Trainer of Hugging Face's that mixes its training batches, and those alone."""
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from functools import partial
+from typing import Any, NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.data import DataLoader
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
@@ -13,18 +15,20 @@ from transformers.trainer_callback import ExportableState
 
 from mixcollate.checks import check_count
 from mixcollate.collate import MixupCollate
-from mixcollate.losses import soft_cross_entropy
+from mixcollate.losses import soft_binary_cross_entropy, soft_cross_entropy
 from mixcollate.targets import SoftTarget
 
 
 class MixupTrainer(Trainer):
     """``Trainer`` with a :class:`~mixcollate.MixupCollate` as its ``data_collator``.
 
-    Training takes :func:`soft_loss`, not the model's own, which would take soft labels for a multi-label problem.
-    Evaluation and prediction take ``collate.plain()``. With accumulation each step's loss is the mean over its shares
-    of labels. Checkpoints hold the collate's place in its stream, so a run with ``seed=`` and a training set with a
-    length resumes exactly (of one without, the Trainer takes the batches to be skipped, and mixes them). Samples are
-    dicts with what the model's ``forward`` takes (``pixel_values``, usually) and ``labels``.
+    The loss follows the ``problem_type`` of the model's configuration: soft cross-entropy (also where it says none and
+    there are several outputs, of which the model's own loss would make a multi-label problem), soft binary
+    cross-entropy, or the squared error of ``targets="values"``. With accumulation each step's loss is the mean over
+    all its labels. Evaluation and prediction take ``collate.plain()``. Checkpoints hold the collate's place in its
+    stream, so a run with ``seed=`` and a training set with a length resumes exactly (of one without, the Trainer takes
+    the batches to be skipped, and mixes them). Samples are dicts with what the model's ``forward`` takes
+    (``pixel_values``, usually) and ``labels``.
 
     Args:
         args: as the Trainer's.
@@ -33,14 +37,18 @@ class MixupTrainer(Trainer):
     """
 
     data_collator: Any
+    compute_loss_func: Any
 
     def __init__(self, *args: Any, off_epochs: int = 0, **kwargs: Any) -> None:
-        if kwargs.get("compute_loss_func") in (None, soft_loss):
-            kwargs["compute_loss_func"] = _loss_of_shares
         super().__init__(*args, **kwargs)
         collate = self.data_collator
         if not isinstance(collate, MixupCollate):
             raise TypeError(f"data_collator must be a MixupCollate, got {type(collate).__name__}")
+        self._problem = SINGLE_LABEL
+        if self.compute_loss_func is None:
+            self._problem = _problem_of(self.model, collate)
+        if self.compute_loss_func in (None, soft_loss):
+            self.compute_loss_func = partial(_mean_loss, self._problem)
         if self.args.label_smoothing_factor:
             smoothing = self.args.label_smoothing_factor
             raise ValueError(
@@ -67,9 +75,10 @@ class MixupTrainer(Trainer):
             return super().get_test_dataloader(test_dataset)  # type: ignore[no-any-return]
 
     def _get_num_items_in_batch(self, batch_samples: list[Any], device: Any) -> Any:
-        """What the Trainer divides a step's losses by: the shares of its labels, in place of their entries."""
+        """What the Trainer divides a step's losses by: what counts of its labels, in place of all their entries."""
         counted = [
-            {**batch, "labels": _Counted(batch["labels"])} if "labels" in batch else batch for batch in batch_samples
+            {**batch, "labels": _Counted(self._problem.counted(batch["labels"]))} if "labels" in batch else batch
+            for batch in batch_samples
         ]
         return super()._get_num_items_in_batch(counted, device)
 
@@ -83,17 +92,64 @@ class MixupTrainer(Trainer):
             self.data_collator = collate
 
 
-class _Counted:
-    """Labels whose entries the Trainer counts by ``labels.ne(-100).sum()``: it gets their shares."""
+class _Counted(NamedTuple):
+    """Stands for labels whose entries the Trainer counts by ``labels.ne(-100).sum()``: it gets what counts of them."""
 
-    def __init__(self, labels: Tensor | SoftTarget) -> None:
-        if isinstance(labels, SoftTarget):
-            self.shares = labels.known(-100).shares
-        else:
-            self.shares = labels.nan_to_num() if labels.is_floating_point() else labels.ne(-100)
+    weights: Tensor
 
     def ne(self, ignored: int) -> Tensor:
-        return self.shares
+        return self.weights
+
+
+class Problem(NamedTuple):
+    """A kind of labels.
+
+    Attributes:
+        loss: the sum of the losses of logits and labels.
+        counted: how much each entry of the labels counts in their mean.
+    """
+
+    loss: Callable[[Tensor, Any], Tensor]
+    counted: Callable[[Any], Tensor]
+
+
+def _shares(labels: Tensor | SoftTarget) -> Tensor:
+    if isinstance(labels, SoftTarget):
+        return labels.known(-100).shares
+    return labels.nan_to_num() if labels.is_floating_point() else labels.ne(-100)
+
+
+def _annotated(labels: Tensor) -> Tensor:
+    return ~labels.isnan()
+
+
+def _squared_error(logits: Tensor, labels: Tensor) -> Tensor:
+    """Of ``[B, 1]`` or ``[B, K]``, where labels may be ``[B]``."""
+    return F.mse_loss(logits.float().reshape(labels.shape), labels.float(), reduction="sum")
+
+
+SINGLE_LABEL = Problem(partial(soft_cross_entropy, reduction="sum"), _shares)
+PROBLEMS = {
+    "single_label_classification": SINGLE_LABEL,
+    "multi_label_classification": Problem(partial(soft_binary_cross_entropy, reduction="sum"), _annotated),
+    "regression": Problem(_squared_error, _annotated),
+}
+"""By their names in the configuration of a model."""
+
+
+def _problem_of(model: Any, collate: MixupCollate) -> Problem:
+    """What the model is trained for: as its configuration says or, as in transformers, by its number of outputs."""
+    config = getattr(model, "config", None)
+    outputs = getattr(config, "num_labels", None)
+    name = getattr(config, "problem_type", None) or ("regression" if outputs == 1 else "single_label_classification")
+    targets = {rule.targets for rule in collate.rules}
+    if targets and (targets == {"values"}) != (name == "regression"):
+        raise ValueError(
+            "targets must be 'values' where problem_type is 'regression', as it is by default for one output, and only "
+            f"there; got {' and '.join(map(repr, targets))}, {name!r} and num_labels={outputs}: set problem_type in "
+            "the model's configuration ('multi_label_classification' for one logit), or give a compute_loss_func"
+        )
+    return PROBLEMS[name]
 
 
 def soft_loss(outputs: Any, labels: Tensor, num_items_in_batch: Tensor | int | None = None) -> Tensor:
@@ -108,19 +164,18 @@ def soft_loss(outputs: Any, labels: Tensor, num_items_in_batch: Tensor | int | N
     if isinstance(labels, SoftTarget):
         raise TypeError("labels must be rows or class numbers in a plain Trainer, got a SoftTarget; take MixupTrainer")
     entries = labels[0].numel() if len(labels) else 1
-    return _loss_of_shares(outputs, labels, None if num_items_in_batch is None else num_items_in_batch / entries)
+    count = None if num_items_in_batch is None else num_items_in_batch / entries
+    return _mean_loss(SINGLE_LABEL, outputs, labels, count)
 
 
-def _loss_of_shares(
-    outputs: Any, labels: Tensor | SoftTarget, num_items_in_batch: Tensor | float | None = None
+def _mean_loss(
+    problem: Problem, outputs: Any, labels: Tensor | SoftTarget, num_items_in_batch: Tensor | float | None = None
 ) -> Tensor:
-    """The same where what is counted over all the step's batches is the shares of labels."""
+    """The losses' sum by what counts of the labels, of this batch or as counted over all of a step's."""
     logits = outputs["logits"] if isinstance(outputs, dict) else outputs[0]
-    if num_items_in_batch is None:
-        return soft_cross_entropy(logits, labels)
-    count = torch.as_tensor(num_items_in_batch)
+    count = problem.counted(labels).sum() if num_items_in_batch is None else torch.as_tensor(num_items_in_batch)
     # a step without a label has no loss, and no gradient
-    return soft_cross_entropy(logits, labels, reduction="sum") / count.masked_fill(count == 0, 1)
+    return problem.loss(logits, labels) / count.masked_fill(count == 0, 1)
 
 
 class MixupCallback(TrainerCallback, ExportableState):

@@ -3,7 +3,7 @@
 import pytest
 import torch
 from datasets import Dataset
-from transformers import TrainingArguments
+from transformers import ConvNextConfig, ConvNextForImageClassification, TrainingArguments
 
 from mixcollate import MixUp, MixupCollate, SoftTarget
 from mixcollate.integrations.transformers import MixupTrainer, soft_loss
@@ -76,6 +76,76 @@ def test_accumulating_counts_shares_whatever_the_targets_are(labels):
     for step in steps[1:]:
         torch.testing.assert_close(step, steps[0])
     assert not in_one_step([-100] * 8, 2, "dense").any()  # nor is a step without any label NaN
+
+
+def trainer_of(problem, outputs, labels, mixup, **options):
+    """Of a ConvNeXt with so many outputs, on an image for each of the labels."""
+    torch.manual_seed(0)
+    size = {"num_channels": 1, "patch_size": 2, "num_stages": 1, "hidden_sizes": [16], "depths": [1]}
+    model = ConvNextForImageClassification(ConvNextConfig(num_labels=outputs, problem_type=problem, **size))
+    data = [{"pixel_values": torch.randn(1, 8, 8), "labels": label} for label in labels]
+    arguments = TrainingArguments(**QUIET, max_steps=2, max_grad_norm=1e9, optim="sgd", learning_rate=0.1, **options)
+    collate = MixupCollate(mixup, seed=0)
+    return MixupTrainer(model, arguments, data_collator=collate, train_dataset=data, eval_dataset=data)
+
+
+@pytest.mark.parametrize(
+    "problem, outputs, labels, targets",
+    [
+        ("multi_label_classification", 3, torch.eye(3)[[0, 1, 2, 0, 1, 2, 0, 1]], "dense"),
+        ("multi_label_classification", 1, torch.arange(8.0)[:, None] % 2, "dense"),
+        ("regression", 2, torch.arange(16.0).view(8, 2), "values"),
+        ("regression", 1, torch.arange(8.0), "values"),
+        (None, 1, torch.arange(8.0)[:, None], "values"),
+    ],
+)
+def test_the_loss_is_that_of_the_models_problem_type(problem, outputs, labels, targets):
+    """What the model's own is for plain labels; and with accumulation the mean over all of a step's."""
+    whole, parts = (
+        trainer_of(
+            problem,
+            outputs,
+            labels,
+            MixUp(p=0, targets=targets),
+            per_device_train_batch_size=8 // parts,
+            gradient_accumulation_steps=parts,
+        )
+        for parts in (1, 4)
+    )
+    ours = whole.evaluate()["eval_loss"]
+    own = whole.model(torch.stack([sample["pixel_values"] for sample in whole.eval_dataset]), labels).loss
+    assert ours == pytest.approx(own.item(), rel=1e-5)
+    for trainer in (whole, parts):
+        before = trainer.evaluate()["eval_loss"]
+        trainer.train()
+        assert trainer.evaluate()["eval_loss"] != before
+    for a, b in zip(whole.model.parameters(), parts.model.parameters(), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "problem, outputs, targets", [(None, 1, "dense"), ("regression", 3, "dense"), (None, 3, "values")]
+)
+def test_targets_that_do_not_fit_the_problem_type_are_refused(problem, outputs, targets):
+    classes = outputs if targets == "dense" else None
+    mixup, labels = MixUp(num_classes=classes, targets=targets), [0] * 8
+    with pytest.raises(ValueError, match=r"targets must be 'values' where problem_type is 'regression'.*num_labels="):
+        trainer_of(problem, outputs, labels, mixup)
+
+
+def test_a_loss_of_ones_own_is_taken_as_it_is():
+    seen = []
+
+    def loss(outputs, labels, num_items_in_batch=None):
+        seen.append(labels.shape)
+        return outputs.logits.mean()
+
+    data = [{"pixel_values": torch.randn(3, 4, 4), "labels": 0}] * 8
+    options = {"compute_loss_func": loss, "data_collator": MixupCollate(num_classes=3), "train_dataset": data}
+    size = {"num_channels": 3, "patch_size": 2, "num_stages": 1, "hidden_sizes": [16], "depths": [1]}
+    model = ConvNextForImageClassification(ConvNextConfig(num_labels=1, **size))
+    MixupTrainer(model, TrainingArguments(**QUIET, max_steps=1), **options).train()
+    assert seen == [(8, 3)]
 
 
 def test_sparse_targets_are_not_for_a_plain_trainer():
