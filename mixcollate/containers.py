@@ -159,17 +159,14 @@ def _shared_layout(transforms: Sequence[MixTransform], layout: Axes | None) -> A
 
 
 def _shared_options(transforms: Sequence[MixTransform], options: Mapping[str, object]) -> dict[str, Any]:
-    """The container's own options for labels, else those that its members agree on."""
+    """The options for labels that are given to a container or to its members, which must agree."""
     shared: dict[str, Any] = {}
     for name in LabelOptions.__annotations__:
         default = inspect.signature(MixTransform).parameters[name].default
-        given = [getattr(t, name) for t in transforms if t.mixes and getattr(t, name) != default]
-        if name in options:
-            shared[name] = options[name]
-        elif given:
-            if any(value != given[0] for value in given):
-                raise ValueError(
-                    f"{name} must be the same for all transforms in a container, got {given}; give it once"
-                )
+        given = [options[name]] if name in options else []
+        given += [getattr(t, name) for t in transforms if t.mixes and getattr(t, name) != default]
+        if any(value != given[0] for value in given[1:]):
+            raise ValueError(f"{name} must be the same for all transforms in a container, got {given}; give it once")
+        if given:
             shared[name] = given[0]
     return shared

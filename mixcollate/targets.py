@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from typing_extensions import Unpack
 
-from mixcollate.checks import check_choice, check_class, check_count, check_number, check_tensor, shown
+from mixcollate.checks import check_choice, check_class, check_count, check_device, check_number, check_tensor, shown
 from mixcollate.kernels.bounds import check_bounds
 from mixcollate.kernels.packed import PackedPlan, pack
 from mixcollate.kernels.support import is_differentiated, is_fusible, is_transformed
@@ -43,6 +43,11 @@ class SoftTarget(NamedTuple):
 
     labels: Tensor
     shares: Tensor
+
+    def to(self, device: torch.device | str | int, *, non_blocking: bool = False) -> "SoftTarget":
+        """Both on a device, as they are."""
+        there = check_device(device)
+        return SoftTarget(*[part.to(there, non_blocking=non_blocking) for part in self])
 
     def dense(self, num_classes: int, *, label_smoothing: float = 0.0, ignore_index: int = -100) -> Tensor:
         """``[B, num_classes]`` float32. Rows sum to one, less what belongs to ignored labels."""
@@ -104,6 +109,7 @@ class TargetRule:
         check_number("label_smoothing", self.label_smoothing, 0, 1)
         check_class("ignore_index", self.ignore_index)
         if self.targets == "dense":
+            self._check_smoothing(self.num_classes)
             return
         if self.label_smoothing:
             instead = "; give it to soft_cross_entropy" if self.targets == "sparse" else ""
@@ -116,6 +122,13 @@ class TargetRule:
             )
         if self.targets == "values" and self.num_classes is not None:
             raise ValueError(f"num_classes must be None for targets='values', got {self.num_classes}")
+
+    def _check_smoothing(self, columns: int | None) -> None:
+        if columns == 1 and self.label_smoothing:
+            raise ValueError(
+                f"label_smoothing must be 0 for one logit, which has no other class to give it to, got "
+                f"{self.label_smoothing}; soft_binary_cross_entropy(..., label_smoothing=) smooths towards one half"
+            )
 
     def of(self, num_classes: int | Sequence[int] | None) -> "tuple[TargetRule, ...]":
         """This rule for labels of so many classes; for several labels, one each."""
@@ -182,6 +195,7 @@ class TargetRule:
             raise ValueError("labels must be class indices [B] for targets='sparse', got rows; use targets='dense'")
         if self.num_classes is not None and labels.shape[1] != self.num_classes:
             raise ValueError(f"labels must have num_classes={self.num_classes} columns, got {labels.shape[1]}")
+        self._check_smoothing(labels.shape[1])
         if not _is_on_host(labels) or labels.numel() == 0 or labels.dtype == torch.bool:
             return
         rows = labels if labels.dtype.is_floating_point else labels.to(torch.int64)

@@ -483,3 +483,11 @@ def test_targets_that_lie_elsewhere_are_refused():
     ):
         with pytest.raises(ValueError, match=f"^{name} must be on cpu as the logits are, got meta"):
             call()
+
+
+def test_one_logit_is_no_softmax():
+    logits, target = torch.randn(8, 1), torch.rand(8, 1)
+    for function in (mc.soft_cross_entropy, mc.soft_accuracy):
+        with pytest.raises(ValueError, match=r"two classes or more, got \(8, 1\).*take soft_binary_cross_entropy"):
+            function(logits, target)
+    assert mc.soft_binary_cross_entropy(logits, target) > 0

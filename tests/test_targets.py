@@ -462,3 +462,20 @@ def test_ignore_index_is_any_int64():
     for outside in (-(2**63) - 1, 2**63):
         with pytest.raises(ValueError, match=f"ignore_index must be a whole number .*, got {outside}"):
             target.dense(3, ignore_index=outside)
+
+
+def test_one_logit_is_not_smoothed():
+    """There is no other class to give it to."""
+    with pytest.raises(ValueError, match=r"label_smoothing must be 0 for one logit.*got 0.1; soft_binary_cross"):
+        mc.MixUp(num_classes=1, label_smoothing=0.1)
+    with pytest.raises(ValueError, match=r"label_smoothing must be 0 for one logit.*got 0.1; soft_binary_cross"):
+        mc.MixUp(label_smoothing=0.1)(torch.rand(4, 3, 8, 8), torch.rand(4, 1))
+
+
+def test_a_soft_target_moves():
+    target = mc.SoftTarget(torch.tensor([[0, 1]]), torch.tensor([[0.25, 0.75]]))
+    moved = target.to("meta", non_blocking=True)
+    assert type(moved) is mc.SoftTarget and moved.labels.is_meta and moved.shares.is_meta
+    assert moved.labels.dtype == torch.int64 and moved.shares.dtype == torch.float32
+    with pytest.raises(ValueError, match="device must be a torch.device or the name of one, got torch.float16"):
+        target.to(torch.float16)

@@ -107,7 +107,7 @@ def affine(
     """What brings mixed values to [0, 1] and normalises them; nothing, if they stay what they are.
 
     Args:
-        images: of which dtype and device count.
+        images: of which dtype and device count, and in messages the shape.
         mean, std: one number, or one for each of ``channels``.
         dtype: of the result.
         channels: how many there are to have numbers of their own.
@@ -117,15 +117,20 @@ def affine(
     if mean is None and std is None and levels == 1.0:
         return None
     check_affine(mean, std, dtype, images=images.dtype)
-    subtracted = _per_channel("mean", 0.0 if mean is None else mean, channels)
-    divided = _per_channel("std", 1.0 if std is None else std, channels)
+    subtracted = _per_channel("mean", 0.0 if mean is None else mean, channels, images)
+    divided = _per_channel("std", 1.0 if std is None else std, channels, images)
     return _on_device(subtracted * repeats, divided * repeats, levels, images.device)
 
 
-def _per_channel(name: str, value: Statistic, channels: int) -> tuple[float, ...]:
+def _per_channel(name: str, value: Statistic, channels: int, images: Tensor) -> tuple[float, ...]:
     values = _as_floats(name, value)
     if len(values) not in (1, channels):
-        raise ValueError(f"{name} must be one number or {channels}, one a channel, got {len(values)}")
+        frames_last = images.ndim == 5 and images.shape[1] == len(values)
+        way_out = "; video [B, C, T, H, W] takes layout='BCDHW'" if frames_last else ""
+        raise ValueError(
+            f"{name} must be one number or {channels}, one a channel of images {tuple(images.shape)}, got "
+            f"{len(values)}{way_out}"
+        )
     return values * channels if len(values) == 1 else values
 
 
