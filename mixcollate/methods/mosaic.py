@@ -29,6 +29,6 @@ class Mosaic(MixTransform):
         corner = []
         for length in draw.size:
             low, high = (int(share * length) for share in self.centre)
-            corner.append(draw.numbers.integers(low, max(high, low + 1), size=count))
+            corner.append(draw.numbers.integers(low, high, size=count, endpoint=True))
         corners = np.where(signal_axis(draw.size)[:, 0], 1, np.stack(corner, 1))[unit]  # [B, 2]
         return joined(draw, corners, np.zeros((len(corners), 4, 2), np.int64))
