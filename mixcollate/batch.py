@@ -7,9 +7,9 @@ from typing import Any, Protocol
 
 import torch
 from torch import Tensor
-from torch.utils.data import get_worker_info
 
 from mixcollate.execution import cast_images
+from mixcollate.kernels.api import uncompiled
 from mixcollate.roles import Key, Roles, first_labels, leaf_at, map_tensors, replace_at
 
 
@@ -74,6 +74,8 @@ class MixBatch:
         Args:
             dtype: of the images; default: the collate's.
         """
+        if torch.compiler.is_compiling():
+            return uncompiled(self.mix, dtype=dtype)
         with self._once:
             if self._mixed is None:
                 self._mixed = self.owner.mix_stacked(
@@ -91,6 +93,8 @@ class MixBatch:
         Takes what ``Tensor.to`` takes: ``to(device, dtype, non_blocking)``. A dtype is that of the images, which are
         mixed in float32 and then cast. The host does not wait for copies to CUDA, unless ``non_blocking=False``.
         """
+        if torch.compiler.is_compiling():
+            return uncompiled(self.to, *args, **kwargs)
         device, dtype, non_blocking = _parse_to(*args, **kwargs)
         with self._once:
             if self._mixed is None and device is not None:
@@ -175,8 +179,7 @@ class MixBatch:
 
     def __getstate__(self) -> dict[str, Any]:
         with self._once:
-            if get_worker_info() is None:  # a copy, or who receives it, may share this memory; a worker gives it away
-                self._may_overwrite = False
+            self._may_overwrite = False  # a copy, and whoever receives it once or twice, may share this memory
             return {**vars(self), "_owner": None, "_once": None}
 
     def __setstate__(self, state: dict[str, Any]) -> None:

@@ -20,8 +20,10 @@ from mixcollate import timm as timm_arguments
 from mixcollate.batch import MixBatch, register
 from mixcollate.checks import Settled, check_choice, check_count, check_flag, result_of, shown
 from mixcollate.execution import execute, pixels, refuse_class_numbers
-from mixcollate.kernels import AXES, Axes, Statistic
+from mixcollate.kernels import Axes, Statistic
+from mixcollate.kernels.api import uncompiled
 from mixcollate.kernels.pixels import check_affine, check_output
+from mixcollate.kernels.prepare import AXES
 from mixcollate.kernels.support import is_differentiated
 from mixcollate.methods import MixUp
 from mixcollate.plan import ERASING, MixPlan, Stream, only, without_mixing
@@ -228,6 +230,7 @@ class MixupCollate(Settled):
             stream=Stream(0),  # which asks no generator for a seed
             _mixes=False,
             _blends=False,
+            _inplace=False,
             _shared=_own_state(shared=self.eager),
             _workers_stream=None,
         )
@@ -277,6 +280,8 @@ class MixupCollate(Settled):
         Returns:
             The same structure with mixed images (and masks) and soft targets.
         """
+        if torch.compiler.is_compiling():
+            return uncompiled(self.mix, batch, inplace=inplace)
         roles = self._find(batch, None)
         may_overwrite = check_flag("inplace", inplace) or self._inplace
         return self.mix_stacked(batch, roles, labels=first_labels(batch, roles), may_overwrite=may_overwrite)

@@ -8,9 +8,16 @@ from torch import Tensor
 from torch.nn import Parameter
 from torchvision import tv_tensors
 
-from mixcollate.kernels import Axes, Impl, Statistic, check_masks, place, prepare, prepare_masks, prepare_samples
-from mixcollate.kernels.packed import PackedPlan
+from mixcollate.kernels import Axes, Impl, PackedPlan, Statistic
 from mixcollate.kernels.pixels import result_dtype
+from mixcollate.kernels.prepare import (
+    check_masks,
+    place,
+    prepare,
+    prepare_masks,
+    prepare_samples,
+    reach_into_each_other,
+)
 from mixcollate.plan import MixPlan, identity, takes_partners
 from mixcollate.roles import Path, Roles, dotted, is_one_sample, leaf_at, replace_at
 from mixcollate.stacking import Stacking, Unstacked
@@ -73,8 +80,7 @@ def execute(
         runs.append((path, prepare_masks(whole, plan).run))
     if inplace and len(roles.images) > 1:  # what one of them is written to, another may still be read from
         stacked = [one for path in roles.images if not isinstance(one := leaf_at(batch, path), Unstacked)]
-        memories = {plain(images).untyped_storage().data_ptr() for images in stacked}
-        inplace = len(memories) == len(stacked)
+        inplace = not reach_into_each_other([plain(images) for images in stacked])
     for path in roles.images:
         runs.append((path, _run_images(leaf_at(batch, path), placed, inplace, memory, options, unwritten)))
         unwritten = None

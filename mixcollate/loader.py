@@ -93,6 +93,7 @@ class DeviceLoader(Settled):
                 ahead.popleft()
                 self._loader_state = ahead[0].state
                 yield self._finish(current)
+            self._loader_state = None  # its own is that of a whole epoch now, or of what went wrong
             if current.error is not None:
                 raise current.error
         finally:
@@ -145,7 +146,7 @@ class DeviceLoader(Settled):
 
     def set_epoch(self, epoch: int) -> None:
         """Pass the epoch on to whatever below has a ``set_epoch``: the loader, its samplers, its data, its collate."""
-        self._epoch = epoch
+        self._epoch = epoch = check_count("epoch", epoch, least=0)
         below = [getattr(self.loader, name, None) for name in ("sampler", "batch_sampler", "dataset")]
         below += [getattr(part, "sampler", None) for part in below]  # a batch sampler's own
         for part in {id(part): part for part in (self.loader, *below, self.collate)}.values():

@@ -196,9 +196,10 @@ class MixPlan:
     @functools.cached_property
     def mutual(self) -> bool:
         """Whether pairs moreover mix in the same way: what one image gains is what the other loses."""
-        if self.pairs is None or not APART.isdisjoint(self.parts):
-            return False
-        first, second = self.pairs.T
+        return self.pairs is not None and APART.isdisjoint(self.parts) and self._mixes_alike(self.pairs)
+
+    def _mixes_alike(self, pairs: Array) -> bool:
+        first, second = pairs.T
         mixing = [array for name, array in self.parts.items() if not PARTS[name].erases]
         return all([bool((array[first] == array[second]).all()) for array in mixing])
 
@@ -210,6 +211,16 @@ class MixPlan:
         """
         vars(self).update(pairs=pairs, mutual=mutual and APART.isdisjoint(self.parts))
         return self
+
+    @property
+    def knows_its_pairs(self) -> bool:
+        """Whether its numbers have the pairs that it was told or has found: those of a copy may have been changed."""
+        known = vars(self)
+        if (pairs := known.get("pairs")) is None:
+            return True
+        partner = np.full((len(self), 1), -1)
+        partner[pairs, 0] = pairs[:, ::-1]
+        return np.array_equal(partner, self.partners) and (not known.get("mutual") or self._mixes_alike(pairs))
 
     def forget_pairs(self) -> None:
         """Let pairs be looked for anew, since the numbers are others now."""

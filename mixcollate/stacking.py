@@ -13,8 +13,8 @@ from torch.utils.data import get_worker_info
 from torch.utils.data._utils.collate import collate as torch_collate  # documented: how default_collate is extended
 from torch.utils.data._utils.collate import collate_tensor_fn, default_collate_fn_map
 
-from mixcollate.kernels import as_batch
 from mixcollate.kernels.host import LARGE
+from mixcollate.kernels.prepare import as_batch
 from mixcollate.memory import Recycler
 from mixcollate.roles import Path, dotted, leaves
 
@@ -82,7 +82,7 @@ class Stacking:
             shared: Tensor = collate_tensor_fn(tensors, collate_fn_map=collate_fn_map)
             return shared
         plain = first.layout == torch.strided and first.device.type == "cpu" and not first.requires_grad
-        if not plain or len({(tensor.shape, tensor.dtype) for tensor in tensors}) > 1:
+        if not plain or len({(tensor.shape, tensor.dtype, tensor.requires_grad) for tensor in tensors}) > 1:
             return torch.stack(list(tensors))
         if self._on_the_way and first.ndim == 3 and first.numel() >= LARGE:
             return Unstacked(tensors)

@@ -21,9 +21,10 @@ from mixcollate.checks import (
     shown,
 )
 from mixcollate.execution import execute, pixels, refuse_class_numbers
-from mixcollate.kernels import AXES, Axes, Impl, Statistic, check_layout, uncompiled
+from mixcollate.kernels import Axes, Impl, PackedPlan, Statistic
+from mixcollate.kernels.api import uncompiled
 from mixcollate.kernels.bounds import vouch_for
-from mixcollate.kernels.packed import PackedPlan
+from mixcollate.kernels.prepare import AXES, check_layout
 from mixcollate.plan import PLACES, Draw, MixPlan, Pairing, PairingFunction, Per, Stream, draw_from, identity, only
 from mixcollate.roles import ALONE, USUAL, Keys, LabelsGetter, find, first_labels
 from mixcollate.schedules import Scheduled, at
@@ -247,20 +248,20 @@ class MixTransform(Settled, v2.Transform):
         dtype: torch.dtype | None = None,
         memory_format: torch.memory_format | None = None,
         impl: Impl = "auto",
+        layout: Axes | None = None,
     ) -> Any:
         """Run ``plan``: ``(images, targets)``, or the images alone where there are no labels.
 
-        The keyword arguments are those of :func:`mixcollate.kernels.mix`.
+        The keyword arguments are those of :func:`mixcollate.kernels.mix`; ``layout`` is the transform's by default.
         """
         options: dict[str, Any] = {"mean": mean, "std": std, "dtype": dtype, "memory_format": memory_format}
-        options["impl"] = impl
+        options |= {"impl": impl, "layout": self.layout if layout is None else check_choice("layout", layout, AXES)}
         if torch.compiler.is_compiling() and isinstance(plan, MixPlan):
             return uncompiled(self.replay, images, labels, plan, **options)
         check_tensor("images", images)
         if labels is not None:
             check_tensor("labels", labels)
         check_kind("plan", plan, MixPlan, PackedPlan)
-        options["layout"] = self.layout
         batch: Any = images if labels is None else (images, labels)
         roles = ALONE if labels is None else USUAL
         return execute(batch, roles, plan, self._rules, inplace=self.inplace, **options)

@@ -1,5 +1,6 @@
 """Plans made by hand: what is out of bounds is refused wherever a plan enters, before anything is written."""
 
+import copy
 import pickle
 from dataclasses import replace
 
@@ -158,3 +159,32 @@ def test_a_plan_that_was_changed_is_asked_for_its_pairs_again():
     torch.testing.assert_close(mix(images, plan, out=images.clone()), wanted)
     inplace = images.clone()
     torch.testing.assert_close(mix(inplace, plan, out=inplace), wanted)
+
+
+def found(plan):
+    """A plan made by hand, whose pairs somebody has looked at."""
+    by_hand = replace(plan)
+    assert by_hand.mutual
+    return by_hand
+
+
+@pytest.mark.parametrize("copied", [copy.copy, copy.deepcopy, lambda plan: pickle.loads(pickle.dumps(plan)), found])
+@pytest.mark.parametrize("packed", [False, True])
+def test_a_copy_that_was_changed_is_asked_for_its_pairs_again(copied, packed):
+    images, labels = torch.eye(8)[:, :, None, None].repeat(1, 1, 64, 64), torch.arange(8)
+    mixup = MixUp(num_classes=8, seed=0)
+
+    def mixed(change):
+        plan = copied(copy.deepcopy(mixup.make_plan(images)))
+        change(plan)
+        return mixup.replay(images, labels, pack(plan, "cpu") if packed else plan)
+
+    def rolled(plan):
+        plan.partners[:, 0] = np.roll(np.arange(8), 1)
+
+    def unlike(plan):
+        plan.own_outside[0], plan.shares[0] = 0.25, (0.25, 0.75)
+
+    for change in (rolled, unlike, lambda plan: None):
+        pixels, targets = mixed(change)
+        torch.testing.assert_close(pixels.mean((2, 3)), targets)

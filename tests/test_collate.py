@@ -675,3 +675,70 @@ def test_workers_that_know_the_epoch_have_streams_of_their_own(monkeypatch):
     monkeypatch.setattr(mc.collate, "get_worker_info", lambda: None)
     assert collate._stream() is collate.stream
     assert streams == {(epoch, worker): (epoch + 1) * 2**20 + worker for epoch, worker in streams}
+
+
+class Echo(torch.utils.data.IterableDataset):
+    """Batches that its worker sends twice, as they are or as a copy."""
+
+    def __init__(self, collate, again):
+        self.collate, self.again = collate, again
+
+    def __iter__(self):
+        for k in range(0, 24, 8):
+            batch = self.collate([(torch.full((3, 8, 8), 10.0 * i), i) for i in range(k, k + 8)])
+            yield batch
+            yield self.again(batch)
+
+
+@pytest.mark.parametrize("again", [lambda batch: batch, copy.copy])
+def test_a_batch_that_is_sent_twice_is_mixed_from_the_same_images(again):
+    collate = mc.MixupCollate(num_classes=24, seed=0)
+    batches = [tuple(batch) for batch in DataLoader(Echo(collate, again), batch_size=None, num_workers=1)]
+    assert len(batches) == 6
+    for images, targets in batches:
+        torch.testing.assert_close(targets @ torch.arange(0, 240, 10.0), images.mean((1, 2, 3)))
+
+
+def test_evaluation_leaves_the_memory_of_a_finished_batch_alone():
+    collate = mc.MixupCollate(mc.MixUp(num_classes=4, inplace=True), mean=0.5, std=0.5)
+    images, labels = torch.rand(4, 3, 8, 8), torch.arange(4)
+    before = images.clone()
+    normalised, _ = collate.plain().mix((images, labels))
+    assert torch.equal(images, before) and not torch.equal(normalised, before)
+
+
+@pytest.mark.parametrize("size", [8, 64])
+@pytest.mark.parametrize("eager", [False, True])
+def test_a_sample_that_needs_a_gradient_may_be_any_of_them(size, eager):
+    samples = [(torch.rand(3, size, size), k) for k in range(6)]
+    samples[3][0].requires_grad_()
+    images, targets = mc.MixupCollate(num_classes=6, eager=eager, seed=0)(samples)
+    images.sum().backward()
+    assert samples[3][0].grad.abs().max() > 0 and targets.shape == (6, 6)
+
+
+def test_one_tensor_a_sample_is_a_sample_where_images_are_named_by_place():
+    samples = [torch.rand(3, 8, 8) for _ in range(5)]
+    assert mc.MixupCollate(mc.Cutout(length=2), image_key=0)(samples).mix().shape == (5, 3, 8, 8)
+
+
+@pytest.mark.parametrize(
+    "use", [list, lambda batch: batch.mix(), lambda batch: batch.to("cpu"), lambda batch: [batch[0]]]
+)
+def test_a_compiled_step_may_take_a_batch_as_it_is(use):
+    """Drawing breaks the graph there, as in a transform; also when the last epochs are plain."""
+    torch.compiler.reset()
+    collate = mc.MixupCollate(num_classes=4, seed=0)
+    samples = [(torch.rand(3, 8, 8), k % 4) for k in range(6)]
+    step = torch.compile(lambda batch: [2 * part for part in use(batch)], backend="eager")
+    for enabled in (True, False):
+        collate.enabled, collate.stream.step = enabled, 0
+        got = step(collate(samples))
+        collate.stream.step = 0
+        wanted = collate(samples).mix()
+        assert all(torch.equal(a, 2 * b) for a, b in zip(got, wanted, strict=False))
+    stacked = tuple(default_collate(samples))
+    collate.stream.step = 0
+    mixed = torch.compile(lambda batch: collate.mix(batch), backend="eager")(stacked)
+    collate.stream.step = 0
+    assert all(map(torch.equal, mixed, collate.mix(stacked)))

@@ -54,6 +54,12 @@ LAYERS = [  # a module imports only what stands above it
 ]
 
 
+def test_a_star_import_brings_the_public_names_alone():
+    names = {}
+    exec("from mixcollate import *", names)  # not those of its modules, as timm and transforms
+    assert names.keys() - {"__builtins__"} == set(mixcollate.__all__)
+
+
 def modules():
     return {".".join(path.relative_to(PACKAGE).with_suffix("").parts): path for path in sorted(PACKAGE.rglob("*.py"))}
 

@@ -1157,3 +1157,19 @@ def test_signals_are_erased_along_their_one_axis():
         assert torch.equal(erased[:, 0], erased[:, 1]) and 0.02 < (erased == 0).float().mean() < 0.9, transform
     with pytest.raises(ValueError, match=r"signals \[B, C, T\] take layout='BCT'"):
         mc.CutMix(num_classes=B)(torch.rand(B, 2, 64), LABELS)
+
+
+@pytest.mark.parametrize(
+    "window", [lambda a, k: torch.from_numpy(a[:, k : k + 4]), lambda a, k: torch.from_numpy(a)[:, k : k + 4]]
+)
+def test_images_that_share_memory_are_not_mixed_in_place(window):
+    """Of one tensor or of one NumPy array, whose views have a storage each."""
+    pixels, labels = np.random.default_rng(0).random((6, 5, 32, 32), np.float32), torch.arange(6) % 4
+
+    def mixed(inplace):
+        collate = mc.MixupCollate(mc.MixUp(inplace=inplace), image_key=("a", "b"), num_classes=4, seed=0)
+        there = pixels.copy()
+        return collate.mix({"a": window(there, 0), "b": window(there, 1), "label": labels})
+
+    got, wanted = mixed(True), mixed(False)
+    assert all(torch.equal(got[key], wanted[key]) for key in ("a", "b"))

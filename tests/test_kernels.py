@@ -10,8 +10,10 @@ import pytest
 import torch
 from torch._subclasses import FakeTensorMode
 
-from mixcollate.kernels import check_affine, mix, mix_masks, mix_samples, pixels, support
+from mixcollate import RICAP, CutMix, Cutout, FMix, MixUp
+from mixcollate.kernels import mix, mix_masks, mix_samples, pixels, support
 from mixcollate.kernels.packed import pack
+from mixcollate.kernels.pixels import check_affine
 from tests import cases
 
 SHAPE = (4, 3, 8, 8)
@@ -29,7 +31,14 @@ REFUSED = {
     r"images must be uint8 or floating point, got torch.int64": lambda: (images(dtype=torch.int64), {}),
     r"images must be \[B, C, H, W\] or \[B, T, C, H, W\] for boxes, got \(4, 192\)": lambda: (images(4, 192), {}),
     r"\(height, width\) \(8, 8\) that the plan was drawn for, got \(8, 9\)": lambda: (images(4, 3, 8, 9), {}),
-    r"mean must be one number or 3, one a channel, got 2": lambda: (images(), {"mean": (0.1, 0.2)}),
+    r"mean must be one number or 3, one a channel of images \(4, 3, 8, 8\), got 2$": lambda: (
+        images(),
+        {"mean": (0.1, 0.2)},
+    ),
+    r"mean must be one number or 5, .*, got 3; video \[B, C, T, H, W\] takes layout='BCDHW'$": lambda: (
+        images(4, 3, 5, 8, 8),
+        {"mean": MEAN},
+    ),
     r"std must be positive, got 0": lambda: (images(), {"std": 0}),
     r"dtype must be floating point for torch.uint8 images, normalised: True": lambda: (
         images(),
@@ -468,3 +477,17 @@ def mixed_by(name, dtype, impl):
     words = pack(plan, "cpu").unpack()
     masks = mix_masks(torch.from_numpy(np.arange(256).reshape(4, 8, 8)), plan) if not plan.blends else given
     return mix(given, words, mean=MEAN, std=STD, impl=impl), mix(given, plan, dtype=dtype, impl=impl), masks
+
+
+@pytest.mark.parametrize("method", [MixUp(), CutMix(), RICAP(), FMix(), Cutout()], ids=repr)
+@pytest.mark.parametrize("packed", [False, True])
+def test_autograd_sees_that_images_were_written(method, packed):
+    images, weight = torch.rand(4, 3, 32, 32), torch.ones(4, 3, 32, 32, requires_grad=True)
+    plan = method.make_plan(images)
+    loss = (weight * images).sum()
+    mix(images, pack(plan, "cpu") if packed else plan, out=images)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        loss.backward()
+    with torch.inference_mode():  # whose tensors have no versions
+        images = torch.rand(4, 3, 32, 32)
+        mix(images, plan, out=images)

@@ -168,10 +168,9 @@ def test_on_the_cpu_it_mixes_and_passes_through():
         DeviceLoader(loader, collate=default_collate)
 
 
-@pytest.mark.parametrize("workers", [0, 1])
-def test_on_the_cpu_it_mixes_in_the_memory_that_was_stacked(workers):
+def test_on_the_cpu_it_mixes_in_the_memory_that_was_stacked():
     data = TensorDataset(torch.rand(8, 3, 8, 9), torch.arange(8))
-    batches = list(DataLoader(data, 4, num_workers=workers, collate_fn=mc.MixupCollate(num_classes=10)))
+    batches = list(DataLoader(data, 4, collate_fn=mc.MixupCollate(num_classes=10)))
     memory = [batch._batch[0].data_ptr() for batch in batches]
     assert [len(batch) for batch in batches] == [2, 2]
     assert [images.data_ptr() for images, _ in DeviceLoader(batches, "cpu")] == memory
@@ -437,3 +436,36 @@ def test_on_a_gpu_it_gives_what_the_cpu_gives():
     for (x, y), (u, v) in zip(*runs, strict=True):
         assert torch.equal(x, u)
         torch.testing.assert_close(y, v)
+
+
+class Counting:
+    """As torchdata's: its state is how many batches it has given, and an epoch's end is known once it was asked on."""
+
+    def __init__(self):
+        self.given = 0
+
+    def __iter__(self):
+        while self.given < 3:
+            self.given += 1
+            yield torch.rand(2, 3), {"label": torch.arange(2)}
+        self.given = 0
+
+    def state_dict(self):
+        return {"given": self.given}
+
+    def load_state_dict(self, state):
+        self.given = state["given"]
+
+
+def test_the_state_after_an_epoch_begins_the_next_one():
+    """On a device, too, where the loader is asked for batches ahead."""
+    for stop_at, left in ((None, 3), (0, 2), (1, 1), (2, 0)):
+        whole, again = simulated(Counting(), 0), simulated(Counting(), 0)
+        train(*whole, stop_at=stop_at)
+        again[0].load_state_dict(whole[0].state_dict())
+        assert len(train(*again)) == left
+
+
+def test_an_epoch_is_a_whole_number():
+    with pytest.raises(TypeError, match="epoch must be a whole number of at least 0, got 'x'"):
+        DeviceLoader([], "cpu").set_epoch("x")

@@ -470,6 +470,14 @@ def test_layout_and_inplace_of_members_are_not_lost():
         assert [erased[:, k].max() for k in range(3)] == [1, 2, 3]
         with pytest.raises(ValueError, match="layout must be the same for all transforms"):
             container([mc.Cutout(layout="BCDHW")], layout="BCT")
+        for members, options in (
+            ([mc.MixUp(label_smoothing=0.1)], {"label_smoothing": 0.2}),
+            ([mc.MixUp(label_smoothing=0.1)], {"label_smoothing": 0.0}),
+            ([mc.MixUp(num_classes=10), mc.CutMix()], {"num_classes": 100}),
+            ([mc.MixUp(label_smoothing=0.1), mc.CutMix(label_smoothing=0.2)], {}),
+        ):
+            with pytest.raises(ValueError, match=" must be the same for all transforms in a container, got "):
+                container(members, **options)
         with pytest.raises(ValueError, match=f"inplace must be given to {container.__name__}"):
             container([mc.MixUp(inplace=True)])
 
@@ -629,3 +637,12 @@ def test_a_method_of_ones_own_returns_a_plan_of_its_batch(inside):
             inside(Other()).make_plan(images)
     with pytest.raises(NotImplementedError, match=r"MixTransform must define plan_batch\(draw\)"):
         mc.MixTransform().make_plan(images)
+
+
+def test_a_plan_that_was_drawn_for_a_layout_is_replayed_in_it():
+    signals, mixup = torch.rand(4, 2, 16), mc.CutMix()
+    plan = mixup.make_plan(signals, layout="BCT")
+    wanted = mc.CutMix(layout="BCT").replay(signals, None, plan)
+    assert torch.equal(mixup.replay(signals, None, plan, layout="BCT"), wanted)
+    with pytest.raises(ValueError, match="layout must be one of"):
+        mixup.replay(signals, None, plan, layout="TCB")

@@ -60,6 +60,8 @@ def check_bounds(plan: MixPlan) -> None:
         check_bounds(plan.then)
         if len(plan.then) != batch:
             raise ValueError(f"plan.then must be of the {batch} images of the pass before, got {len(plan.then)}")
+    if not plan.knows_its_pairs:
+        plan.forget_pairs()
     _CHECKED[plan] = _numbers(plan)
 
 

@@ -1,5 +1,6 @@
 """What a call of ``mix`` settles before anything is written: every check, once, and one record of the answers."""
 
+import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from types import SimpleNamespace
@@ -9,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import is_fake
+from torch.autograd.graph import increment_version
 
 from mixcollate.checks import check_kind, check_tensor, shown
 from mixcollate.kernels import host, reference
@@ -60,6 +62,7 @@ class Call:
                 run_passes("host", self.out, self.plan.then, self.out, None)
         else:
             run_passes(self.implementation, self.images, self.plan, self.out, self.affine, self.targets)
+        increment_version(self.result)  # so that autograd sees what NumPy, Numba and Triton have written
         return self.result
 
 
@@ -353,17 +356,22 @@ def _check_memory(images: Tensor, out: Tensor) -> None:
                 f"out must have memory of its own for every element, got strides {out.stride()}; clone() it"
             )
         reach += (length - 1) * step
-    begin, end = (images.data_ptr(), out.data_ptr()), (_end_of(images), _end_of(out))
-    if begin[0] == begin[1] and images.stride() == out.stride() and images.dtype == out.dtype:
+    if images.data_ptr() == out.data_ptr() and images.stride() == out.stride() and images.dtype == out.dtype:
         return
-    if begin[0] < end[1] and begin[1] < end[0] and _share_memory(images, out):
+    if reach_into_each_other([images, out]) and _share_memory(images, out):
         raise ValueError("out must be images itself or share no memory with it, got a view of part of it; clone() it")
 
 
-def _end_of(tensor: Tensor) -> int:
-    """The address after its last element."""
+def reach_into_each_other(tensors: Sequence[Tensor]) -> bool:
+    """Whether any two of these, none of which is empty, have addresses between the first and the last of the other."""
+    spans = sorted([_span(tensor) for tensor in tensors])
+    return any(begin < end for (_, end), (begin, _) in itertools.pairwise(spans))
+
+
+def _span(tensor: Tensor) -> tuple[int, int]:
+    """The addresses of its first element and after its last one."""
     last = sum((length - 1) * step for length, step in zip(tensor.shape, tensor.stride(), strict=True))
-    return tensor.data_ptr() + (last + 1) * tensor.element_size()
+    return tensor.data_ptr(), tensor.data_ptr() + (last + 1) * tensor.element_size()
 
 
 def _share_memory(one: Tensor, other: Tensor) -> bool:
