@@ -42,6 +42,7 @@ from mixcollate.roles import (
     replace_at,
     several,
 )
+from mixcollate.schedules import Untold
 from mixcollate.stacking import Stacking, Unstacked
 from mixcollate.targets import TargetRule, for_each_label
 from mixcollate.transforms import MixTransform, Unchanged
@@ -172,7 +173,7 @@ class MixupCollate(Settled):
     @property
     def epoch(self) -> int:
         """What schedules are asked for; see ``set_epoch``."""
-        return int(self._shared[_EPOCH])
+        return int(self._shared[_EPOCH]) if self._shared[_EPOCH_IS_TOLD] else Untold(0)
 
     @epoch.setter
     def epoch(self, epoch: int) -> None:
@@ -203,7 +204,7 @@ class MixupCollate(Settled):
                 "an eager collate whose workers draw cannot be resumed unless they are told the epoch: call "
                 "set_epoch(epoch) before each epoch, or let the main process draw with eager=False"
             )
-        return {**state, "epoch": self.epoch}
+        return {**state, "epoch": int(self.epoch)}
 
     def load_state_dict(self, state: Mapping[str, int | None]) -> None:
         """Go on where ``state_dict`` was taken."""

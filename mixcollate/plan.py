@@ -214,13 +214,15 @@ class MixPlan:
 
     @property
     def knows_its_pairs(self) -> bool:
-        """Whether its numbers have the pairs that it was told or has found: those of a copy may have been changed."""
-        known = vars(self)
-        if (pairs := known.get("pairs")) is None:
-            return True
-        partner = np.full((len(self), 1), -1)
-        partner[pairs, 0] = pairs[:, ::-1]
-        return np.array_equal(partner, self.partners) and (not known.get("mutual") or self._mixes_alike(pairs))
+        """Whether its numbers fit the pairs that it was told or has found: those of a copy may have been changed."""
+        pairs, mutual = vars(self).get("pairs"), vars(self).get("mutual")
+        if pairs is None or self.partners.shape[1] != 1:
+            return pairs is None
+        partners = self.partners[pairs, 0]
+        swaps = partners == pairs[:, ::-1]
+        if not (swaps | (partners == pairs)).all():  # an image of a pair may stay alone
+            return False
+        return not mutual or (bool((swaps[:, 0] == swaps[:, 1]).all()) and self._mixes_alike(pairs))
 
     def forget_pairs(self) -> None:
         """Let pairs be looked for anew, since the numbers are others now."""

@@ -1,5 +1,6 @@
 """Hyper-parameters that change with the epoch: any function of it will do; these two pickle."""
 
+import warnings
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -7,6 +8,10 @@ from typing import Any
 from mixcollate.checks import check_count, check_number
 
 Scheduled = float | Callable[[int], float]
+
+
+class Untold(int):
+    """Epoch 0, for as long as nobody has told which it is."""
 
 
 def at(name: str, value: Scheduled, epoch: int, check: Callable[[str, Any], float]) -> float:
@@ -19,7 +24,14 @@ def at(name: str, value: Scheduled, epoch: int, check: Callable[[str, Any], floa
         raise ValueError(
             f"{name} must be a function of the epoch, but raised {type(error).__name__} in epoch {epoch}: {error}"
         ) from error
-    return check(f"{name} in epoch {epoch}", scheduled)
+    number = check(f"{name} in epoch {epoch}", scheduled)
+    if isinstance(epoch, Untold):
+        warnings.warn(
+            f"{name} is a function of the epoch, which nobody has told, so that it is taken for {epoch}: call "
+            "set_epoch(epoch) before each epoch, of the collate if there is one",
+            stacklevel=2,
+        )
+    return number
 
 
 def until(epoch: int, value: float = 1.0) -> Callable[[int], float]:

@@ -80,6 +80,7 @@ def test_switches_act_on_the_next_batch_of_persistent_workers(context):
     def mixed_batches():
         return [bool((targets.max(1).values < 1).any()) for _, targets in batches]
 
+    collate.set_epoch(0)
     assert mixed_batches() == [True] * 4
     collate.enabled = False
     images, targets = all_of(batches)

@@ -540,6 +540,7 @@ def test_collates_and_transforms_have_streams_and_epochs_of_their_own():
     rows = samples_of((COLOURS, LABELS))
     first, second = (mc.MixupCollate(rising, num_classes=B) for _ in range(2))
     first.set_epoch(10)
+    second.set_epoch(0)
     mixed = first(rows).mix()
     assert (first.stream.step, second.stream.step, rising.stream.step) == (1, 0, 0)
     assert not torch.equal(mixed[0], COLOURS)

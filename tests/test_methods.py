@@ -318,7 +318,7 @@ def test_nonempty_boxes():
         assert (full.box[:, 2:] <= (9, 7)).all()
         assert (full.box[before > 0] == plain.box[before > 0]).all()
         np.testing.assert_allclose(full.own_share, 1 - after, atol=1e-7)  # float32
-    off = methods.CutMix(alpha=lambda epoch: 0, nonempty=True).make_plan(torch.empty(8, 3, 9, 7))
+    off = methods.CutMix(alpha=lambda epoch: 0, nonempty=True).make_plan(torch.empty(8, 3, 9, 7), epoch=5)
     assert (off.own_share == 1).all()
 
 

@@ -16,6 +16,7 @@ from torchvision.transforms import v2
 
 import mixcollate as mc
 from mixcollate.kernels import mix
+from mixcollate.schedules import ramp, until
 from tests.transforms_under_test import erasing, mixing
 
 BATCHES = [0, 1, 2, 3, 16]
@@ -293,28 +294,48 @@ def test_ranks_draw_different_plans(monkeypatch):
 
 
 def test_schedules_follow_the_epoch():
-    from mixcollate.schedules import ramp, until
-
     images = torch.empty(1000, 3, 32, 32)
     grid = mc.GridMask(p=ramp(0.8, 240))
-    assert not grid.make_plan(images).grid[:, 0].any()
+    assert not grid.make_plan(images, epoch=0).grid[:, 0].any()
     grid.set_epoch(120)
     assert abs((grid.make_plan(images).grid[:, 0] > 0).mean() - 0.4) < 4 * (0.24 / 1000) ** 0.5
     choice = mc.RandomChoice([mc.MixUp(p=until(3)), mc.CutMix(p=until(3))])
+    choice.set_epoch(2)
     assert (choice.make_plan(images).own_share != 1).any()
     choice.set_epoch(3)
     assert (choice.make_plan(images).own_share == 1).all()
     for name in ("MixUp", "CutMix", "FMix", "RICAP"):
         rising = getattr(mc, name)(**{"beta" if name == "RICAP" else "alpha": ramp(0.8, 4)})
-        assert (rising.make_plan(images).own_share == 1).all()  # 0 mixes nothing
+        assert (rising.make_plan(images, epoch=0).own_share == 1).all()  # 0 mixes nothing
         rising.set_epoch(4)
         assert (rising.make_plan(images).own_share != 1).any()
     with pytest.raises(ValueError, match="alpha in epoch 0 must be a finite number of at least 0, got -1"):
-        mc.MixUp(alpha=lambda epoch: -1).make_plan(images)
+        mc.MixUp(alpha=lambda epoch: -1).make_plan(images, epoch=0)
     sharper = mc.MixUp(alpha=lambda epoch: 1000.0 if epoch else 0.01)
     sharper.set_epoch(1)
     assert abs(sharper.make_plan(images).own_share - 0.5).max() < 0.1
     assert pickle.loads(pickle.dumps(until(3)))(2) == 1.0
+
+
+@pytest.mark.parametrize("told_to", ["collate", "transform", "nobody"])
+def test_a_schedule_says_so_if_nobody_tells_it_the_epoch(told_to):
+    """Told to the transform in a collate, too: the collate has an epoch of its own."""
+    choice = pickle.loads(pickle.dumps(mc.RandomChoice([mc.MixUp(p=until(2)), mc.CutMix()])))
+    collate = mc.MixupCollate(choice, num_classes=4)
+    batch = (torch.rand(4, 3, 8, 8), torch.arange(4))
+    if told_to != "nobody":
+        {"collate": collate, "transform": choice}[told_to].set_epoch(0)
+    if told_to == "collate":
+        collate.mix(batch)
+    else:
+        with pytest.warns(UserWarning, match=r"p is a function of the epoch, which nobody has told.* set_epoch"):
+            collate.mix(batch)
+    if told_to != "transform":
+        with pytest.warns(UserWarning, match="p is a function of the epoch, which nobody has told"):
+            choice(batch[0], torch.eye(4))
+    assert type(collate.state_dict()["step"]) is int
+    eager = mc.MixupCollate(choice, num_classes=4, eager=True)
+    assert type(eager.state_dict()["epoch"]) is int
 
 
 def test_gradients_flow_back_to_images():

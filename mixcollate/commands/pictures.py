@@ -50,7 +50,7 @@ def draw(paths: Sequence[Path], *, transform: str, out: Path, seed: int, size: i
     labels = torch.tensor([names.index(name) for name, _ in found])
     with refusing(f"--transform {transform} at --size {size}", ValueError, TypeError):
         for method in chosen.values():
-            method.make_plan(images, stream=Stream(seed))
+            method.make_plan(images, stream=Stream(seed), epoch=0)
     sheet = preview(images, chosen, names=names, labels=labels, seed=seed)
     with refusing(f"--out must be a file that can be written, got {printable(out)}", OSError):
         out.parent.mkdir(parents=True, exist_ok=True)
