@@ -22,9 +22,10 @@ from mixcollate.kernels.pixels import LEVELS
 from mixcollate.plan import PARTS, Array, MixPlan, padded
 
 _make_namedtuple: Any = namedtuple  # whose fields mypy would have to know
-_FIELDS = ["width", "images", "partner_count", "mutual", "second", "boxes", "fills", "bitmap_line", "hidden_line"]
+_REQUIRED = ["width", "images", "partner_count", "mutual"]
+_OPTIONAL = ["second", "boxes", "fills", "bitmap_line", "hidden_line", *PARTS]
 
-EntryFormat = _make_namedtuple("EntryFormat", [*_FIELDS, *PARTS], defaults=[0] * (5 + len(PARTS)))
+EntryFormat = _make_namedtuple("EntryFormat", _REQUIRED + _OPTIONAL, defaults=[0] * len(_OPTIONAL))
 """Where a kernel finds what in an entry of the table: a field for each part of a plan, in words; 0 where it is absent.
 
 Attributes:
