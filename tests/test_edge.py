@@ -552,6 +552,7 @@ def test_collates_and_transforms_have_streams_and_epochs_of_their_own():
         if name not in ("stream", "_modules"):
             assert value is state[name] or np.array_equal(value, state[name]), name
     assert rising.num_classes is None and first.transform is rising
+    rising.set_epoch(0)
     with pytest.raises(ValueError, match="num_classes must be given"):
         rising(COLOURS, LABELS)
 
