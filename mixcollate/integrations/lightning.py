@@ -24,6 +24,11 @@ class MixupCallback(Callback):
         if not isinstance(collate, MixupCollate):
             raise TypeError(f"collate must be the training loader's MixupCollate, got {type(collate).__name__}")
         self.collate, self.off_epochs = collate, check_count("off_epochs", off_epochs, least=0)
+        self._max_epochs: int | None = None
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Ask how long it trains, before averaging of weights adds an epoch of its own."""
+        self._max_epochs = trainer.max_epochs
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Tell it before the first batch, too: an epoch that goes on in its middle does not start."""
@@ -33,9 +38,14 @@ class MixupCallback(Callback):
         """Tell the collate the epoch, and whether it still mixes."""
         self.collate.set_epoch(trainer.current_epoch)
         if self.off_epochs:
-            if trainer.max_epochs is None or trainer.max_epochs < 0:
+            if self._max_epochs is None or self._max_epochs < 0:
                 raise ValueError(f"off_epochs={self.off_epochs} needs a Trainer with max_epochs, which says the last")
-            self.collate.enabled = trainer.current_epoch < trainer.max_epochs - self.off_epochs
+            self.collate.enabled = trainer.current_epoch < self._max_epochs - self.off_epochs
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Leave the collate as it was: another run may mix again."""
+        if self.off_epochs:
+            self.collate.enabled = True
 
     def state_dict(self) -> dict[str, Any]:
         """The collate's place in its stream."""

@@ -1,5 +1,6 @@
 """``MixupTrainer``: a Trainer of Hugging Face's that mixes its training batches, and those alone."""
 
+import math
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -44,10 +45,16 @@ class MixupTrainer(Trainer):
         collate = self.data_collator
         if not isinstance(collate, MixupCollate):
             raise TypeError(f"data_collator must be a MixupCollate, got {type(collate).__name__}")
-        self._problem = SINGLE_LABEL
-        if self.compute_loss_func is None:
-            self._problem = _problem_of(self.model, collate)
-        if self.compute_loss_func in (None, soft_loss):
+        if self.args.restore_callback_states_from_checkpoint:
+            raise ValueError(
+                "restore_callback_states_from_checkpoint must be False, got True: the Trainer would make the collate's "
+                "callback anew, without its collate; the collate's place is restored in any case"
+            )
+        own = self.compute_loss_func not in (None, soft_loss)
+        self._problem = _problem_of(
+            None if self.compute_loss_func is soft_loss else self.model, collate, refuses=not own
+        )
+        if not own:
             self.compute_loss_func = partial(_mean_loss, self._problem)
         if self.args.label_smoothing_factor:
             smoothing = self.args.label_smoothing_factor
@@ -113,10 +120,20 @@ class Problem(NamedTuple):
     counted: Callable[[Any], Tensor]
 
 
-def _shares(labels: Tensor | SoftTarget) -> Tensor:
+def _problem(name: str, ignore_index: int = -100) -> Problem:
+    """The one of a ``problem_type``."""
+    if name == "regression":
+        return Problem(_squared_error, _annotated)
+    if name == "multi_label_classification":
+        return Problem(partial(soft_binary_cross_entropy, reduction="sum"), _annotated)
+    loss = partial(soft_cross_entropy, ignore_index=ignore_index, reduction="sum")
+    return Problem(loss, partial(_shares, ignore_index=ignore_index))
+
+
+def _shares(labels: Tensor | SoftTarget, *, ignore_index: int) -> Tensor:
     if isinstance(labels, SoftTarget):
-        return labels.known(-100).shares
-    return labels.nan_to_num() if labels.is_floating_point() else labels.ne(-100)
+        return labels.known(ignore_index).shares
+    return labels.nan_to_num() if labels.is_floating_point() else labels.ne(ignore_index)
 
 
 def _annotated(labels: Tensor) -> Tensor:
@@ -128,28 +145,29 @@ def _squared_error(logits: Tensor, labels: Tensor) -> Tensor:
     return F.mse_loss(logits.float().reshape(labels.shape), labels.float(), reduction="sum")
 
 
-SINGLE_LABEL = Problem(partial(soft_cross_entropy, reduction="sum"), _shares)
-PROBLEMS = {
-    "single_label_classification": SINGLE_LABEL,
-    "multi_label_classification": Problem(partial(soft_binary_cross_entropy, reduction="sum"), _annotated),
-    "regression": Problem(_squared_error, _annotated),
-}
-"""By their names in the configuration of a model."""
+def _problem_of(model: Any, collate: MixupCollate, *, refuses: bool) -> Problem:
+    """What the model is trained for: as its configuration says or, as in transformers, by its number of outputs.
 
-
-def _problem_of(model: Any, collate: MixupCollate) -> Problem:
-    """What the model is trained for: as its configuration says or, as in transformers, by its number of outputs."""
+    Where there is none, the targets say it. What does not fit is refused, unless somebody else makes the loss of it.
+    """
     config = getattr(model, "config", None)
     outputs = getattr(config, "num_labels", None)
-    name = getattr(config, "problem_type", None) or ("regression" if outputs == 1 else "single_label_classification")
     targets = {rule.targets for rule in collate.rules}
-    if targets and (targets == {"values"}) != (name == "regression"):
+    values = targets == {"values"}
+    by_number = _name(values if outputs is None else outputs == 1)
+    name = getattr(config, "problem_type", None) or by_number
+    fits = not targets or values == (name == "regression")
+    if refuses and not fits:
         raise ValueError(
             "targets must be 'values' where problem_type is 'regression', as it is by default for one output, and only "
             f"there; got {' and '.join(map(repr, targets))}, {name!r} and num_labels={outputs}: set problem_type in "
             "the model's configuration ('multi_label_classification' for one logit), or give a compute_loss_func"
         )
-    return PROBLEMS[name]
+    return _problem(name if fits else _name(values), *[rule.ignore_index for rule in collate.rules[:1]])
+
+
+def _name(is_regression: bool) -> str:
+    return "regression" if is_regression else "single_label_classification"
 
 
 def soft_loss(outputs: Any, labels: Tensor, num_items_in_batch: Tensor | int | None = None) -> Tensor:
@@ -165,17 +183,23 @@ def soft_loss(outputs: Any, labels: Tensor, num_items_in_batch: Tensor | int | N
         raise TypeError("labels must be rows or class numbers in a plain Trainer, got a SoftTarget; take MixupTrainer")
     entries = labels[0].numel() if len(labels) else 1
     count = None if num_items_in_batch is None else num_items_in_batch / entries
-    return _mean_loss(SINGLE_LABEL, outputs, labels, count)
+    return _mean_loss(_problem("single_label_classification"), outputs, labels, count)
 
 
 def _mean_loss(
-    problem: Problem, outputs: Any, labels: Tensor | SoftTarget, num_items_in_batch: Tensor | float | None = None
+    problem: Problem, outputs: Any, labels: Tensor | SoftTarget | None, num_items_in_batch: Tensor | float | None = None
 ) -> Tensor:
     """The losses' sum by what counts of the labels, of this batch or as counted over all of a step's."""
-    logits = outputs["logits"] if isinstance(outputs, dict) else outputs[0]
+    if not isinstance(outputs, dict):  # of a tuple the Trainer would take all but the first for predictions
+        raise TypeError(
+            f"the model must return a mapping with 'logits' (return_dict=True), got {type(outputs).__name__}"
+        )
+    if labels is None:
+        raise ValueError("batches must have their targets at 'labels', got none: rename_column('label', 'labels')")
     count = problem.counted(labels).sum() if num_items_in_batch is None else torch.as_tensor(num_items_in_batch)
-    # a step without a label has no loss, and no gradient
-    return problem.loss(logits, labels) / count.masked_fill(count == 0, 1)
+    mean = problem.loss(outputs["logits"], labels) / count.masked_fill(count == 0, 1)
+    # without a label a training step has no loss and no gradient; a batch of an evaluation, being NaN, is left out
+    return mean if mean.requires_grad and num_items_in_batch is not None else mean.masked_fill(count == 0, math.nan)
 
 
 class MixupCallback(TrainerCallback, ExportableState):
@@ -198,9 +222,9 @@ class MixupCallback(TrainerCallback, ExportableState):
                 "without, give the transform p=until(epoch)"
             )
         self.next_epoch = int(state.epoch or 0)
-        saved = state.stateful_callbacks.get(type(self).__name__)
-        if saved is not None:
-            self.collate.load_state_dict(saved["attributes"]["collate"])
+        # a checkpoint of another Trainer has none, and then the Trainer could not save its own
+        saved = state.stateful_callbacks.setdefault(type(self).__name__, self.state())
+        self.collate.load_state_dict(saved["attributes"]["collate"])
 
     def on_epoch_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -211,3 +235,10 @@ class MixupCallback(TrainerCallback, ExportableState):
         self.collate.set_epoch(epoch)
         if self.off_epochs:
             self.collate.enabled = epoch < state.num_train_epochs - self.off_epochs
+
+    def on_train_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Leave the collate as it was: another run may mix again."""
+        if self.off_epochs:
+            self.collate.enabled = True

@@ -3,7 +3,7 @@
 import pytest
 import torch
 from datasets import Dataset
-from transformers import ConvNextConfig, ConvNextForImageClassification, TrainingArguments
+from transformers import ConvNextConfig, ConvNextForImageClassification, Trainer, TrainingArguments
 
 from mixcollate import MixUp, MixupCollate, SoftTarget
 from mixcollate.integrations.transformers import MixupTrainer, soft_loss
@@ -26,7 +26,7 @@ def test_it_learns_and_its_evaluation_is_plain(run):
     labels = [batch["labels"] for batch in trainer.get_eval_dataloader()]
     assert all(one.ndim == 1 and not one.is_floating_point() for one in labels)
     assert trainer.model.config.problem_type is None  # the model's own loss would have made it multi-label
-    assert not trainer.data_collator.enabled  # the last epoch was plain
+    assert trainer.data_collator.enabled  # again, for another run, though the last epoch was plain
     (batch, *_) = trainer.get_train_dataloader()
     assert batch["labels"].shape == (64, 10)
 
@@ -78,15 +78,16 @@ def test_accumulating_counts_shares_whatever_the_targets_are(labels):
     assert not in_one_step([-100] * 8, 2, "dense").any()  # nor is a step without any label NaN
 
 
-def trainer_of(problem, outputs, labels, mixup, **options):
-    """Of a ConvNeXt with so many outputs, on an image for each of the labels."""
+def trainer_of(problem, outputs, labels, mixup, *, own=None, **options):
+    """Of a ConvNeXt with so many outputs, on an image for each of the labels; ``own`` are options of the Trainer's."""
     torch.manual_seed(0)
     size = {"num_channels": 1, "patch_size": 2, "num_stages": 1, "hidden_sizes": [16], "depths": [1]}
     model = ConvNextForImageClassification(ConvNextConfig(num_labels=outputs, problem_type=problem, **size))
     data = [{"pixel_values": torch.randn(1, 8, 8), "labels": label} for label in labels]
-    arguments = TrainingArguments(**QUIET, max_steps=2, max_grad_norm=1e9, optim="sgd", learning_rate=0.1, **options)
-    collate = MixupCollate(mixup, seed=0)
-    return MixupTrainer(model, arguments, data_collator=collate, train_dataset=data, eval_dataset=data)
+    defaults = {**QUIET, "max_steps": 2, "max_grad_norm": 1e9, "optim": "sgd", "learning_rate": 0.1}
+    arguments = TrainingArguments(**{**defaults, **options})
+    own = {"data_collator": MixupCollate(mixup, seed=0), "train_dataset": data, "eval_dataset": data, **(own or {})}
+    return MixupTrainer(model, arguments, **own)
 
 
 @pytest.mark.parametrize(
@@ -133,19 +134,88 @@ def test_targets_that_do_not_fit_the_problem_type_are_refused(problem, outputs, 
         trainer_of(problem, outputs, labels, mixup)
 
 
-def test_a_loss_of_ones_own_is_taken_as_it_is():
+@pytest.mark.parametrize(
+    "problem, outputs, labels, targets, counted",
+    [
+        (None, 1, [0, 1, 2, 0, 1, 2, 0, -100], "dense", 7),
+        (None, 1, -torch.arange(8.0), "values", 8),
+        ("regression", 2, -torch.arange(16.0).view(8, 2), "values", 16),
+        ("multi_label_classification", 3, torch.zeros(8, 3), "dense", 24),
+    ],
+)
+def test_a_loss_of_ones_own_is_told_how_many_labels_there_are(problem, outputs, labels, targets, counted):
     seen = []
 
     def loss(outputs, labels, num_items_in_batch=None):
-        seen.append(labels.shape)
+        seen.append((len(labels), float(num_items_in_batch)))
         return outputs.logits.mean()
 
+    mixup = MixUp(p=0, num_classes=3 if isinstance(labels, list) else None, targets=targets)
+    trainer_of(problem, outputs, labels, mixup, own={"compute_loss_func": loss}, max_steps=1).train()
+    assert seen == [(8, counted)]
+
+
+def test_batches_without_a_label_are_left_out_of_an_evaluation():
+    trainer = trainer_of(None, 3, [-100] * 4 + [0, 1, 2, 0], MixUp(num_classes=3), per_device_eval_batch_size=4)
+    (_, labelled) = trainer.get_eval_dataloader()
+    with torch.no_grad():
+        own = torch.nn.functional.cross_entropy(trainer.model(labelled["pixel_values"]).logits, labelled["labels"])
+    assert trainer.evaluate()["eval_loss"] == pytest.approx(own.item(), rel=1e-5)
+
+
+def test_the_transforms_ignore_index_is_the_losses():
+    for targets in ("dense", "sparse"):
+        mixup = MixUp(num_classes=3, ignore_index=255, targets=targets)
+        trainer = trainer_of(None, 3, [0, 1, 2, 255, 1, 2, 0, 1], mixup)
+        trainer.train()
+        assert 0 < trainer.evaluate()["eval_loss"] < 3
+
+
+def test_what_the_loss_cannot_be_made_of_is_refused():
+    class Pair(Linear):
+        def forward(self, pixel_values, labels=None):
+            return super().forward(pixel_values)["logits"], pixel_values
+
     data = [{"pixel_values": torch.randn(3, 4, 4), "labels": 0}] * 8
-    options = {"compute_loss_func": loss, "data_collator": MixupCollate(num_classes=3), "train_dataset": data}
-    size = {"num_channels": 3, "patch_size": 2, "num_stages": 1, "hidden_sizes": [16], "depths": [1]}
-    model = ConvNextForImageClassification(ConvNextConfig(num_labels=1, **size))
-    MixupTrainer(model, TrainingArguments(**QUIET, max_steps=1), **options).train()
-    assert seen == [(8, 3)]
+    options = {"data_collator": MixupCollate(num_classes=3), "train_dataset": data}
+    with pytest.raises(TypeError, match=r"must return a mapping with 'logits' \(return_dict=True\), got tuple"):
+        MixupTrainer(Pair(), TrainingArguments(**QUIET, max_steps=1), **options).train()
+    options["train_dataset"] = [{"pixel_values": torch.randn(3, 4, 4), "label": 0}] * 8
+    with pytest.raises(ValueError, match=r"targets at 'labels', got none: rename_column\('label', 'labels'\)"):
+        arguments = TrainingArguments(**QUIET, max_steps=1, remove_unused_columns=False)
+        MixupTrainer(Lenient(), arguments, **options).train()
+    with pytest.raises(ValueError, match="restore_callback_states_from_checkpoint must be False, got True"):
+        MixupTrainer(Linear(), TrainingArguments(**QUIET, restore_callback_states_from_checkpoint=True), **options)
+
+
+class Lenient(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.linear = Linear()
+
+    def forward(self, pixel_values, labels=None, label=None):
+        return self.linear(pixel_values)
+
+
+def test_a_plain_trainers_checkpoint_may_be_gone_on_from(tmp_path):
+    labels, options = [0, 1, 2, 0, 1, 2, 0, 1], {"output_dir": str(tmp_path), "save_strategy": "epoch", "max_steps": -1}
+    mixed = trainer_of(None, 3, labels, MixUp(num_classes=3), num_train_epochs=2, **options)
+    first = Trainer(
+        mixed.model, mixed.args, data_collator=mixed.data_collator.plain(), train_dataset=mixed.train_dataset
+    )
+    first.args.num_train_epochs = 1
+    first.train()
+    mixed.args.num_train_epochs = 2
+    mixed.train(resume_from_checkpoint=True)
+    assert mixed.data_collator.state_dict()["step"] == 1
+
+
+def test_a_collate_that_was_turned_off_at_the_end_mixes_in_the_next_run():
+    collate, labels = MixupCollate(MixUp(num_classes=3), seed=0), [0, 1, 2, 0, 1, 2, 0, 1]
+    for off_epochs in (1, 0):
+        own = {"data_collator": collate, "off_epochs": off_epochs}
+        trainer_of(None, 3, labels, None, own=own, num_train_epochs=1, max_steps=-1).train()
+        assert collate.enabled
 
 
 def test_sparse_targets_are_not_for_a_plain_trainer():
@@ -182,6 +252,7 @@ def test_the_loss_counts_images_where_the_trainer_counts_entries():
         torch.testing.assert_close(soft_loss({"logits": logits}, labels, torch.tensor(counted)), mean / 4)
         torch.testing.assert_close(soft_loss({"logits": logits}, labels, counted), mean / 4)
     nothing = logits.requires_grad_(), torch.full((8,), -100)
+    assert soft_loss({"logits": logits}, nothing[1]).isnan()
     soft_loss({"logits": nothing[0]}, nothing[1], torch.tensor(0)).backward()
     assert not logits.grad.any()
 

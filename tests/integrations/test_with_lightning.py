@@ -3,9 +3,10 @@
 import lightning.pytorch as pl
 import pytest
 import torch
+from lightning.pytorch.callbacks import StochasticWeightAveraging
 from torch.utils.data import DataLoader, TensorDataset
 
-from mixcollate import MixUp, MixupCollate
+from mixcollate import MixUp, MixupCollate, soft_cross_entropy
 from mixcollate.integrations.lightning import MixupCallback
 from mixcollate.schedules import ramp
 from tests.integrations.processes import run_in_two
@@ -55,8 +56,32 @@ def test_training_is_mixed_but_for_the_last_epoch_and_validation_is_not(example,
     watching, _, collate = fit(example, tmp_path)
     epochs = [torch.cat(watching.targets[start : start + 15]) for start in (0, 15, 30)]
     assert [bool(((targets > 0) & (targets < 1)).any()) for targets in epochs] == [True, True, False]
-    assert collate.epoch == 2
+    assert collate.epoch == 2 and collate.enabled  # for another run
     assert all(labels.dtype == torch.int64 for labels in watching.labels)
+
+
+def test_the_last_epochs_are_those_before_averaging_adds_its_own(tmp_path):
+    """It looks at all images once more, for the statistics of batch normalisation."""
+    mixed = {}
+
+    class Normalised(pl.LightningModule):
+        def __init__(self):
+            super().__init__()
+            self.layers = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.BatchNorm1d(12), torch.nn.Linear(12, 4))
+
+        def training_step(self, batch, index):
+            mixed.setdefault(self.current_epoch, []).append(bool((batch[1].max(1).values < 1).any()))
+            return soft_cross_entropy(self.layers(batch[0]), batch[1])
+
+        def configure_optimizers(self):
+            return torch.optim.SGD(self.parameters(), 0.01)
+
+    collate = MixupCollate(num_classes=4, seed=0)
+    loader = DataLoader(TensorDataset(torch.rand(32, 3, 2, 2), torch.arange(32) % 4), 16, collate_fn=collate)
+    averaging = StochasticWeightAveraging(swa_lrs=0.01, swa_epoch_start=2)
+    callbacks = [MixupCallback(collate, off_epochs=1), averaging]
+    pl.Trainer(max_epochs=4, callbacks=callbacks, default_root_dir=str(tmp_path), **QUIET).fit(Normalised(), loader)
+    assert [all(epoch) for epoch in mixed.values()] == [True, True, True, False, False]
 
 
 @pytest.mark.parametrize("stop_at", [7, 22, 37])
