@@ -59,10 +59,10 @@ def soft_cross_entropy(
         reduction: ``"none"``: ``[B, d1, ...]``; ``"sum"``; ``"mean"``: the sum over the total weight of all targets, so
             that ignored labels do not lower it. If nothing counts that is NaN, with a gradient of 0.
     """
-    check_number("label_smoothing", label_smoothing, 0, 1)
+    label_smoothing = check_number("label_smoothing", label_smoothing, 0, 1)
     check_choice("reduction", reduction, REDUCTIONS)
-    check_flag("ignore_nan", ignore_nan)
-    check_class("ignore_index", ignore_index)
+    ignore_nan = check_flag("ignore_nan", ignore_nan)
+    ignore_index = check_class("ignore_index", ignore_index)
     target = _as_target(logits, target)
     labels, shares = target if isinstance(target, SoftTarget) else (None, target)
     fusible = weight is None and logits.ndim == 2 and logits.dtype != torch.float64 and is_fusible(logits)

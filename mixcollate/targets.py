@@ -104,10 +104,11 @@ class TargetRule:
     def __post_init__(self) -> None:
         check_choice("targets", self.targets, get_args(Targets))
         check_choice("label_mode", self.label_mode, get_args(LabelMode))
-        if self.num_classes is not None:
-            check_count("num_classes", self.num_classes)
-        check_number("label_smoothing", self.label_smoothing, 0, 1)
-        check_class("ignore_index", self.ignore_index)
+        vars(self).update(  # Python's own numbers: kernels take no others
+            num_classes=None if self.num_classes is None else check_count("num_classes", self.num_classes),
+            label_smoothing=check_number("label_smoothing", self.label_smoothing, 0, 1),
+            ignore_index=check_class("ignore_index", self.ignore_index),
+        )
         if self.targets == "dense":
             self._check_smoothing(self.num_classes)
             return

@@ -1000,6 +1000,24 @@ def test_the_loss_of_a_gpu_is_that_of_the_host(target, reduction, monkeypatch):
         assert moved.grad.isfinite().all()
 
 
+def test_numbers_of_numpy_and_torch_reach_kernels_as_pythons(as_on_a_device, monkeypatch):
+    """The interpreter runs with any; the compiler knows no others."""
+    given = []
+    for module in (fused, fused_targets):
+        monkeypatch.setattr(module, "launch", lambda *arguments, **options: given.extend(arguments[3:]))
+    monkeypatch.setattr(losses, "is_fusible", lambda tensor: True)
+    plan, labels = draw_plan("mixup", (4, 3, 4, 4), np.random.default_rng(25)), torch.zeros(4, dtype=torch.int64)
+    for smoothing, index, classes in (
+        (np.float32(0.25), np.int64(3), np.int64(5)),
+        (torch.tensor(0.25), torch.tensor(3), torch.tensor(5)),
+    ):
+        options = {"label_smoothing": smoothing, "ignore_index": index}
+        rows = mix_targets(labels.to(DEVICE), plan, num_classes=classes, **options)
+        soft_cross_entropy(torch.zeros(4, 5, device=DEVICE), rows, **options)
+    numbers = [number for part in given for one in part for number in (one if isinstance(one, tuple) else [one])]
+    assert len(given) == 8 and {type(number) for number in numbers} == {int, float, bool, str}
+
+
 def few_that_cover(launched):
     """Few launches, in which any two types and constants occur together that do so in one of all ``launched``.
 
