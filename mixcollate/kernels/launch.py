@@ -9,7 +9,7 @@ from torch import Tensor
 from triton.runtime import driver
 
 MOST_KEPT = 256  # kernels: one for each size of images in a run with many; whoever comes again later asks Triton again
-SMALL_STORAGE = 2**31  # bytes: AMD's compiler makes other code for tensors up to there, with offsets of 32 bits
+SMALL_STORAGE = 2**31 - 1  # bytes: AMD's compiler makes other code for tensors up to there, with offsets of 32 bits
 
 _COMPILED: dict[Any, Any] = {}
 
