@@ -3,6 +3,7 @@
 import contextlib
 import importlib
 import itertools
+import math
 import os
 import pickle
 from dataclasses import replace
@@ -906,6 +907,31 @@ def test_soft_cross_entropy_is_stable(kind):
     loss.sum().backward()
     assert (logits.grad[2] == 0).all()
     assert logits.grad.isfinite().all()
+
+
+@pytest.mark.parametrize("level", [1e4, 1e6, -1e6])
+@pytest.mark.parametrize("kind", KINDS_OF_TARGET)
+def test_the_gradient_of_large_logits_loses_nothing(kind, level):
+    """That of a float32 row is as exact wherever its logits lie: what they differ by is the same."""
+    steps = torch.tensor([[0.0, 0.5, 1.0, -2.0, 0.25]], device=DEVICE)  # which float32 can add to any level
+    target = SoftTarget(torch.tensor([[0, 3]], device=DEVICE), torch.tensor([[0.25, 0.75]], device=DEVICE))
+    logits = (steps + level).requires_grad_()
+    fused_loss(logits, as_kind(kind, target, 5)).sum().backward()
+    torch.testing.assert_close(logits.grad, steps.softmax(1) - target.dense(5), rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("classes", [5, 8200])
+@pytest.mark.parametrize("kind", KINDS_OF_TARGET)
+def test_soft_cross_entropy_of_a_row_that_is_masked_throughout(kind, classes):
+    """As some do it, with the lowest finite number: every class is as likely as any other, as in torch."""
+    target = SoftTarget(torch.tensor([[0, 3]], device=DEVICE), torch.tensor([[0.25, 0.75]], device=DEVICE))
+    for dtype in (F32, BF16):
+        logits = torch.full((1, classes), torch.finfo(dtype).min, dtype=dtype, device=DEVICE, requires_grad=True)
+        loss = fused_loss(logits, as_kind(kind, target, classes))
+        torch.testing.assert_close(loss, torch.tensor([math.log(classes)], device=DEVICE))
+        loss.sum().backward()
+        wanted = (1 / classes - target.dense(classes)).to(dtype)
+        torch.testing.assert_close(logits.grad, wanted, rtol=2**-7 if dtype == BF16 else 1e-6, atol=1e-6)
 
 
 @INFINITE

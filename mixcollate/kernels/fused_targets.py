@@ -251,7 +251,8 @@ class _SoftCrossEntropy(torch.autograd.Function):
         dense = labels is None
         labels = shares if dense else labels.contiguous()
         batch, classes = logits.shape
-        losses, counted, log_sum = (torch.empty(batch, dtype=torch.float32, device=logits.device) for _ in range(3))
+        losses, counted = (torch.empty(batch, dtype=torch.float32, device=logits.device) for _ in range(2))
+        scale = torch.empty(batch, 2, dtype=torch.float32, device=logits.device)
         smoothing = 1.0 - label_smoothing, label_smoothing / max(classes, 1)
         ctx.numbers = logits.stride(0), shares.stride(0), *smoothing, ignore_index
         ctx.constants = classes, dense, 0 if dense else shares.shape[1], ignore_nan
@@ -260,7 +261,7 @@ class _SoftCrossEntropy(torch.autograd.Function):
             launch(
                 cross_entropy_kernel,
                 (batch, 1, 1),
-                (logits, shares, labels, losses, counted, log_sum),
+                (logits, shares, labels, losses, counted, scale),
                 ctx.numbers,
                 (*ctx.constants, label_smoothing > 0, block),
                 num_warps=warps,
@@ -268,7 +269,7 @@ class _SoftCrossEntropy(torch.autograd.Function):
             )
         ctx.mean = reduction == "mean"
         total = counted.sum() if ctx.mean else counted
-        ctx.save_for_backward(logits, shares, labels, counted, log_sum, total)
+        ctx.save_for_backward(logits, shares, labels, counted, scale, total)
         if reduction == "none":
             return losses
         return losses.sum() / total if ctx.mean else losses.sum()  # without a label that is NaN, as it should be
@@ -276,7 +277,7 @@ class _SoftCrossEntropy(torch.autograd.Function):
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx, grad_loss):
-        logits, shares, labels, counted, log_sum, total = ctx.saved_tensors
+        logits, shares, labels, counted, scale, total = ctx.saved_tensors
         batch, classes = logits.shape
         grad_losses = grad_loss.expand(batch)
         grad = torch.empty_like(logits, memory_format=torch.contiguous_format)
@@ -285,7 +286,7 @@ class _SoftCrossEntropy(torch.autograd.Function):
             launch(
                 cross_entropy_gradient_kernel,
                 (batch, -(-classes // block), 1),
-                (logits, shares, labels, counted, log_sum, total, grad_losses, grad),
+                (logits, shares, labels, counted, scale, total, grad_losses, grad),
                 (*ctx.numbers, grad_losses.stride(0)),
                 (*ctx.constants, ctx.mean, block),
                 enable_fp_fusion=True,
@@ -300,9 +301,8 @@ def _row_block(classes: int) -> tuple[int, int]:
 
 
 @triton.jit
-def _dense_shares(row_ptr, column, live, ignore_index, IGNORE_NAN: tl.constexpr):
+def _counted_shares(shares, column, ignore_index, IGNORE_NAN: tl.constexpr):
     """A block of a row of shares; those that count nothing are 0."""
-    shares = tl.load(row_ptr + column, mask=live, other=0.0).to(tl.float32)
     if IGNORE_NAN:
         shares = tl.where(shares == shares, shares, 0.0)
     return tl.where(column == ignore_index, 0.0, shares)
@@ -315,7 +315,7 @@ def cross_entropy_kernel(
     labels_ptr,
     losses_ptr,
     counted_ptr,
-    log_sum_ptr,
+    scale_ptr,
     row_stride,
     shares_stride,
     kept,
@@ -329,12 +329,13 @@ def cross_entropy_kernel(
     BLOCK: tl.constexpr,
 ):
     """One program reads one row once, with a running maximum, from which all is measured: so large logits lose nothing.
-    It writes the row's loss, what its shares sum to, and the logarithm of its sum for the gradient.
+    It writes the row's loss, what its shares sum to, and for the gradient its maximum, and the factor that makes
+    ``exp(logit - maximum)`` its softmax: the logarithm of its sum would be a number less, but rounded as logits are.
     """
     row = tl.program_id(0).to(tl.int64)
     row_ptr = logits_ptr + row * row_stride
     row_shares_ptr = shares_ptr + row * shares_stride
-    top = -3e38  # finite, even if a block is all -inf
+    top = -3.4028234663852886e38  # the lowest finite number: of a block that is all -inf, too
     total = 0.0
     below = 0.0  # the sum of what each logit is below the top
     loss = 0.0  # the same, of the shares of each
@@ -343,12 +344,14 @@ def cross_entropy_kernel(
         column = start + tl.arange(0, BLOCK)
         live = column < CLASSES
         logits = tl.load(row_ptr + column, mask=live, other=-float("inf")).to(tl.float32)
+        if DENSE:  # here, so that both are on their way before the threads wait for each other
+            given = tl.load(row_shares_ptr + column, mask=live, other=0.0).to(tl.float32)
         higher = tl.maximum(top, tl.max(logits, 0))
         total = total * tl.exp(top - higher) + tl.sum(tl.exp(logits - higher), 0)
         if SMOOTH:
             below += start * (higher - top) + tl.sum(tl.where(live, higher - logits, 0.0), 0)
         if DENSE:
-            shares = _dense_shares(row_shares_ptr, column, live, ignore_index, IGNORE_NAN)
+            shares = _counted_shares(given, column, ignore_index, IGNORE_NAN)
             loss += known * tl.where(known != 0, higher - top, 0.0)
             loss += tl.sum(shares * tl.where(shares != 0, higher - logits, 0.0), 0)
             known += tl.sum(shares, 0)
@@ -369,7 +372,8 @@ def cross_entropy_kernel(
     loss = tl.where(known == float("inf"), float("inf"), loss)
     tl.store(losses_ptr + row, loss)
     tl.store(counted_ptr + row, counted)
-    tl.store(log_sum_ptr + row, top + log_total)
+    tl.store(scale_ptr + 2 * row, top)
+    tl.store(scale_ptr + 2 * row + 1, 1.0 / total)
 
 
 @triton.jit
@@ -378,7 +382,7 @@ def cross_entropy_gradient_kernel(
     shares_ptr,
     labels_ptr,
     counted_ptr,
-    log_sum_ptr,
+    scale_ptr,
     total_ptr,
     grad_losses_ptr,
     grad_ptr,
@@ -408,7 +412,8 @@ def cross_entropy_gradient_kernel(
     # What is the same for the whole row is multiplied once: a class then takes a few instructions, not thirty.
     if DENSE:
         known = tl.load(counted_ptr + row)
-        target = kept * grad_loss * _dense_shares(row_shares_ptr, column, live, ignore_index, IGNORE_NAN)
+        shares = tl.load(row_shares_ptr + column, mask=live, other=0.0).to(tl.float32)
+        target = kept * grad_loss * _counted_shares(shares, column, ignore_index, IGNORE_NAN)
     else:
         known = 0.0
         target = tl.full([BLOCK], 0.0, tl.float32)
@@ -417,7 +422,9 @@ def cross_entropy_gradient_kernel(
         label, share = _known(tl.load(labels_ptr + row * SOURCES + s), share, ignore_index, CLASSES)
         target += tl.where(column == label.to(tl.int32), kept * share * grad_loss, 0.0)
         known += share
-    softmax = tl.exp(logits - tl.load(log_sum_ptr + row))
+    of_all = known * grad_loss
+    factor = tl.where(known != 0, of_all * tl.load(scale_ptr + 2 * row + 1), 0.0)
+    softmax = tl.exp(logits - tl.load(scale_ptr + 2 * row))  # but for its factor
     softmax = tl.where(tl.zeros_like(softmax) + known != 0, softmax, 0.0)  # a row without a label, whatever its logits
-    grad = known * grad_loss * softmax - (target + spread * known * grad_loss)
+    grad = factor * softmax - (target + spread * of_all)
     tl.store(grad_ptr + row * CLASSES + column, grad.to(grad_ptr.dtype.element_ty), mask=live)
