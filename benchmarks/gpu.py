@@ -93,7 +93,7 @@ def run(options: argparse.Namespace) -> int:
         del environment["BENCH_SECONDS"]
         environment["BENCH_SCALE"] = "tiny"
     steps = Steps(options, environment, slowness())
-    steps.check(device)
+    steps.check(device, start + options.budget)
     steps.measure(start + options.budget)
     for one in steps.outcomes:
         if one.state == "FAILED":
@@ -118,8 +118,11 @@ class Steps:
     def wanted(self, name: str) -> bool:
         return not self.options.only or name in self.options.only
 
-    def check(self, device: str) -> None:
-        """The tests and the checks side by side; then the sanitizers, which would slow them down."""
+    def check(self, device: str, deadline: float) -> None:
+        """The tests and the checks side by side; then the sanitizers, which would slow them down. On a GPU, of which
+        there is little time, each of the two has half of what is left: a quarter stays for the benchmarks.
+        """
+        deadline = deadline if device == "cuda" else float("inf")
         python = [sys.executable, "-m"]
         commands = {name: [*python, "benchmarks.checks", name, "--device", device] for name in CHECKS}
         if not self.options.no_tests and not self.options.dry_run:
@@ -127,18 +130,18 @@ class Steps:
             tests += [f"--ignore=tests/test_{name}.py" for name in WITHOUT_GPU]
             workers = max((os.cpu_count() or 1) - len(CHECKS), 6)  # each compiles kernels, as the checks do
             commands["tests"] = [*tests, "-n", str(workers)] if importlib.util.find_spec("xdist") else tests
-        self.run_together(commands)
+        self.run_together(commands, deadline)
         sanitizer = shutil.which("compute-sanitizer") or shutil.which("/usr/local/cuda/bin/compute-sanitizer")
         if sanitizer and device == "cuda":
             # memory straight from the driver, whose bounds the tool knows
             tools = ["env", "PYTORCH_NO_CUDA_MEMORY_CACHING=1", sanitizer, "--error-exitcode", "9"]
             tools += ["--report-api-errors", "no", "--tool"]
-            self.run_together({tool: [*tools, tool, *commands["small"]] for tool in SANITIZERS})
+            self.run_together({tool: [*tools, tool, *commands["small"]] for tool in SANITIZERS}, deadline)
         elif not self.options.only:
             self.add(Outcome("compute-sanitizer", "skipped", 0, "compute-sanitizer is not on this machine"))
 
-    def run_together(self, commands: dict[str, list[str]]) -> None:
-        limit = min(180, self.options.budget / 2) * self.slow
+    def run_together(self, commands: dict[str, list[str]], deadline: float) -> None:
+        limit = min(min(180, self.options.budget / 2) * self.slow, max((deadline - time.time()) / 2, 15))
         commands = {name: command for name, command in commands.items() if self.wanted(name)}
         with ThreadPoolExecutor(max(len(commands), 1)) as pool:
             running = [pool.submit(self.run_one, *command, self.environment, limit) for command in commands.items()]

@@ -208,6 +208,24 @@ def test_limits_grow_with_a_slow_machine(raw, monkeypatch, tmp_path):
     assert all(slow == pytest.approx(3 * quick, abs=1) for quick, slow in limits.values())
 
 
+def test_a_slow_machine_with_a_gpu_leaves_time_for_benchmarks(monkeypatch, tmp_path):
+    """Though the tests and the sanitizers, whose limits have grown, take all that they are given."""
+    now, begun = [0.0], {}
+
+    def run_step(name, command, environment, limit, log):
+        begun[name] = now[0]
+        now[0] += limit if name in ("tests", "memcheck") else 0
+        return gpu.Outcome(name, "ok", limit, "")
+
+    monkeypatch.setattr(gpu, "run_step", run_step)
+    monkeypatch.setattr(gpu, "slowness", lambda: 3.0)
+    monkeypatch.setattr(gpu, "has_gpu", lambda: True)
+    monkeypatch.setattr(gpu.shutil, "which", lambda name: f"/bin/{name}")
+    monkeypatch.setattr(gpu.time, "time", lambda: now[0])
+    gpu.main(["--out", str(tmp_path), "--commit", "abc1234", "--budget", "400"])
+    assert {*gpu.SANITIZERS, "tests"} < begun.keys() and begun["bench host"] <= 300
+
+
 def test_most_wanted_comes_first():
     """The host's time, then the fused pipeline: what is cut off at the end is the least wanted."""
     assert list(gpu.BENCHMARKS)[:2] == ["host", "peers"]
