@@ -257,7 +257,7 @@ class _SoftCrossEntropy(torch.autograd.Function):
         ctx.numbers = logits.stride(0), shares.stride(0), *smoothing, ignore_index
         ctx.constants = classes, dense, 0 if dense else shares.shape[1], ignore_nan
         if batch > 0:
-            block, warps = _row_block(classes)
+            block, warps = _row_block(classes, dense)
             launch(
                 cross_entropy_kernel,
                 (batch, 1, 1),
@@ -295,9 +295,11 @@ class _SoftCrossEntropy(torch.autograd.Function):
 
 
 @functools.lru_cache(maxsize=256)  # Triton takes 7 to 12 µs for a power of two
-def _row_block(classes: int) -> tuple[int, int]:
-    """How many classes a program reads at a time, and its warps: the whole row in registers, if it is short."""
-    block = min(triton.next_power_of_2(classes), 8192)
+def _row_block(classes: int, dense: bool) -> tuple[int, int]:
+    """How many classes a program reads at a time, and its warps: the whole row in registers, if it is short. Dense
+    shares need registers, too: of small programs many run at once, some of which read while others add up.
+    """
+    block = min(triton.next_power_of_2(classes), 2048 if dense else 8192)
     return block, 4 if block <= 2048 else 8
 
 
