@@ -220,7 +220,10 @@ class MixPlan:
             return pairs is None
         partners = self.partners[pairs, 0]
         swaps = partners == pairs[:, ::-1]
-        if not (swaps | (partners == pairs)).all():  # an image of a pair may stay alone
+        alone = partners == pairs  # an image of a pair may be, which then takes nothing: of its partner it would
+        for shares in (self.own_outside, self.own_inside):
+            alone = alone if shares is None else alone & (shares[pairs] == 1)
+        if not (swaps | alone).all():
             return False
         return not mutual or (bool((swaps[:, 0] == swaps[:, 1]).all()) and self._mixes_alike(pairs))
 

@@ -602,6 +602,18 @@ def test_pairs_that_are_told_and_not_found(per, batch):
         assert torch.equal(images, wanted)
 
 
+@pytest.mark.parametrize("per", ["pair", "sample"])
+def test_a_copy_in_which_partners_were_changed_is_mixed_as_it_says(per):
+    """Also if each image is now its own partner, as one is in a pair that stays alone."""
+    images = draw_images((4, 1, 2, 8), F32, np.random.default_rng(26))
+    plan = pickle.loads(pickle.dumps(MixUp(per=per, seed=1).make_plan(images)))
+    plan.partners[:2] = np.arange(2)[:, None]
+    wanted = expected(images, plan, F32, UNCHANGED)
+    check(images, plan, F32, UNCHANGED)
+    mix_fused(images, plan, images, **UNCHANGED)
+    assert torch.equal(images, wanted)
+
+
 def test_no_images():
     images, labels = torch.empty(0, 3, 4, 4, device=DEVICE), torch.empty(0, dtype=torch.int64, device=DEVICE)
     plan = pack(identity(0, (4, 4)), DEVICE)
