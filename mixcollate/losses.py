@@ -227,7 +227,7 @@ def _check_logits(logits: Tensor, least: int) -> None:
     check_tensor("logits", logits)
     if logits.ndim < least:
         raise ValueError(f"logits must be [B, num_classes] or [B, num_classes, d1, ...], got {tuple(logits.shape)}")
-    if least == 2 and logits.shape[1] == 1:
+    if least == 2 and logits.shape[1] < 2:
         raise ValueError(
             f"logits must be of two classes or more, got {tuple(logits.shape)}: the softmax of one is always 1, so for "
             "one logit take soft_binary_cross_entropy"

@@ -490,4 +490,6 @@ def test_one_logit_is_no_softmax():
     for function in (mc.soft_cross_entropy, mc.soft_accuracy):
         with pytest.raises(ValueError, match=r"two classes or more, got \(8, 1\).*take soft_binary_cross_entropy"):
             function(logits, target)
+        with pytest.raises(ValueError, match=r"two classes or more, got \(8, 0\)"):
+            function(logits[:, :0], target[:, :0])
     assert mc.soft_binary_cross_entropy(logits, target) > 0
