@@ -93,9 +93,9 @@ class DeviceLoader(Settled):
                 ahead.popleft()
                 self._loader_state = ahead[0].state
                 yield self._finish(current)
-            self._loader_state = None  # its own is that of a whole epoch now, or of what went wrong
             if current.error is not None:
                 raise current.error
+            self._loader_state = None  # its own is that of a whole epoch now
         finally:
             self._free_slots += [waiting.slot for waiting in ahead if isinstance(waiting, Ahead)]
 
