@@ -78,10 +78,15 @@ class MixBatch:
             return uncompiled(self.mix, dtype=dtype)
         with self._once:
             if self._mixed is None:
-                self._mixed = self.owner.mix_stacked(
-                    self._batch, self._roles, labels=self._labels, may_overwrite=self._may_overwrite, dtype=dtype
-                )
-                self._batch = self._labels = None
+                batch, self._batch = self._waiting(), None  # for good, if this is interrupted, perhaps half way
+                try:
+                    self._mixed = self.owner.mix_stacked(
+                        batch, self._roles, labels=self._labels, may_overwrite=self._may_overwrite, dtype=dtype
+                    )
+                except Exception:
+                    self._batch = batch  # what is refused is refused before anything is written
+                    raise
+                self._labels = None
             elif dtype is not None:
                 changed = {path: cast_images(leaf_at(self._mixed, path), dtype) for path in self._roles.images}
                 self._mixed = replace_at(self._mixed, changed)
@@ -98,7 +103,7 @@ class MixBatch:
         device, dtype, non_blocking = _parse_to(*args, **kwargs)
         with self._once:
             if self._mixed is None and device is not None:
-                self._batch = self._copied(_moved(self._batch, device, non_blocking))
+                self._batch = self._copied(_moved(self._waiting(), device, non_blocking))
             mixed = self.mix(dtype=dtype)
             return mixed if device is None else _moved(mixed, device, non_blocking)
 
@@ -170,8 +175,15 @@ class MixBatch:
         with self._once:
             if self._mixed is not None:
                 raise RuntimeError("this batch is mixed already; look at batch.images and batch.labels before that")
+            batch = self._waiting()
             self._may_overwrite = False  # somebody looks at this memory now: mixing must leave it as it is
-            return self._batch
+            return batch
+
+    def _waiting(self) -> Any:
+        """The stacked batch that is yet to be mixed."""
+        if self._batch is None:
+            raise RuntimeError("mixing this batch was interrupted and may have left it half mixed; take the next one")
+        return self._batch
 
     def __repr__(self) -> str:
         state = "not mixed yet" if self._mixed is None else "mixed"

@@ -743,3 +743,26 @@ def test_a_compiled_step_may_take_a_batch_as_it_is(use):
     mixed = torch.compile(lambda batch: collate.mix(batch), backend="eager")(stacked)
     collate.stream.step = 0
     assert all(map(torch.equal, mixed, collate.mix(stacked)))
+
+
+def test_a_batch_whose_mixing_was_interrupted_is_not_mixed_again(monkeypatch):
+    collate = mc.MixupCollate(num_classes=8, seed=0)
+    batch = collate([(torch.full((3, 64, 64), float(k)), k) for k in range(8)])
+
+    def interrupt(*arguments):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr("mixcollate.kernels.host.erase", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            batch.mix()
+    for ask in (batch.mix, lambda: batch.to("cpu"), lambda: batch.images, lambda: batch.stacked, lambda: [*batch]):
+        with pytest.raises(RuntimeError, match="mixing this batch was interrupted.*; take the next one"):
+            ask()
+
+
+def test_a_batch_that_was_refused_can_be_mixed_in_another_way():
+    batch = mc.MixupCollate(mc.Cutout(fill=(0.5, 0.5, 0.5)), image_key=0)([torch.rand(3, 8, 8) for _ in range(2)])
+    with pytest.raises(TypeError, match="dtype"):
+        batch.mix(dtype=torch.int32)
+    assert batch.mix().shape == (2, 3, 8, 8)
