@@ -66,7 +66,10 @@ def test_rows_of_several_labels_are_mixed_like_timms():
     torch.testing.assert_close(targets, mixup_target(rows, lam=own, **common), rtol=0, atol=0.01)
     with pytest.raises(ValueError, match=r"label_smoothing must be 0 with multi_label=True, got 0.1; smooth the rows"):
         mc.MixupCollate.from_timm(**common)
-    assert list(signature(Mixup).parameters) == list(signature(mc.MixupCollate.from_timm).parameters)[:10]
+    ours = signature(mc.MixupCollate.from_timm).parameters
+    assert list(signature(Mixup).parameters) == list(ours)[:10]
+    erasing = {"reprob": 0.0, "remode": "pixel", "recount": 1}  # timm's loader's, but for remode, its script's
+    assert {name: ours[name].default for name in erasing} == erasing
 
 
 def test_the_two_sample_test_can_fail():
