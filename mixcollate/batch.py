@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from mixcollate.execution import cast_images
-from mixcollate.kernels.api import uncompiled
 from mixcollate.roles import Key, Roles, first_labels, leaf_at, map_tensors, replace_at
 
 
@@ -74,8 +73,6 @@ class MixBatch:
         Args:
             dtype: of the images; default: the collate's.
         """
-        if torch.compiler.is_compiling():
-            return uncompiled(self.mix, dtype=dtype)
         with self._once:
             if self._mixed is None:
                 batch, self._batch = self._waiting(), None  # for good, if this is interrupted, perhaps half way
@@ -98,8 +95,6 @@ class MixBatch:
         Takes what ``Tensor.to`` takes: ``to(device, dtype, non_blocking)``. A dtype is that of the images, which are
         mixed in float32 and then cast. The host does not wait for copies to CUDA, unless ``non_blocking=False``.
         """
-        if torch.compiler.is_compiling():
-            return uncompiled(self.to, *args, **kwargs)
         device, dtype, non_blocking = _parse_to(*args, **kwargs)
         with self._once:
             if self._mixed is None and device is not None:
@@ -127,7 +122,7 @@ class MixBatch:
         """Copy to pinned memory what is not there yet; called by the loader."""
         with self._once:
             if self._mixed is None:
-                self._batch = self._copied(map_tensors(self._batch, lambda tensor: tensor.pin_memory()))
+                self._batch = self._copied(map_tensors(self._waiting(), lambda tensor: tensor.pin_memory()))
         return self
 
     def _copied(self, batch: Any) -> Any:
@@ -143,7 +138,7 @@ class MixBatch:
         return self.mix()[key]
 
     def __len__(self) -> int:
-        batch = self._batch if self._mixed is None else self._mixed  # a length shows nobody the memory
+        batch = self._waiting() if self._mixed is None else self._mixed  # a length shows nobody the memory
         return 1 if isinstance(batch, Tensor) else len(batch)
 
     def keys(self) -> KeysView[Any]:

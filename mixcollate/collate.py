@@ -281,8 +281,6 @@ class MixupCollate(Settled):
         Returns:
             The same structure with mixed images (and masks) and soft targets.
         """
-        if torch.compiler.is_compiling():
-            return uncompiled(self.mix, batch, inplace=inplace)
         roles = self._find(batch, None)
         may_overwrite = check_flag("inplace", inplace) or self._inplace
         return self.mix_stacked(batch, roles, labels=first_labels(batch, roles), may_overwrite=may_overwrite)
@@ -299,6 +297,9 @@ class MixupCollate(Settled):
             may_overwrite: whether the images may be mixed in their own memory.
             dtype: of the images; default: the collate's.
         """
+        if torch.compiler.is_compiling():
+            options: dict[str, Any] = {"labels": labels, "may_overwrite": may_overwrite, "dtype": dtype}
+            return uncompiled(self.mix_stacked, batch, roles, **options)
         if self.transform is None:
             raise RuntimeError("this MixupCollate came here without its transform, which cannot be pickled")
         plan = self.transform.make_plan(

@@ -220,7 +220,7 @@ class MixPlan:
             return pairs is None
         partners = self.partners[pairs, 0]
         swaps = partners == pairs[:, ::-1]
-        alone = partners == pairs  # an image of a pair may be, which then takes nothing: of its partner it would
+        alone = partners == pairs  # as an image of a pair may be, if its share is 1: it would be mixed with the other
         for shares in (self.own_outside, self.own_inside):
             alone = alone if shares is None else alone & (shares[pairs] == 1)
         if not (swaps | alone).all():

@@ -738,6 +738,10 @@ def test_a_compiled_step_may_take_a_batch_as_it_is(use):
         collate.stream.step = 0
         wanted = collate(samples).mix()
         assert all(torch.equal(a, 2 * b) for a, b in zip(got, wanted, strict=False))
+    eager = mc.MixupCollate(num_classes=4, seed=0, eager=True)
+    collated = torch.compile(lambda samples: eager(samples), backend="eager")
+    for eager.enabled in (True, False):
+        assert [part.shape for part in collated(samples)] == [(6, 3, 8, 8), (6, 4)]
     stacked = tuple(default_collate(samples))
     collate.stream.step = 0
     mixed = torch.compile(lambda batch: collate.mix(batch), backend="eager")(stacked)
@@ -756,7 +760,8 @@ def test_a_batch_whose_mixing_was_interrupted_is_not_mixed_again(monkeypatch):
         patched.setattr("mixcollate.kernels.host.erase", interrupt)
         with pytest.raises(KeyboardInterrupt):
             batch.mix()
-    for ask in (batch.mix, lambda: batch.to("cpu"), lambda: batch.images, lambda: batch.stacked, lambda: [*batch]):
+    asked = batch.mix, batch.pin_memory, batch.keys, lambda: batch.to("cpu"), lambda: batch.images
+    for ask in (*asked, lambda: batch.stacked, lambda: [*batch], lambda: len(batch)):
         with pytest.raises(RuntimeError, match="mixing this batch was interrupted.*; take the next one"):
             ask()
 

@@ -286,6 +286,8 @@ def test_masks_and_heat_maps_of_another_size(way):
         mixed = through(way, (COLOURS, LABELS, numbers), transform, num_classes=B, mask_keys=2)
         wanted = mixed[0].argmax(1).repeat_interleave(2, 1).repeat_interleave(3, 2)
         assert torch.equal(mixed[2], wanted)
+    resized = through(way, (COLOURS, LABELS, numbers), mc.ResizeMix(), num_classes=B, mask_keys=2)[2]
+    assert resized.shape == numbers.shape and set(resized.unique().tolist()) <= set(range(B))  # its own nearest pixels
     odd = mc.MixUp(per="batch", alpha=1.0)
     assert through(way, (COLOURS, LABELS, torch.rand(B, 1, 5, 7)), odd, num_classes=B, mask_keys=2)[2].shape[-1] == 7
     refused(way, (COLOURS, LABELS, torch.rand(B, 1, H + 1, W)), ValueError, r"masks must have the \(height, width\)",

@@ -43,7 +43,7 @@ class MixupCallback(Callback):
             self.collate.enabled = trainer.current_epoch < self._max_epochs - self.off_epochs
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Leave the collate as it was: another run may mix again."""
+        """Turn the collate on again, which another run may have, too."""
         if self.off_epochs:
             self.collate.enabled = True
 

@@ -239,6 +239,6 @@ class MixupCallback(TrainerCallback, ExportableState):
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Leave the collate as it was: another run may mix again."""
+        """Turn the collate on again, which another run may have, too."""
         if self.off_epochs:
             self.collate.enabled = True
