@@ -1,4 +1,4 @@
-"""Run a plan on a batch whose roles are known: what is refused is refused before anything is written."""
+"""Run a plan on a batch whose roles are known. All errors are raised before anything is written."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, cast
@@ -43,24 +43,24 @@ def execute(
     impl: Impl = "auto",
     layout: Axes | None = None,
 ) -> Any:
-    """A batch of the same structure: images and masks mixed by ``plan``, labels as soft targets, the rest as it is.
+    """A batch of the same structure with images and masks mixed, labels as soft targets, and the rest unchanged.
 
     Args:
-        batch: left as it is, unless ``inplace``.
-        roles: what is where in it.
+        batch: not modified, unless ``inplace``.
+        roles: where its images, labels and masks are.
         plan: drawn for its images.
-        rules: how the labels become targets, for each of them; none leaves them as they are.
-        inplace: the memory of the images may be used for the result.
-        memory: where else the result goes on the CPU; default: new memory.
-        mask_classes: masks are class numbers, and become one-hot (soft) masks of as many classes.
-        mask_ignore_index: the class number that none of these classes gets.
+        rules: how each of its labels becomes a target; without rules labels are unchanged.
+        inplace: whether the result may be written into the memory of the images.
+        memory: where the result is written on the CPU otherwise; default: new memory.
+        mask_classes: if given, masks are class numbers, and become one-hot (soft) masks of this many classes.
+        mask_ignore_index: the number of pixels that belong to none of these classes.
         mean, std, dtype, memory_format, impl, layout: see :func:`mixcollate.kernels.mix`.
     """
     options: dict[str, Any] = {"mean": mean, "std": std, "dtype": dtype, "memory_format": memory_format, "impl": impl}
     options["layout"] = layout
     placed = place(plan, pixels(batch, roles), impl)
     changed: dict[Path, Any] = {}
-    unwritten = None  # targets that the launch of the (first) images writes, too
+    unwritten = None  # targets that are written by the launch that mixes the (first) images
     for path, rule in zip(roles.labels, _one_each(rules, roles.labels), strict=False):
         labels = plain(leaf_at(batch, path))
         here = _beside(labels, placed, plan)
@@ -68,17 +68,17 @@ def execute(
             changed[path], unwritten = rule.prepare(labels, here)
         else:
             changed[path] = rule.mix(labels, here)
-    mixes = takes_partners(plan)  # else what lies beside the images stays as it is
+    mixes = takes_partners(plan)  # erasing alone changes nothing but images
     for path in roles.blended if mixes else ():
         value = leaf_at(batch, path)
         changed[path] = _blended(value, path, _beside(value, placed, plan))
-    runs: list[tuple[Path, Callable[[], Tensor]]] = []  # what is still to run has passed its checks
+    runs: list[tuple[Path, Callable[[], Tensor]]] = []  # these have passed all checks
     for path in roles.masks if mixes or mask_classes is not None else ():
         whole = plain(leaf_at(batch, path))
         if mask_classes is not None:
             whole = one_hot_masks(whole, mask_classes, mask_ignore_index, volumes=layout == "BCDHW")
         runs.append((path, prepare_masks(whole, plan).run))
-    if inplace and len(roles.images) > 1:  # what one of them is written to, another may still be read from
+    if inplace and len(roles.images) > 1:  # writing one must not change another that is still to be read
         stacked = [one for path in roles.images if not isinstance(one := leaf_at(batch, path), Unstacked)]
         inplace = not reach_into_each_other([plain(images) for images in stacked])
     for path in roles.images:
@@ -90,24 +90,24 @@ def execute(
 
 
 def refuse_class_numbers(batch: Any, roles: Roles) -> None:
-    """Refuse masks that no transform that blends can mix, whether its next plan blends or not."""
+    """Refuse masks of class numbers for a transform that can blend, even if its next plan would not."""
     for path in roles.masks:
         check_masks(leaf_at(batch, path), blends=True)
 
 
 def _beside(value: Tensor, placed: MixPlan | PackedPlan, plan: MixPlan | PackedPlan) -> MixPlan | PackedPlan:
-    """The plan where ``value`` lies: that of the images, or the one on the host that it was made of."""
+    """The plan on the device of ``value``: the one placed beside the images, or the original on the host."""
     return plan if isinstance(placed, PackedPlan) and placed.words.device != value.device else placed
 
 
 def pixels(batch: Any, roles: Roles) -> Tensor:
-    """The (first) images of a batch as one plain tensor, for which plans are drawn."""
+    """The (first) images of a batch as a plain tensor, from which plans are drawn."""
     images = leaf_at(batch, roles.images[0])
     return images.like if isinstance(images, Unstacked) else _as_plain_batch(images)
 
 
 def cast_images(images: Tensor, dtype: torch.dtype) -> Tensor:
-    """Mixed images as another dtype, by the rules of :func:`mixcollate.kernels.mix`: uint8 becomes floats in [0, 1]."""
+    """Cast mixed images by the rules of :func:`mixcollate.kernels.mix`: uint8 becomes floats in [0, 1]."""
     if images.dtype == dtype:
         return images
     unchanged = identity(len(images), (0, 0))
@@ -115,21 +115,21 @@ def cast_images(images: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 def plain(value: Tensor) -> Tensor:
-    """The same memory as torch's own type, which costs less and dispatches nowhere else."""
+    """The same memory as a plain ``torch.Tensor``, without the overhead and the overrides of a subclass."""
     return value if type(value) is Tensor else value.as_subclass(Tensor)
 
 
 def one_hot_masks(masks: Tensor, classes: int, ignore_index: int, *, volumes: bool = False) -> Tensor:
-    """``[B, classes, H, W]`` float32 of class numbers ``[B, H, W]`` (or ``[B, 1, H, W]``); ignored pixels are all zero.
+    """``[B, classes, H, W]`` float32 from class numbers ``[B, H, W]`` (or ``[B, 1, H, W]``); ignored pixels are zero.
 
     Args:
-        masks: of ``volumes`` ``[B, D, H, W]``, or ``[B, 1, D, H, W]``.
-        classes: how many there are.
-        ignore_index: the number of what belongs to none of them.
-        volumes: whether the images are.
+        masks: class numbers; of volumes ``[B, D, H, W]`` or ``[B, 1, D, H, W]``.
+        classes: the number of classes.
+        ignore_index: the number of pixels that belong to no class.
+        volumes: whether these are masks of volumes.
 
     Raises:
-        ValueError, TypeError: for what is no class number; on a GPU the numbers are not looked at.
+        ValueError, TypeError: if they are not class numbers; values on a GPU are not checked.
     """
     axes = "[B, D, H, W]" if volumes else "[B, H, W]"
     numbers = masks[:, 0] if masks.ndim == 4 + volumes and masks.shape[1] == 1 else masks
@@ -149,7 +149,7 @@ def one_hot_masks(masks: Tensor, classes: int, ignore_index: int, *, volumes: bo
 
 
 def _one_each(rules: Sequence[TargetRule], labels: Sequence[Path]) -> Sequence[TargetRule]:
-    """A rule for each of the labels; one that knows no number of classes does for all."""
+    """One rule for each of the labels; a single rule without a number of classes applies to all."""
     if len(rules) == 1 and rules[0].num_classes is None:
         return [*rules] * len(labels)
     if rules and labels and len(rules) != len(labels):
@@ -159,7 +159,7 @@ def _one_each(rules: Sequence[TargetRule], labels: Sequence[Path]) -> Sequence[T
 
 
 def _as_plain_batch(images: Tensor) -> Tensor:
-    """Plain ``[B, ...]``; one image or one video that an erasing transform is given is a batch of one."""
+    """Plain ``[B, ...]``; a single image or video (which erasing transforms accept) becomes a batch of one."""
     if type(images) is Tensor:
         return images
     return plain(images)[None] if is_one_sample(images, type(images)) else plain(images)
@@ -173,7 +173,7 @@ def _run_images(
     options: dict[str, Any],
     unwritten: Any,
 ) -> Callable[[], Tensor]:
-    """What mixes images, and writes targets that are ``unwritten`` yet, once it is called."""
+    """A function that mixes the images and writes the ``unwritten`` targets."""
     like = images.like if isinstance(images, Unstacked) else _as_plain_batch(images)
     normalised = options["mean"] is not None or options["std"] is not None
     dtype = result_dtype(like, options["dtype"], normalised=normalised, out=None)
@@ -203,7 +203,7 @@ def _blended(value: Tensor, path: Path, plan: MixPlan | PackedPlan) -> Tensor:
 
 
 def _alike(mixed: Tensor, value: Any) -> Tensor:
-    """``mixed`` as the type of tensor that ``value`` is."""
+    """``mixed`` as the same tensor type as ``value``."""
     if isinstance(value, (Unstacked, Parameter)) or type(value) is Tensor:
         return mixed
     mixed = mixed[0] if is_one_sample(value, type(value)) else mixed

@@ -1,7 +1,7 @@
-"""The plan: everything random about one batch, decided once, on the host, as one frozen record.
+"""The plan: everything random about one batch, drawn once, on the host, and kept in one frozen record.
 
-Nothing outside a plan is random: pixels, labels, masks, previews and replay all read the same one. A plan
-holds NumPy arrays with one row an image; a part that no image of the batch uses is ``None``.
+Nothing outside the plan is random: pixels, labels, masks, previews and replays all read the same one. A plan
+holds NumPy arrays with one row per image; a part that no image of the batch uses is ``None``.
 """
 
 import functools
@@ -26,22 +26,22 @@ Array = npt.NDArray[Any]
 Per = Literal["pair", "sample", "batch"]
 Pairing = Literal["matching", "shuffle", "roll", "flip"]
 PairingFunction = Callable[[Tensor, np.random.Generator], Any]
-"""``(labels, numbers) -> partner``: ``[B]`` whole numbers in [0, B), drawn from a NumPy generator and nothing else."""
+"""``(labels, numbers) -> partner``: integers ``[B]`` in [0, B), drawn only from the NumPy generator ``numbers``."""
 
 FAR = 2**30
-"""A row or column that no image reaches."""
+"""A row or column beyond the edge of any image."""
 
 
 class Part(NamedTuple):
-    """What an optional field of a plan is; whatever carries, packs, selects or checks parts reads it here.
+    """Describes an optional field of a plan. All code that packs, selects, copies or checks parts reads it from here.
 
     Attributes:
-        neutral: the value that leaves an image as it is.
-        shape: of its rows, one an image; ``None`` for an axis of any length.
-        dtype: float32 for numbers, uint8 for bits (lowest first), int64 for 32 unsigned bits; else whole numbers.
-        erases: whether it belongs to erasing, which leaves labels and masks alone.
-        places: whether it speaks of rows and columns, so that images must have the plan's size.
-        apart: whether images that have it are mixed one by one, not with their partner at once.
+        neutral: the value that leaves an image unchanged.
+        shape: of one row; ``None`` for an axis of any length.
+        dtype: float32 for numbers, uint8 for bits (lowest first), int64 for 32 unsigned bits; otherwise integers.
+        erases: whether it is part of erasing, which leaves labels and masks unchanged.
+        places: whether it holds rows and columns, so that images must have the plan's size.
+        apart: whether an image that has it cannot be mixed in place together with its partner.
     """
 
     neutral: float
@@ -59,7 +59,7 @@ def part(neutral: float, *shape: int | None, dtype: type[np.generic] = np.int32,
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class MixPlan:
-    """What happens to each image of one batch, as arrays with one row an image.
+    """What happens to each image of one batch, as arrays with one row per image.
 
     The output is ``image + (1 - own) * (other - image)``: ``own`` is ``own_inside`` inside the image's box (and its
     bitmap), ``own_outside`` elsewhere, and ``other`` its first partner. Erased pixels then take the fill.
@@ -67,26 +67,27 @@ class MixPlan:
     Attributes:
         size: ``(height, width)`` of the images that the plan was drawn for.
         partners: ``[B, K]`` int64, the images mixed into each image (``K`` = 0: nothing is mixed).
-        shares: ``[B, 1 + K]`` float32, what the labels get: the image's own share, then its partners'.
+        shares: ``[B, 1 + K]`` float32, the weights of the labels: the image's own share, then its partners'.
         own_outside: ``[B]`` float32 in [0, 1], the image's own share outside its box.
-        own_inside: ``[B]`` float32 in [0, 1], the same inside it.
+        own_inside: ``[B]`` float32 in [0, 1], its own share inside the box.
         box: ``[B, 4]`` int32 ``(top, left, bottom, right)``, half-open.
         bitmap: ``[B, height, ceil(width / 8)]`` uint8, lowest bit first: only pixels whose bit is set are inside.
-        resized: ``[B]`` int8: 1 or 2 if the box shows the whole partner, resized (nearest, bilinear); else 0.
+        resized: ``[B]`` int8: 1 (nearest) or 2 (bilinear) if the box shows the whole partner, resized; otherwise 0.
         corner: ``[B, 2]`` int32 (row, column) where four pieces meet: the image's own is top left, then its
             partners' top right, bottom left and bottom right.
         shift: ``[B, 4, 2]`` int32 (rows, columns) from a pixel to where its piece reads.
         erase_box: ``[B, N, 4]`` int32, boxes to erase, like ``box``; a later one lies on top.
-        grid: ``[B, 5]`` int32 ``(tile, hole, rows, columns, inverted)``: pixels whose position, moved by ``rows``
-            and ``columns``, falls in the first ``hole`` of each ``tile`` on both axes are erased; or the others.
-        turn: ``[B, 2]`` float32, cosine and sine of the angle by which the grid is turned about the centre.
-        cell: ``[B]`` int32, side of the square cells that ``hidden`` speaks of.
+        grid: ``[B, 5]`` int32 ``(tile, hole, rows, columns, inverted)``: pixels whose position, shifted by ``rows``
+            and ``columns``, falls in the first ``hole`` of each ``tile`` on both axes are erased; if inverted, all
+            others are.
+        turn: ``[B, 2]`` float32, cosine and sine of the angle by which the grid is rotated about the centre.
+        cell: ``[B]`` int32, side in pixels of the square cells of ``hidden``.
         hidden: ``[B, R, ceil(Q / 8)]`` uint8, lowest bit first: which cells are erased.
-        fill: ``[B, N, F]`` float32, what erased pixels become, for each box (grid and cells take the first);
+        fill: ``[B, N, F]`` float32, what erased pixels become, for each box (grid and cells use the first);
             ``F`` is 1 or the number of channels. In the units of the output, so 0 is the mean after normalising.
         noise: ``[B]`` int64 in [0, 2**32): the key of the noise that erased pixels become instead; 0 for none.
-        fill_mean: the fill stands for the data set's mean, so it is right only where that is subtracted.
-        then: what happens in a further pass, if one pass cannot hold it all.
+        fill_mean: whether the fill stands for the data set's mean, which is right only if that is subtracted.
+        then: the plan of a further pass, if one pass cannot do everything.
     """
 
     size: tuple[int, int]
@@ -114,44 +115,44 @@ class MixPlan:
 
     @property
     def partner(self) -> Array:
-        """``[B]`` int64 where images have one partner (or none: then themselves), ``[B, K]`` where several."""
+        """``[B]`` int64 if images have one partner (or none: then themselves), ``[B, K]`` if they have several."""
         if self.partners.shape[1] == 0:
             return np.arange(len(self))
         return self.partners[:, 0] if self.partners.shape[1] == 1 else self.partners
 
     @property
     def own_share(self) -> Array:
-        """``[B]`` float32: the share of each image's label that stays its own."""
+        """``[B]`` float32: the weight that each image's own label keeps."""
         return self.shares[:, 0]
 
     @functools.cached_property
     def parts(self) -> dict[str, Array]:
-        """The parts that are there, by their names."""
+        """The parts that are present, by name."""
         return {name: value for name, value in vars(self).items() if value is not None and name in PARTS}
 
     @property
     def shapes(self) -> dict[str, tuple[int, ...]]:
-        """The parts that are there, and their shapes for one image."""
+        """The names of the parts that are present, and the shape of each for one image."""
         return {name: array.shape[1:] for name, array in self.parts.items()}
 
     def rows(self, index: Array) -> "MixPlan":
-        """The plan of the images ``index`` alone; their partners keep their numbers in the whole batch."""
+        """The plan of the images ``index`` alone; partners are still numbered as in the whole batch."""
         parts: dict[str, Any] = {name: array[index] for name, array in self.parts.items()}
         later = None if self.then is None else self.then.rows(index)
         return replace(self, partners=self.partners[index], shares=self.shares[index], then=later, **parts)
 
     def for_masks(self) -> "MixPlan":
-        """The same plan, all passes, for segmentation masks: erasing nothing, and resizing to the nearest pixel."""
+        """The same plan, all passes, for segmentation masks: nothing is erased, resizing takes the nearest pixel."""
         changed: dict[str, Any] = dict.fromkeys(ERASING)
         changed["resized"] = None if self.resized is None else np.minimum(self.resized, 1)
         later = None if self.then is None else self.then.for_masks()
-        return replace(self, fill_mean=False, then=later, **changed)._told_as(self)
+        return replace(self, fill_mean=False, then=later, **changed)._keep_pairs_of(self)
 
     def at_size(self, size: tuple[int, int]) -> "MixPlan":
-        """The same plan, erasing nothing, for masks or heat maps of another ``(height, width)`` than the images.
+        """The same plan, erasing nothing, for masks or heat maps whose ``(height, width)`` differs from the images'.
 
         Raises:
-            ValueError: if what the plan cuts does not fall on whole pixels there.
+            ValueError: if an edge does not fall on a whole pixel at that size.
         """
         if size == self.size:
             return self
@@ -160,42 +161,44 @@ class MixPlan:
         for name, array in (("box", self.box), ("corner", self.corner), ("shift", self.shift)):
             if array is not None:
                 scaled = array * np.tile(factors, array.shape[-1] // 2)
-                there = array >= FAR  # where no piece is cut
-                if any(value.denominator != 1 for value in scaled[~there].ravel()):
+                uncut = array >= FAR
+                if any(value.denominator != 1 for value in scaled[~uncut].ravel()):
                     raise ValueError(
-                        f"masks must have the (height, width) {self.size} of their images, or one at which all edges "
-                        f"of this plan fall on whole pixels, got {size}: its {name} does not; resize the masks"
+                        f"masks must have the (height, width) {self.size} of their images, or a size at which all "
+                        f"edges of the plan fall on whole pixels, got {size}, where its {name} does not; resize the "
+                        "masks"
                     )
-                parts[name] = np.where(there, FAR, scaled).astype(np.int32)
+                parts[name] = np.where(uncut, FAR, scaled).astype(np.int32)
         if self.bitmap is not None:
             repeats = [int(factor) if factor.denominator == 1 else 0 for factor in factors]
             if 0 in repeats:
                 raise ValueError(
                     f"masks must have the (height, width) {self.size} of their images, or a multiple of it, got "
-                    f"{size}: contours have no whole pixels there; resize the masks"
+                    f"{size}, at which free-form contours cannot be scaled; resize the masks"
                 )
             bits = np.unpackbits(self.bitmap, axis=2, count=self.size[1], bitorder="little")
             parts["bitmap"] = np.packbits(bits.repeat(repeats[0], 1).repeat(repeats[1], 2), axis=2, bitorder="little")
         later = None if self.then is None else self.then.at_size(size)
-        return replace(self, size=size, then=later, **parts)._told_as(self)
+        return replace(self, size=size, then=later, **parts)._keep_pairs_of(self)
 
     @property
     def blends(self) -> bool:
-        """Whether any pixel, in any pass, is made of two; else pixels are only copied."""
+        """Whether any pixel, in any pass, is a blend of two; if not, pixels are only copied."""
         shares = [array for array in (self.own_outside, self.own_inside) if array is not None]
         fractions = any(bool(((array != 0) & (array != 1)).any()) for array in shares)
         return fractions or (self.then is not None and self.then.blends)
 
     @functools.cached_property
     def pairs(self) -> Array | None:
-        """``[pairs, 2]``, the images of each pair, if every image is the one partner of its partner (one may be its
-        own): then a program can mix both in place. Looked for in the numbers, unless the draw has told it.
+        """``[pairs, 2]``, the two images of each pair, if partners are mutual (an image may be its own partner).
+
+        Then both can be mixed in place at once. Derived from ``partners``, unless :meth:`set_pairs` was called.
         """
         return mutual_pairs(self.partners[:, 0]) if self.partners.shape[1] == 1 else None
 
     @functools.cached_property
     def mutual(self) -> bool:
-        """Whether pairs moreover mix in the same way: what one image gains is what the other loses."""
+        """Whether the two images of a pair also mix alike, so that one gains exactly what the other loses."""
         return self.pairs is not None and APART.isdisjoint(self.parts) and self._mixes_alike(self.pairs)
 
     def _mixes_alike(self, pairs: Array) -> bool:
@@ -203,24 +206,24 @@ class MixPlan:
         mixing = [array for name, array in self.parts.items() if not PARTS[name].erases]
         return all([bool((array[first] == array[second]).all()) for array in mixing])
 
-    def told(self, pairs: Array | None, mutual: bool) -> "MixPlan":
-        """This plan, told its pairs, for which its numbers would be searched otherwise.
+    def set_pairs(self, pairs: Array | None, mutual: bool) -> "MixPlan":
+        """Set ``pairs`` and ``mutual``, which would otherwise be derived from the numbers; returns this plan.
 
-        What a draw tells follows from what was asked for, never from the numbers: so all plans of one transform pack
-        alike, whether two images happen to be each other's partners, or happen to have equal numbers, or not.
+        A draw sets them from its configuration alone. So all plans of one transform have the same packed layout, even
+        if in some of them two images happen to be each other's partners, or happen to have equal numbers.
         """
         vars(self).update(pairs=pairs, mutual=mutual and APART.isdisjoint(self.parts))
         return self
 
     @property
-    def knows_its_pairs(self) -> bool:
-        """Whether its numbers fit the pairs that it was told or has found: those of a copy may have been changed."""
+    def pairs_hold(self) -> bool:
+        """Whether the numbers still fit ``pairs`` and ``mutual``; those of a copy may have been changed."""
         pairs, mutual = vars(self).get("pairs"), vars(self).get("mutual")
         if pairs is None or self.partners.shape[1] != 1:
             return pairs is None
         partners = self.partners[pairs, 0]
         swaps = partners == pairs[:, ::-1]
-        alone = partners == pairs  # as an image of a pair may be, if its share is 1: it would be mixed with the other
+        alone = partners == pairs  # allowed within a pair only at a share of 1: it would be mixed with the other
         for shares in (self.own_outside, self.own_inside):
             alone = alone if shares is None else alone & (shares[pairs] == 1)
         if not (swaps | alone).all():
@@ -228,26 +231,28 @@ class MixPlan:
         return not mutual or (bool((swaps[:, 0] == swaps[:, 1]).all()) and self._mixes_alike(pairs))
 
     def forget_pairs(self) -> None:
-        """Let pairs be looked for anew, since the numbers are others now."""
+        """Drop ``pairs`` and ``mutual``, so that they are derived again from numbers that have changed."""
         for name in ("pairs", "mutual"):
             vars(self).pop(name, None)
         if self.then is not None:
             self.then.forget_pairs()
 
-    def _told_as(self, other: "MixPlan", *, alike: bool = True) -> "MixPlan":
-        """This plan, told what ``other`` was, of which it is made, in a way that treats pairs ``alike`` or not."""
-        if other.is_told:
-            self.told(other.pairs, other.mutual and alike)
+    def _keep_pairs_of(self, other: "MixPlan", *, alike: bool = True) -> "MixPlan":
+        """Take over the pairs of ``other``, from which this plan was made; ``alike``: both images of a pair were
+        treated the same.
+        """
+        if other.has_pairs_set:
+            self.set_pairs(other.pairs, other.mutual and alike)
         return self
 
     @property
-    def is_told(self) -> bool:
-        """Whether somebody has told it its pairs, or looked for them."""
+    def has_pairs_set(self) -> bool:
+        """Whether ``pairs`` and ``mutual`` were set, or derived already."""
         return "pairs" in vars(self) and "mutual" in vars(self)
 
     @property
     def mixes(self) -> bool:
-        """Whether this pass takes pixels from partners."""
+        """Whether this pass uses pixels of partners."""
         return bool(self.partners.shape[1])
 
     @property
@@ -257,7 +262,7 @@ class MixPlan:
 
 
 PARTS: dict[str, Part] = {f.name: f.metadata["part"] for f in fields(MixPlan) if "part" in f.metadata}
-"""The optional fields of a plan, and what each is."""
+"""The optional fields of a plan, each with its description."""
 
 ERASING = tuple(name for name, one in PARTS.items() if one.erases)
 PLACES = frozenset(name for name, one in PARTS.items() if one.places)
@@ -265,7 +270,7 @@ APART = frozenset(name for name, one in PARTS.items() if one.apart)
 
 
 def identity(batch: int, size: tuple[int, int], **erasing: Any) -> MixPlan:
-    """The plan that leaves ``batch`` images as they are, but for what erases."""
+    """The plan that leaves ``batch`` images unchanged, except for the ``erasing`` parts."""
     partners, shares = np.empty((batch, 0), np.int64), np.ones((batch, 1), np.float32)
     return MixPlan(size=size, partners=partners, shares=shares, **erasing)
 
@@ -278,7 +283,7 @@ def beta(numbers: np.random.Generator, alpha: float, count: int) -> Array:
 
 
 def two_shares(own_share: Array) -> Array:
-    """``[B, 2]`` float32: what the labels of an image and of its one partner get."""
+    """``[B, 2]`` float32: the weights of an image's own label and its partner's."""
     shares = np.empty((len(own_share), 2), np.float32)
     shares[:, 0] = own_share
     np.subtract(1, own_share, out=shares[:, 1])
@@ -286,15 +291,15 @@ def two_shares(own_share: Array) -> Array:
 
 
 def select(choice: Array, plans: Sequence[MixPlan], *, alike: bool = False) -> MixPlan:
-    """The plan whose image ``i`` is treated as in ``plans[choice[i]]``; all are for the same images.
+    """The plan that treats image ``i`` as ``plans[choice[i]]`` does; all plans are for the same images.
 
     Args:
-        choice: ``[B]`` whole numbers.
+        choice: ``[B]`` integers.
         plans: the plans to choose from.
         alike: whether both images of a pair always make the same choice.
     """
     batch = len(choice)
-    rows = batch * choice + np.arange(batch)  # of all plans' rows, stacked: cheaper to take than to mask for each plan
+    rows = batch * choice + np.arange(batch)  # in all plans' rows, stacked: one take is cheaper than a mask per plan
     partners = [plan.partners for plan in plans]
     width = max([array.shape[1] for array in partners])
     if any([array.shape[1] != width for array in partners]):
@@ -317,24 +322,24 @@ def select(choice: Array, plans: Sequence[MixPlan], *, alike: bool = False) -> M
         **parts,
     )
     mixing = [plan for plan in plans if plan.mixes]
-    if width == 1 and all([plan.is_told and plan.partners is mixing[0].partners for plan in mixing]):
-        selected.told(mixing[0].pairs, alike and all([plan.mutual for plan in mixing]))  # the others have no partners
+    if width == 1 and all([plan.has_pairs_set and plan.partners is mixing[0].partners for plan in mixing]):
+        selected.set_pairs(mixing[0].pairs, alike and all([plan.mutual for plan in mixing]))
     return selected
 
 
 def takes_partners(plan: Any) -> bool:
-    """Whether any pass of a plan, packed or not, takes something from partners."""
+    """Whether any pass of a plan, packed or not, uses partners."""
     return plan is not None and (plan.partners.shape[1] > 0 or takes_partners(plan.then))
 
 
 def only(changed: Array, plan: MixPlan, *, alike: bool = False, keep: Collection[str] = ()) -> MixPlan:
-    """``plan`` for the images that are ``changed`` (``[B]`` bool); the others keep their partners, and their pixels.
+    """``plan`` for the images that are ``changed``; the others keep their partners, but also all of their pixels.
 
     Args:
         changed: ``[B]`` bool.
         plan: of all images.
-        alike: both images of a pair always are changed, or neither.
-        keep: the parts that all images keep, in every pass.
+        alike: whether always both images of a pair are changed, or neither.
+        keep: names of parts that all images keep, in every pass.
     """
     parts: dict[str, Any] = {
         name: array if name in keep else _rows_where(changed, array, PARTS[name].neutral)
@@ -350,11 +355,11 @@ def only(changed: Array, plan: MixPlan, *, alike: bool = False, keep: Collection
         then=later,
         **parts,
     )
-    return some._told_as(plan, alike=alike)
+    return some._keep_pairs_of(plan, alike=alike)
 
 
 def without_mixing(plan: MixPlan) -> MixPlan:
-    """``plan`` in which images only lose what it erases; passes that then do nothing are left out."""
+    """``plan`` without its mixing: only what it erases is left. Passes that erase nothing are dropped."""
     later = None if plan.then is None else without_mixing(plan.then)
     if later is not None and not later.erases:
         later = None
@@ -365,18 +370,18 @@ def without_mixing(plan: MixPlan) -> MixPlan:
 
 
 def _rows_where(rows: Array, array: Array, otherwise: Any) -> Array:
-    """``array`` in the chosen ``rows`` (``[B]`` bool), ``otherwise`` elsewhere."""
+    """``array`` where ``rows [B]`` is true, ``otherwise`` elsewhere."""
     return np.where(rows.reshape(-1, *[1] * (array.ndim - 1)), array, otherwise)
 
 
 def _with_one_width(fills: Sequence[Array | None]) -> list[Array | None]:
-    """``[B, N, F]`` each, of one ``F``: one number for all channels becomes one for each, where another has those."""
+    """Fills ``[B, N, F]`` with the same ``F``: where some have a number per channel, the others are repeated."""
     width = max([fill.shape[2] for fill in fills if fill is not None])
     return [fill if fill is None or fill.shape[2] == width else fill.repeat(width, 2) for fill in fills]
 
 
 def _chosen_rows(rows: Array, arrays: Sequence[Array | None], neutral: float) -> Array:
-    """These ``rows`` of all arrays, stacked and padded to one shape; a missing array has neutral rows."""
+    """``rows`` of all arrays, stacked and padded to one shape; a missing array counts as neutral rows."""
     given = [array for array in arrays if array is not None]
     first, shape = given[0], given[0].shape
     if all([array is first for array in arrays]):
@@ -387,7 +392,7 @@ def _chosen_rows(rows: Array, arrays: Sequence[Array | None], neutral: float) ->
 
 
 def padded(array: Array | None, shape: tuple[int, ...], neutral: float, dtype: npt.DTypeLike) -> Array:
-    """``array`` with a neutral value up to ``shape``, no axis of which is shorter; missing, that value alone."""
+    """``array`` padded with ``neutral`` to ``shape``; a missing array is all ``neutral``."""
     if array is None:
         return np.full(shape, neutral, dtype)
     if array.shape == shape:
@@ -397,11 +402,11 @@ def padded(array: Array | None, shape: tuple[int, ...], neutral: float, dtype: n
 
 
 def chain(first: MixPlan, second: MixPlan) -> MixPlan:
-    """The plan that does ``first``, then ``second``: in one pass if that can hold both, else in two."""
+    """The plan that does ``first``, then ``second``: in one pass if possible, otherwise in two."""
     if first.then is not None:
-        return replace(first, then=chain(first.then, second))._told_as(first)
+        return replace(first, then=chain(first.then, second))._keep_pairs_of(first)
     if second.mixes or first.erases:
-        return replace(first, then=second)._told_as(first)
+        return replace(first, then=second)._keep_pairs_of(first)
     parts: dict[str, Any] = {**first.parts, **{name: getattr(second, name) for name in ERASING}}
     both = MixPlan(
         size=first.size,
@@ -411,13 +416,13 @@ def chain(first: MixPlan, second: MixPlan) -> MixPlan:
         then=second.then,
         **parts,
     )
-    return both._told_as(first)
+    return both._keep_pairs_of(first)
 
 
 def numbers(seed: int, rank: int, step: int, stream: int = 0) -> np.random.Generator:
-    """The random numbers of one plan: the same on any machine, in any order of asking.
+    """The random numbers of one plan: the same on every machine, whatever was drawn before.
 
-    The step is the counter's high word, so that no two steps can ever share numbers.
+    The step is the high word of the counter, so no two steps can ever share numbers.
     """
     counter = np.array([0, 0, stream, step], np.uint64)  # a list would lose low bits
     bits = np.random.Philox(_Key(seed, rank), counter=counter)  # type: ignore[arg-type]  # it takes any ISeedSequence
@@ -425,7 +430,7 @@ def numbers(seed: int, rank: int, step: int, stream: int = 0) -> np.random.Gener
 
 
 class _Key(ISeedSequence):
-    """The key of a Philox as it is. Given as ``key``, NumPy asks the system for a seed first, at twice the cost."""
+    """A key for Philox. Passed as ``key=`` it would cost twice as much: NumPy would read the system's entropy, too."""
 
     def __init__(self, *words: int) -> None:
         self.words = words
@@ -435,24 +440,25 @@ class _Key(ISeedSequence):
 
 
 class Stream:
-    """A stream of plans' numbers: a seed and a count of the plans drawn. Threads may share it.
+    """The random numbers of successive plans: a seed, and a count of the plans drawn so far. Safe to share by threads.
 
     With a seed, plan ``step`` depends on ``(seed, rank, step)`` alone; in a loader's worker also on ``part``. Without
-    one, each plan takes 64 bits from torch's default CPU generator, so that ``torch.manual_seed`` reproduces a run.
+    one, each plan takes 64 bits from torch's default CPU generator, so ``torch.manual_seed`` reproduces a run.
 
     Args:
         seed: in [0, 2**64), or ``None``.
-        part: tells streams of one seed apart; default: 0, in a worker the seed that the loader gives it for this epoch.
+        part: separates streams that share a seed. Default: 0; in a worker, the seed that the loader gave it for this
+            epoch.
     """
 
     def __init__(self, seed: int | None, *, part: int | None = None) -> None:
         self.seed = None if seed is None else check_count("seed", seed, least=0, most=2**64 - 1)
         self.step, self.part = 0, part
-        self._sent: tuple[int, int] | None = None  # by which process, of which rank
+        self._sent: tuple[int, int] | None = None  # process id and rank of the process that pickled it
         self._counting = threading.Lock()
 
     def next(self) -> np.random.Generator:
-        """The numbers of the next plan."""
+        """The random numbers of the next plan."""
         with self._counting:
             step, self.step = self.step, self.step + 1
         if self.seed is None:
@@ -463,13 +469,13 @@ class Stream:
         return numbers(self.seed, self._rank(), step, part)
 
     def of_part(self, part: int) -> "Stream":
-        """Another stream of this seed, from its beginning."""
+        """A new stream of the same seed, from its first step."""
         other = Stream(self.seed, part=part)
         other._sent = self._sent
         return other
 
     def _rank(self) -> int:
-        """This process's rank; a loader's worker that was not forked has that of the process that sent it here."""
+        """This process's rank; in a spawned worker, the rank of the process that started it."""
         if self._sent is not None and get_worker_info() is not None:
             parent = multiprocessing.parent_process()
             process, rank = self._sent
@@ -493,16 +499,16 @@ def current_rank() -> int:
 
 @dataclass(frozen=True, eq=False)
 class Draw:
-    """What a method draws a plan from: the numbers of this plan, the batch's shape, its pairing, and the epoch.
+    """What a method draws a plan from: random numbers, the shape of the batch, its pairing, and the epoch.
 
     Attributes:
         numbers: the only source of randomness.
         shape: ``(batch, channels, height, width)``.
-        epoch: what schedules are asked for.
+        epoch: passed to schedules.
         partner: ``[B, 1]`` int64, each image's (first) partner.
-        pairs: ``[pairs, 2]`` int64, the images of each pair, where partners are mutual; one may be its own.
-        pairing: what has been asked for; see :func:`draw_from`.
-        labels: those of the batch, where they are known when the plan is drawn.
+        pairs: ``[pairs, 2]`` int64, the images of each pair, if partners are mutual; an image may be its own partner.
+        pairing: as requested; see :func:`draw_from`.
+        labels: of the batch, if they are known when the plan is drawn.
     """
 
     numbers: np.random.Generator
@@ -519,32 +525,34 @@ class Draw:
 
     @functools.cached_property
     def pair(self) -> Array | None:
-        """``[B]`` int64, the number of the pair that each image belongs to, where partners are mutual."""
+        """``[B]`` int64, the index of each image's pair, if partners are mutual."""
         if self.pairs is None:
             return None
         pair: Array = np.empty(self.shape[0], np.int64)
         pair[self.pairs] = np.arange(len(self.pairs))[:, None]
         return pair
 
-    def tell(self, plan: MixPlan, per: Per) -> MixPlan:
-        """``plan``, which has this draw's partners, and numbers for each of ``units(per)``, told its pairs."""
-        if callable(self.pairing) and per != "pair":  # a function may make pairs of some batches only
-            return plan.told(None, False)
-        return plan.told(self.pairs, self.pairs is not None and per != "sample")
+    def set_pairs(self, plan: MixPlan, per: Per) -> MixPlan:
+        """Set the pairs of ``plan``, which has this draw's partners and numbers for each of ``units(per)``."""
+        if callable(self.pairing) and per != "pair":  # a function may pair up some batches and not others
+            return plan.set_pairs(None, False)
+        return plan.set_pairs(self.pairs, self.pairs is not None and per != "sample")
 
     def units(self, per: Per) -> tuple[int, Array]:
-        """How many draws ``per`` asks for, and the index ``[B]`` that hands them to the images."""
+        """How many draws ``per`` needs, and the index ``[B]`` of each image's draw."""
         batch = self.shape[0]
         if per == "pair" and self.pairs is not None and self.pair is not None:
             return len(self.pairs), self.pair
         if per == "pair" and callable(self.pairing):
-            raise ValueError("per='pair' needs mutual partners, which pairing did not return; use per='sample'")
+            raise ValueError(
+                "per='pair' needs mutual partners, but the pairing function returned others; use per='sample'"
+            )
         if per == "batch":
             return 1, np.zeros(batch, np.int64)
         return batch, np.arange(batch)
 
     def several_partners(self, several: int) -> Array:
-        """``[B, several]`` int64: the partner of the pairing, then of permutations (``"roll"``: of further rolls)."""
+        """``[B, several]`` int64: the pairing's partner, then those of random permutations (or of further rolls)."""
         batch = self.shape[0]
         further = [
             np.roll(np.arange(batch), k) if self.pairing == "roll" else self.numbers.permutation(batch)
@@ -560,11 +568,11 @@ def draw_from(
     epoch: int = 0,
     labels: Tensor | None = None,
 ) -> Draw:
-    """Pair the images of a batch and return what methods draw from.
+    """Choose the partners of a batch, and return what methods draw their plans from.
 
-    ``"matching"`` is a random perfect matching (an odd batch leaves one image to itself), ``"shuffle"`` a random
-    permutation, ``"roll"`` takes the image before (torchvision), ``"flip"`` the mirror image in the batch (timm);
-    ``None`` leaves each image to itself; a function is asked.
+    ``"matching"`` is a random perfect matching (in an odd batch one image is its own partner), ``"shuffle"`` a random
+    permutation, ``"roll"`` takes the previous image (torchvision), ``"flip"`` counts from the end of the batch (timm).
+    ``None`` makes each image its own partner; a function is called.
     """
     batch = shape[0]
     pairs = None
@@ -590,34 +598,34 @@ def draw_from(
 
 @functools.lru_cache(maxsize=64)
 def _matching(batch: int) -> Array:
-    """``[2, pairs]``: the places of each pair in an order of the images; an odd one is left to itself."""
+    """``[2, pairs]``: which positions of a random order form a pair; in an odd batch the last is its own partner."""
     half, odd = batch // 2, [batch - 1] * (batch % 2)
     return np.array([[*range(half), *odd], [*range(half, 2 * half), *odd]], np.int64)
 
 
 def mutual_pairs(partner: Array) -> Array | None:
-    """``[pairs, 2]`` of partners ``[B]``, if every image is the partner of its partner; one may be its own."""
+    """``[pairs, 2]`` if partners ``[B]`` are mutual, otherwise ``None``; an image may be its own partner."""
     index = np.arange(len(partner))
-    if not (partner.take(partner, mode="clip") == index).all():  # none outside the batch passes
+    if not (partner.take(partner, mode="clip") == index).all():  # partners outside the batch fail this, too
         return None
     (first,) = (partner >= index).nonzero()
     return np.array([first, partner[first]]).T
 
 
 def _partner_by(function: PairingFunction, labels: Tensor | None, numbers: np.random.Generator, batch: int) -> Array:
-    """``[B]`` int64: the partners that a function of the user's returns."""
+    """``[B]`` int64: the partners that a user's function returns."""
     if labels is None:
         raise ValueError(
-            "pairing is a function of labels, but there are none: pass them to make_plan(images, labels=...)"
+            "pairing is a function of the labels, but there are none; pass them: make_plan(images, labels=...)"
         )
     returned = result_of("pairing", function, labels.cpu(), numbers)
     try:
         partner = np.asarray(returned)
-    except ValueError as error:  # of lists that make no rectangle
+    except ValueError as error:  # ragged lists
         raise ValueError(f"pairing must return the partner of each image [B], got {returned!r}") from error
     if partner.shape != (batch,) or partner.dtype.kind not in "iu":
         raise ValueError(
-            f"pairing must return the partner of each of {batch} images as whole numbers [B], got "
+            f"pairing must return the partner of each of {batch} images as integers [B], got "
             f"{partner.shape} {partner.dtype}"
         )
     if batch and not 0 <= partner.min() <= partner.max() < batch:

@@ -1,4 +1,4 @@
-"""Labels and a plan become soft targets."""
+"""Turn labels into soft targets, as a plan says."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -24,7 +24,7 @@ LabelMode = Literal["lerp", "union"]
 
 
 class TargetOptions(TypedDict, total=False):
-    """What a :class:`TargetRule` takes."""
+    """The arguments of :class:`TargetRule`."""
 
     num_classes: int | None
     targets: Targets
@@ -34,23 +34,23 @@ class TargetOptions(TypedDict, total=False):
 
 
 class SoftTarget(NamedTuple):
-    """A soft target that never spells out its zeros: a few classes and the share of each.
+    """A soft target in sparse form: a few classes per image, and the share of each.
 
     Attributes:
-        labels: ``[B, K]`` int64, the image's own class first; ``ignore_index`` where there is none.
-        shares: ``[B, K]`` float32, how much each of them counts; rows sum to one.
+        labels: ``[B, K]`` int64, the image's own class first; ``ignore_index`` for images without a label.
+        shares: ``[B, K]`` float32, the weight of each label; rows sum to one.
     """
 
     labels: Tensor
     shares: Tensor
 
     def to(self, device: torch.device | str | int, *, non_blocking: bool = False) -> "SoftTarget":
-        """Both on a device, as they are."""
+        """A copy on ``device``; dtypes are kept."""
         there = check_device(device)
         return SoftTarget(*[part.to(there, non_blocking=non_blocking) for part in self])
 
     def dense(self, num_classes: int, *, label_smoothing: float = 0.0, ignore_index: int = -100) -> Tensor:
-        """``[B, num_classes]`` float32. Rows sum to one, less what belongs to ignored labels."""
+        """``[B, num_classes]`` float32. Rows sum to one, less the shares of ignored labels."""
         check_number("label_smoothing", label_smoothing, 0, 1)
         check_count("num_classes", num_classes)
         check_class("ignore_index", ignore_index)
@@ -66,13 +66,13 @@ class SoftTarget(NamedTuple):
         return smooth(rows, label_smoothing)
 
     def known(self, ignore_index: int) -> "SoftTarget":
-        """The same, with class 0 and share 0 in the place of each ignored label."""
+        """The same target with class 0 and share 0 in place of each ignored label."""
         ignored = self.labels == ignore_index
         return SoftTarget(self.labels.masked_fill(ignored, 0), self.shares.masked_fill(ignored, 0.0))
 
 
 def _soft_target(cls: type[SoftTarget], labels: Any, shares: Tensor | None = None) -> SoftTarget:
-    """Takes an iterable of both, too: so the tuples in a batch are rebuilt by frameworks that never heard of fields."""
+    """Also accepts one iterable of both, since some frameworks rebuild every tuple in a batch by ``type(x)(items)``."""
     if shares is None and isinstance(labels, Tensor):
         raise TypeError(f"SoftTarget takes labels and shares, [B, K] both, got {shown(labels)} alone")
     both: Iterable[Any] = labels if shares is None else (labels, shares)
@@ -84,15 +84,15 @@ SoftTarget.__new__ = _soft_target  # type: ignore[method-assign, assignment]  # 
 
 @dataclass(frozen=True, kw_only=True)
 class TargetRule:
-    """How labels become soft targets; checked once, when it is made.
+    """How labels become soft targets. Arguments are checked when the rule is made.
 
     Attributes:
-        num_classes: number of classes; needed for dense targets from class indices.
+        num_classes: number of classes; required for dense targets from class indices.
         targets: ``"dense"``: float32 ``[B, num_classes]``; ``"sparse"``: a :class:`SoftTarget` (class indices only);
-            ``"values"``: numbers of any meaning, as in regression, which keep their shape.
-        label_smoothing: in [0, 1]: that part of each row's sum is spread over all classes.
+            ``"values"``: labels are numbers, as in regression, and keep their shape.
+        label_smoothing: in [0, 1], the part of each row's sum that is spread evenly over all classes.
         label_mode: ``"lerp"`` weights labels by their shares; ``"union"`` gives every class that is present a 1.
-        ignore_index: the class index that stands for no label; such a label counts nothing.
+        ignore_index: the class index that means "no label"; it adds nothing to a target.
     """
 
     num_classes: int | None = None
@@ -104,7 +104,7 @@ class TargetRule:
     def __post_init__(self) -> None:
         check_choice("targets", self.targets, get_args(Targets))
         check_choice("label_mode", self.label_mode, get_args(LabelMode))
-        vars(self).update(  # Python's own numbers: kernels take no others
+        vars(self).update(  # as Python's own numbers, which is all that kernels accept
             num_classes=None if self.num_classes is None else check_count("num_classes", self.num_classes),
             label_smoothing=check_number("label_smoothing", self.label_smoothing, 0, 1),
             ignore_index=check_class("ignore_index", self.ignore_index),
@@ -127,16 +127,16 @@ class TargetRule:
     def _check_smoothing(self, columns: int | None) -> None:
         if columns == 1 and self.label_smoothing:
             raise ValueError(
-                f"label_smoothing must be 0 for one logit, which has no other class to give it to, got "
-                f"{self.label_smoothing}; soft_binary_cross_entropy(..., label_smoothing=) smooths towards one half"
+                f"label_smoothing must be 0 for a single logit, which has no other class, got {self.label_smoothing}; "
+                "soft_binary_cross_entropy(..., label_smoothing=) smooths towards one half"
             )
 
     def of(self, num_classes: int | Sequence[int] | None) -> "tuple[TargetRule, ...]":
-        """This rule for labels of so many classes; for several labels, one each."""
+        """One such rule for each label, with its number of classes."""
         return tuple(replace(self, num_classes=each) for each in for_each_label(num_classes))
 
     def _checked_indices(self, labels: Tensor, plan: MixPlan | PackedPlan) -> Tensor | None:
-        """``[B]``, if labels are class indices. What cannot be mixed is refused; on a GPU values are not looked at."""
+        """``[B]``, if labels are class indices. Refuses what cannot be mixed; values on a GPU are not checked."""
         check_tensor("labels", labels)
         if isinstance(plan, MixPlan):
             check_bounds(plan)
@@ -156,7 +156,7 @@ class TargetRule:
         return indices
 
     def _class_indices(self, labels: Tensor) -> Tensor | None:
-        """``[B]``, if labels are class indices; a column of integers is, unless it can be rows of one class."""
+        """``[B]``, if labels are class indices; so is a column of integers, unless there is only one class."""
         if labels.dtype.is_floating_point or labels.dtype == torch.bool:
             return None
         if labels.ndim == 2 and labels.shape[1] == 1 and self.num_classes != 1:
@@ -167,10 +167,10 @@ class TargetRule:
         if self.num_classes is None and self.targets == "dense":
             raise ValueError(
                 "num_classes must be given for class indices; or pass one-hot labels [B, num_classes], floats [B, 1] "
-                "for one logit, or targets='sparse'"
+                "for a single logit, or targets='sparse'"
             )
         end = 2**63 if self.num_classes is None else self.num_classes
-        wide = labels.to(torch.int64)  # a narrow type may not hold num_classes
+        wide = labels.to(torch.int64)  # num_classes may not fit a narrower type
         if not _is_on_host(labels) or np.maximum.reduce(wide.numpy().view(np.uint64), initial=0) < end:  # none below 0
             return
         outside = (wide < 0) | (wide > end - 1)
@@ -179,7 +179,7 @@ class TargetRule:
         wrong = wide[outside]
         if len(wrong):
             got = int(wrong[0]) % 2**64 if labels.dtype == torch.uint64 else int(wrong[0])
-            advice = "; for one logit pass floats [B, 1], and train with soft_binary_cross_entropy" if end == 1 else ""
+            advice = "; for a single logit pass floats [B, 1] and use soft_binary_cross_entropy" if end == 1 else ""
             raise ValueError(
                 f"labels must be in 0 … {end - 1} (or ignore_index={self.ignore_index}), got {got}{advice}"
             )
@@ -187,7 +187,7 @@ class TargetRule:
     def _check_rows(self, labels: Tensor) -> None:
         if labels.ndim == 1:
             raise TypeError(
-                f"labels [B] must be integers, got {labels.dtype}; for one logit or rows of scores pass "
+                f"labels [B] must be integers, got {labels.dtype}; for a single logit or for rows of scores pass "
                 "[B, num_classes], for regression targets='values'"
             )
         if labels.ndim != 2:
@@ -205,30 +205,30 @@ class TargetRule:
             if not 0 <= low <= high <= 1:
                 wrong = int(rows[(rows < 0) | (rows > 1)][0])
                 raise ValueError(
-                    f"labels [B, K] of integers must hold zeros and ones, got {wrong}; pass class indices as [B], "
-                    "regression labels as floats with targets='values', and mark what is not annotated by NaN"
+                    f"integer labels [B, K] must be zeros and ones, got {wrong}; pass class indices as [B], "
+                    "regression labels as floats with targets='values', and mark missing annotations by NaN"
                 )
-        elif not 0 <= low <= high < math.inf:  # so it is, too, with a NaN
+        elif not 0 <= low <= high < math.inf:  # true for NaN as well
             wrong_values = rows[(rows < 0) | rows.isinf()]
             if len(wrong_values):
                 raise ValueError(
-                    f"labels [B, K] must be finite and at least 0, got {float(wrong_values[0])}; mark what is not "
-                    "annotated by NaN, and mix regression labels with targets='values'"
+                    f"labels [B, K] must be finite and at least 0, got {float(wrong_values[0])}; mark missing "
+                    "annotations by NaN, and mix regression labels with targets='values'"
                 )
 
     def mix(self, labels: Tensor, plan: MixPlan | PackedPlan) -> Tensor | SoftTarget:
-        """Mix ``labels`` as ``plan`` mixes their images; they are checked and left as they are.
+        """Mix ``labels`` as ``plan`` mixes their images; they are not modified.
 
         Args:
             labels: ``[B]`` or ``[B, 1]`` class indices (``ignore_index``: no class); ``[B, num_classes]`` one-hot,
-                soft or multi-hot rows, of integers only zeros and ones, of floats with NaN for what is not annotated;
-                or, for ``targets="values"``, floats ``[B, ...]``.
-            plan: one row for each label; packed on their device, it need not be copied there (packed on another, it is
-                read back).
+                soft or multi-hot rows: integers 0 and 1, or floats with NaN for missing annotations; or, for
+                ``targets="values"``, floats ``[B, ...]``.
+            plan: one row per label. If it is packed on the device of the labels, nothing is copied; if it is packed on
+                another, it is read back.
 
         Returns:
-            What ``targets`` says. A row with NaN makes NaN of the same entries of the images that it is mixed into,
-            and of no other. Values are float32, or float64 if they come so.
+            As ``targets`` says. NaN in a row appears in the same entries of the images that it is mixed into, and in
+            no other. Values are float32, or float64 if the labels are.
         """
         target, unwritten = self.prepare(labels, plan)
         if unwritten is not None:
@@ -239,8 +239,8 @@ class TargetRule:
     def prepare(
         self, labels: Tensor, plan: MixPlan | PackedPlan
     ) -> "tuple[Tensor | SoftTarget, UnwrittenTargets | None]":
-        """The target, as :meth:`mix` returns it; on a GPU it may yet have to be written, by what comes second: then the
-        launch that mixes the images can do that, too.
+        """The target that :meth:`mix` returns and, on a GPU, what still has to write it (``None``: it is complete), so
+        that the launch that mixes the images can do both.
         """
         indices = self._checked_indices(labels, plan)
         if isinstance(plan, PackedPlan) and plan.words.device != labels.device:
@@ -252,7 +252,7 @@ class TargetRule:
         return SoftTarget(unwritten.out, unwritten.shares) if sparse else unwritten.out, unwritten
 
     def _mix(self, labels: Tensor, indices: Tensor | None, plan: MixPlan | PackedPlan) -> Tensor | SoftTarget:
-        """Targets made by torch, or on the host by NumPy."""
+        """Targets computed by torch, or on the host by NumPy."""
         if self.targets == "values":
             return _mix_rows(labels if labels.dtype == torch.float64 else labels.to(torch.float32), plan, "lerp")
         if indices is None:
@@ -261,7 +261,7 @@ class TargetRule:
             return smooth(self._mix_on_host(indices, plan), self.label_smoothing)
         indices = indices.to(torch.int64)
         sources, shares = (torch.as_tensor(part, device=indices.device) for part in _sources(plan))
-        target = SoftTarget(indices[sources], shares.clone())  # the plan keeps its memory
+        target = SoftTarget(indices[sources], shares.clone())  # not in the memory of the plan
         if self.targets == "sparse":
             return target
         if self.label_mode == "union":
@@ -286,19 +286,19 @@ class TargetRule:
         return fused_targets.prepare_dense(
             indices,
             placed,
-            num_classes=self.num_classes or 0,  # the check has made sure that it is given
+            num_classes=self.num_classes or 0,  # never None: _check_indices has made sure
             label_smoothing=self.label_smoothing,
             ignore_index=self.ignore_index,
         )
 
     def _mix_on_host(self, labels: Tensor, plan: MixPlan | PackedPlan) -> Tensor:
-        """Dense targets in NumPy, which takes a third of torch's time for a few numbers."""
+        """Dense targets by NumPy, which takes a third of torch's time for a few numbers."""
         sources, shares = map(np.asarray, _sources(plan))  # [B, S] each
         classes = labels.to(torch.int64).numpy()
         if np.count_nonzero(ignored := classes == self.ignore_index):
             classes, shares = np.where(ignored, 0, classes), np.where(ignored[sources], np.float32(0), shares)
         rows = np.zeros((len(classes), self.num_classes or 0), np.float32)
-        numbers = rows.reshape(-1)  # a view, which one index finds faster than two
+        numbers = rows.reshape(-1)  # a view: one index is faster than two
         starts = np.arange(0, numbers.size, rows.shape[1])
         for source, share in zip(sources.T, shares.T, strict=True):
             numbers[starts + classes.take(source)] += share
@@ -306,28 +306,28 @@ class TargetRule:
 
 
 def for_each_label(num_classes: int | Sequence[int] | None) -> list[Any]:
-    """The number of classes, or those that several labels have, as a list; what is in that is checked by a rule."""
+    """The number of classes of each label, as a list. Its items are checked by :class:`TargetRule`."""
     if not isinstance(num_classes, Sequence) or isinstance(num_classes, (str, bytes)):
         return [None if num_classes is None else check_count("num_classes", num_classes)]
     if len(num_classes) == 0:
-        raise ValueError(f"num_classes must be a whole number, or one for each of several labels, got {num_classes!r}")
+        raise ValueError(f"num_classes must be an integer, or one for each of several labels, got {num_classes!r}")
     return list(num_classes)
 
 
 def mix_targets(labels: Tensor, plan: MixPlan | PackedPlan, **options: Unpack[TargetOptions]) -> Tensor | SoftTarget:
-    """Mix labels as ``plan`` mixes their images, by the :class:`TargetRule` that the keyword arguments make."""
+    """Mix labels as ``plan`` mixes their images; keyword arguments are those of :class:`TargetRule`."""
     return TargetRule(**options).mix(labels, plan)
 
 
 def smooth(rows: Tensor, label_smoothing: float) -> Tensor:
-    """Spread ``label_smoothing`` of each row's sum evenly over all classes; NaN stays NaN, and counts nothing."""
+    """Spread ``label_smoothing`` of each row's sum evenly over all classes; NaN stays NaN, and adds nothing."""
     if label_smoothing == 0 or rows.numel() == 0:
         return rows
     return (1 - label_smoothing) * rows + label_smoothing / rows.shape[1] * rows.nansum(1, keepdim=True)
 
 
 def _sources(plan: MixPlan | PackedPlan) -> tuple[Any, Any]:
-    """``[B, S]`` each, where the plan lies: whose labels each image gets after all passes, and their shares."""
+    """``[B, S]`` each: whose labels each image gets after all passes, and their shares (if packed, tensors)."""
     batch, partners, shares, later = len(plan), plan.partners, plan.shares, plan.then
     host = isinstance(plan, MixPlan)
     own: Any = np.arange(batch)[:, None] if host else torch.arange(batch, device=partners.device)[:, None]
@@ -343,7 +343,7 @@ def _sources(plan: MixPlan | PackedPlan) -> tuple[Any, Any]:
 
 
 def _mix_rows(rows: Tensor, plan: MixPlan | PackedPlan | None, label_mode: LabelMode) -> Tensor:
-    """``rows [B, ...]`` weighted by their shares and added, or the greatest of them where the share is not 0."""
+    """The sum of ``rows [B, ...]`` weighted by their shares, or the maximum of those whose share is not 0."""
     while plan is not None:
         partners, shares = (torch.as_tensor(part, device=rows.device) for part in (plan.partners, plan.shares))
         if label_mode == "union":
@@ -358,10 +358,10 @@ def _mix_rows(rows: Tensor, plan: MixPlan | PackedPlan | None, label_mode: Label
 
 
 def _weighted(rows: Tensor, share: Tensor) -> Tensor:
-    """That share of ``rows``; a share of 0 is 0, NaN or not."""
+    """``share * rows``, which is 0 for a share of 0 even if the row is NaN."""
     return torch.where(share == 0, 0.0, rows * share)
 
 
 def _is_on_host(labels: Tensor) -> bool:
-    """Whether their values can be read here and now."""
+    """Whether their values can be read now, without a sync or a graph break."""
     return labels.is_cpu and not torch.compiler.is_compiling() and not is_transformed()

@@ -1,4 +1,4 @@
-"""The transforms: configuration, a draw, and a call like that of a ``torchvision.transforms.v2`` transform."""
+"""The base of all transforms: configuration, a draw, and a call like a ``torchvision.transforms.v2`` transform's."""
 
 import functools
 import inspect
@@ -23,7 +23,7 @@ from mixcollate.checks import (
 from mixcollate.execution import execute, pixels, refuse_class_numbers
 from mixcollate.kernels import Axes, Impl, PackedPlan, Statistic
 from mixcollate.kernels.api import uncompiled
-from mixcollate.kernels.bounds import vouch_for
+from mixcollate.kernels.bounds import mark_as_checked
 from mixcollate.kernels.prepare import AXES, check_layout
 from mixcollate.plan import PLACES, Draw, MixPlan, Pairing, PairingFunction, Per, Stream, draw_from, identity, only
 from mixcollate.roles import ALONE, USUAL, Keys, LabelsGetter, find, first_labels
@@ -34,7 +34,7 @@ _is_exporting = getattr(torch.compiler, "is_exporting", bool)  # torch 2.6 has n
 
 
 class DrawOptions(TypedDict, total=False):
-    """What every transform takes; see :class:`MixTransform`."""
+    """Arguments of every transform; see :class:`MixTransform`."""
 
     per: Per
     inplace: bool
@@ -43,13 +43,13 @@ class DrawOptions(TypedDict, total=False):
 
 
 class ErasingOptions(DrawOptions, total=False):
-    """What every erasing transform takes; see :class:`ErasingTransform`."""
+    """Arguments of every erasing transform; see :class:`ErasingTransform`."""
 
     p: Scheduled
 
 
 class LabelOptions(TypedDict, total=False):
-    """What every transform that mixes labels takes, too."""
+    """Further arguments of every transform that mixes labels; see :class:`MixTransform`."""
 
     num_classes: int | Sequence[int] | None
     labels_getter: LabelsGetter
@@ -60,31 +60,31 @@ class LabelOptions(TypedDict, total=False):
 
 
 class MixOptions(DrawOptions, LabelOptions, total=False):
-    """What every mixing transform takes; see :class:`MixTransform`."""
+    """Arguments of every mixing transform; see :class:`MixTransform`."""
 
     p: Scheduled
     pairing: Pairing | PairingFunction
 
 
 def _named_arguments(transform: type) -> Any:
-    """``transform.__init__`` with a signature that spells out the base's arguments, for ``help`` and editors.
+    """``transform.__init__`` with a signature that spells out the arguments of its base, for ``help`` and editors.
 
-    An argument that does not exist is refused in the name of the class that was called. Python would name the base, to
-    which ``**options`` hand it on, and of which a user need not know.
+    An unknown argument is refused in the name of the class that was called; Python's own error would name the base,
+    to which ``**options`` are passed on.
     """
     init = vars(transform)["__init__"]
     parameters = list(inspect.signature(init).parameters.values())
     kinds = [parameter.kind for parameter in parameters]
     if inspect.Parameter.VAR_KEYWORD not in kinds or inspect.Parameter.VAR_POSITIONAL in kinds:
         return init
-    options = get_args(parameters.pop().annotation)  # of Unpack[...]: which of the base's arguments are meant
-    base_class = next(one for one in transform.__mro__[1:] if issubclass(one, MixTransform))  # mixins are none
+    options = get_args(parameters.pop().annotation)  # of Unpack[...]: which of the base's arguments it accepts
+    base_class = next(one for one in transform.__mro__[1:] if issubclass(one, MixTransform))  # not a mixin
     base = inspect.signature(base_class).parameters
     taken = {parameter.name for parameter in parameters}
     wanted = set(options[0].__annotations__ if options else base) - taken
     parameters += [p.replace(kind=p.KEYWORD_ONLY) for name, p in base.items() if name in wanted]
     names = [parameter.name for parameter in parameters[1:]]
-    # what a schedule may give is checked in each epoch, and may be set
+    # scheduled values are checked in each epoch, and may be assigned
     settled = [p.name for p in parameters[1:] if p.annotation is not Scheduled]
     by_place = [p.name for p in parameters[1:] if p.kind is p.POSITIONAL_OR_KEYWORD]
 
@@ -97,8 +97,8 @@ def _named_arguments(transform: type) -> Any:
                 )
         if len(arguments) > len(by_place):
             name, value = names[len(by_place)], arguments[len(by_place)]
-            way_out = "give transforms as one list" if isinstance(value, MixTransform) else f"write {name}=..."
-            raise TypeError(f"{transform.__name__} takes {name} by name, got {value!r} without: {way_out}")
+            way_out = "pass transforms as one list" if isinstance(value, MixTransform) else f"write {name}=..."
+            raise TypeError(f"{transform.__name__} takes {name} by keyword, got {value!r} by position: {way_out}")
         init(self, *arguments, **options)
         self._settle(transform, settled)
 
@@ -107,37 +107,37 @@ def _named_arguments(transform: type) -> Any:
 
 
 class MixTransform(Settled, v2.Transform):
-    """A method and its hyper-parameters: draws plans, and runs them on images, labels and masks.
+    """Base class of all methods: holds hyper-parameters, draws plans, and applies them to images, labels and masks.
 
-    Called like torchvision's: ``images, targets = transform(images, labels)``, on nested structures too, on CPU or
-    CUDA tensors. ``make_plan`` draws without touching a pixel, ``replay`` runs a plan. A method of one's own is a
-    subclass with a ``plan_batch``. As with torchvision's, ``train()`` and ``eval()`` change nothing: leave mixing out
-    of evaluation.
+    Call it like a torchvision transform: ``images, targets = transform(images, labels)``. It accepts nested structures,
+    and tensors on the CPU or on a GPU. ``make_plan`` draws a plan without touching a pixel; ``replay`` applies a plan.
+    To write your own method, subclass this and define ``plan_batch``. As in torchvision, ``train()`` and ``eval()``
+    have no effect: do not call the transform in evaluation.
 
     Args:
-        num_classes: number of classes; needed when labels are class indices and targets dense. Several, where
-            ``labels_getter`` returns several labels.
-        labels_getter: ``"default"`` finds labels as torchvision does; a function of the inputs that returns the tensor
-            among them that is the labels, or several; ``None``: no labels.
-        p: probability that a pair (sample, batch: see ``per``) is changed; a number or a function of the epoch.
-        per: how far one draw reaches: ``"pair"``, ``"sample"`` or ``"batch"``.
-        pairing: ``"matching"`` (random pairs), ``"shuffle"`` (random permutation), ``"roll"`` (torchvision's),
-            ``"flip"`` (timm's), or a function ``(labels, numbers) -> partner [B]`` of the labels and a NumPy generator.
+        num_classes: number of classes; required for dense targets from class indices. A sequence, if ``labels_getter``
+            returns several labels.
+        labels_getter: ``"default"`` finds labels as torchvision does; a function of the inputs that returns the labels
+            among them (one tensor, or several); ``None``: there are no labels.
+        p: probability that a pair (or sample, or batch: see ``per``) is changed; a number or a function of the epoch.
+        per: what shares one draw: ``"pair"``, ``"sample"`` or ``"batch"``.
+        pairing: ``"matching"`` (random pairs), ``"shuffle"`` (random permutation), ``"roll"`` (as torchvision),
+            ``"flip"`` (as timm), or a function ``(labels, numbers) -> partner [B]`` of labels and a NumPy generator.
         targets: ``"dense"``: float32 ``[B, num_classes]``; ``"sparse"``: a :class:`~mixcollate.SoftTarget`;
-            ``"values"``: labels are numbers ``[B]`` or ``[B, K]``, not classes, and are blended.
+            ``"values"``: labels are numbers ``[B]`` or ``[B, K]`` rather than classes, and are blended.
         label_smoothing: in [0, 1].
-        label_mode: ``"lerp"``, or ``"union"`` for multi-hot labels of which all count fully.
+        label_mode: ``"lerp"``, or ``"union"`` for multi-hot labels that all count fully.
         ignore_index: the class index of images without a label.
-        inplace: mix in the memory of the images that are passed in.
-        layout: which axis of the images is which, where it is not ``[B, C, H, W]`` or, for video, ``[B, T, C, H, W]``:
-            ``"BCDHW"`` for volumes (a box reaches through all slices), ``"BCT"`` for signals (a box is an interval).
-        seed: of a stream of plans that depends on nothing else but the rank (``stream.step`` counts them). Default:
-            each plan takes 64 bits from torch's default generator, so that ``torch.manual_seed`` reproduces a run.
+        inplace: whether to write the result into the memory of the input images.
+        layout: the order of the axes, if it is not ``[B, C, H, W]`` or, for video, ``[B, T, C, H, W]``: ``"BCDHW"``
+            for volumes (boxes extend through all slices), ``"BCT"`` for signals (boxes are intervals).
+        seed: seed of the stream of plans, which then depends on the seed, the rank and ``stream.step`` alone. Default:
+            each plan takes 64 bits from torch's default generator, so ``torch.manual_seed`` reproduces a run.
     """
 
     mixes = True
     blends = False
-    """Whether pixels can be made of two, so that class numbers in masks cannot follow."""
+    """Whether a pixel can be a blend of two images, so that masks of class numbers cannot be mixed alike."""
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
@@ -183,11 +183,11 @@ class MixTransform(Settled, v2.Transform):
         self._keys = Keys(labels_getter=labels_getter, layout=self.layout)
 
     def plan_batch(self, draw: Draw) -> MixPlan:
-        """The method's own part: a plan in which every image is changed, as if ``p`` were 1."""
+        """Draw a plan in which every image is changed, as if ``p`` were 1. Each method defines this."""
         raise NotImplementedError(f"{type(self).__name__} must define plan_batch(draw), which returns a MixPlan")
 
     def draw_plan(self, draw: Draw) -> MixPlan:
-        """A plan in which only a share ``p`` of the images (pairs, batches) is changed."""
+        """Draw a plan in which each pair (sample, batch) is changed with probability ``p``."""
         plan = self.plan_batch(draw)
         if not isinstance(plan, MixPlan) or len(plan) != draw.shape[0] or plan.size != draw.size:
             got = f"one of {len(plan)} of {plan.size}" if isinstance(plan, MixPlan) else shown(plan)
@@ -200,7 +200,7 @@ class MixTransform(Settled, v2.Transform):
             return plan
         count, unit = draw.units(self.per)
         changed = (draw.numbers.random(count) < p)[unit]
-        # a fill is kept by all, erased or not: so images that cannot take it are refused with the first batch
+        # all images keep the fill, erased or not, so that a fill they cannot take is refused in the first batch
         return only(changed, plan, alike=self.per != "sample", keep=("fill",))
 
     def make_plan(
@@ -212,13 +212,13 @@ class MixTransform(Settled, v2.Transform):
         epoch: int | None = None,
         layout: Axes | None = None,
     ) -> MixPlan:
-        """Draw a plan for ``images`` ``[B, C, H, W]`` (video ``[B, T, C, H, W]``), of which only the shape counts.
+        """Draw a plan for ``images`` ``[B, C, H, W]`` (video ``[B, T, C, H, W]``); only their shape matters.
 
         Args:
-            images: left as they are.
-            labels: what a ``pairing`` function looks at; nothing else does.
-            stream: the numbers are the next of this one; default: the transform's own.
-            epoch: what schedules are asked for; default: the one that ``set_epoch`` has told.
+            images: not modified.
+            labels: passed to a ``pairing`` function, if there is one.
+            stream: where the random numbers come from; default: the transform's own stream.
+            epoch: passed to schedules; default: the epoch last given to ``set_epoch``.
             layout: of the images; default: the transform's.
         """
         if torch.compiler.is_compiling():
@@ -232,10 +232,10 @@ class MixTransform(Settled, v2.Transform):
         plan = self.draw_plan(draw_from(source, plan_shape(images, layout), self.pairing, epoch, labels))
         if plan.size == (1, 1) and not PLACES.isdisjoint(plan.shapes):
             raise ValueError(
-                f"images of one pixel have no room for boxes, got {tuple(images.shape)}; use MixUp for them"
+                f"images must have more than one pixel for boxes, got {tuple(images.shape)}; use MixUp for them"
             )
         if all([_is_ours(module) for module in self.modules() if isinstance(module, MixTransform)]):
-            vouch_for(plan)  # a check takes half as long as the draw
+            mark_as_checked(plan)  # a full check would take half as long as the draw
         return plan
 
     def replay(
@@ -251,9 +251,9 @@ class MixTransform(Settled, v2.Transform):
         impl: Impl = "auto",
         layout: Axes | None = None,
     ) -> Any:
-        """Run ``plan``: ``(images, targets)``, or the images alone where there are no labels.
+        """Apply ``plan``; returns ``(images, targets)``, or only the images if there are no labels.
 
-        The keyword arguments are those of :func:`mixcollate.kernels.mix`; ``layout`` is the transform's by default.
+        The keyword arguments are those of :func:`mixcollate.kernels.mix`; ``layout`` defaults to the transform's.
         """
         options: dict[str, Any] = {"mean": mean, "std": std, "dtype": dtype, "memory_format": memory_format}
         options |= {"impl": impl, "layout": self.layout if layout is None else check_choice("layout", layout, AXES)}
@@ -268,22 +268,22 @@ class MixTransform(Settled, v2.Transform):
         return execute(batch, roles, plan, self._rules, inplace=self.inplace, **options)
 
     def set_epoch(self, epoch: int) -> None:
-        """Tell the schedules which epoch it is, where this transform is called by itself."""
+        """Set the epoch for schedules, if this transform is used without a collate."""
         self.epoch = check_count("epoch", epoch, least=0)
 
     def extra_repr(self) -> str:
-        """The hyper-parameters that differ from the common defaults."""
+        """The hyper-parameters that differ from the shared defaults."""
         defaults = inspect.signature(MixTransform).parameters
-        told = {name: vars(self)[name] for name in inspect.signature(type(self)).parameters if name in vars(self)}
-        changed = (k for k in told if k not in defaults or told[k] != defaults[k].default)
-        return ", ".join(f"{name}={told[name]!r}" for name in changed if told[name] is not None)
+        values = {name: vars(self)[name] for name in inspect.signature(type(self)).parameters if name in vars(self)}
+        changed = (k for k in values if k not in defaults or values[k] != defaults[k].default)
+        return ", ".join(f"{name}={values[name]!r}" for name in changed if values[name] is not None)
 
     def forward(self, *inputs: Any) -> Any:
-        """Mix the images (and masks) among ``inputs`` and turn their labels into soft targets."""
-        if not torch.compiler.is_dynamo_compiling() and _is_exporting():  # dynamo of torch 2.8 to 2.11 says yes to all
+        """Mix the images (and masks) among ``inputs``, and turn their labels into soft targets."""
+        if not torch.compiler.is_dynamo_compiling() and _is_exporting():  # in torch 2.8 to 2.11 true under dynamo, too
             raise RuntimeError(
-                f"a module with a {type(self).__name__} inside cannot be exported, since it draws on the host: leave "
-                "it out, it has no place in inference"
+                f"a module that contains {type(self).__name__} cannot be exported, since it draws on the host: remove "
+                "it, inference does not need it"
             )
         if torch.compiler.is_compiling():
             return uncompiled(self.forward, *inputs)
@@ -300,16 +300,16 @@ class MixTransform(Settled, v2.Transform):
 
 
 class ErasingTransform(MixTransform):
-    """A method that overwrites pixels with a fill and leaves labels and masks as they are.
+    """Base class of methods that overwrite pixels with a fill, and do not change labels or masks.
 
     Args:
         p: probability that an image is changed; a number or a function of the epoch.
-        per: ``"sample"`` or ``"batch"``: how far one draw reaches.
-        inplace: erase in the memory of the images that are passed in.
+        per: what shares one draw: ``"sample"`` or ``"batch"``.
+        inplace: whether to erase in the memory of the input images.
         layout: ``"BCDHW"`` for volumes, ``"BCT"`` for signals; default: images ``[B, C, H, W]`` or video
             ``[B, T, C, H, W]``.
-        seed: of a stream of plans that depends on nothing else but the rank. Default: each plan takes 64 bits from
-            torch's default generator.
+        seed: seed of the stream of plans, which then depends on the seed, the rank and ``stream.step`` alone. Default:
+            each plan takes 64 bits from torch's default generator.
     """
 
     mixes = False
@@ -328,21 +328,21 @@ class ErasingTransform(MixTransform):
 
 
 class Unchanged(ErasingTransform):
-    """Leave all images as they are: what evaluation does to them."""
+    """Leave all images unchanged, as evaluation does."""
 
     def plan_batch(self, draw: Draw) -> MixPlan:
         return identity(draw.shape[0], draw.size)
 
 
 def _is_ours(transform: MixTransform) -> bool:
-    """Whether no user's code draws its plans: neither a class, nor a function put in a method's place."""
+    """Whether only this library's code draws its plans: no user's subclass, nor a replaced method."""
     drawing = type(transform), transform.draw_plan, transform.plan_batch
     return all([part.__module__.startswith("mixcollate.") for part in drawing])
 
 
 def plan_shape(images: Tensor, layout: Axes | None = None) -> tuple[int, int, int, int]:
-    """``(batch, channels, height, width)`` for a plan: of a signal ``BCT`` the height is 1; anything that is no image,
-    video, volume or signal is one row of pixels.
+    """``(batch, channels, height, width)`` of the plan for ``images``. Signals ``BCT`` have height 1; anything that is
+    no image, video, volume or signal counts as one row of pixels.
     """
     if images.ndim == 0:
         raise ValueError(f"images must be a batch [B, ...], got a tensor without dimensions: {shown(images)}")

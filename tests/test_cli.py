@@ -500,10 +500,10 @@ def nothing_is_trained(monkeypatch):
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        (["--size", "1"], "--transform all at --size 1: images of one pixel have no room for boxes.* use MixUp"),
-        (["--size", "2", "--transform", "cutmix"], "--size 2: images must have more than 2 pixels .* give placement="),
+        (["--size", "1"], "--transform all at --size 1: images must have more than one pixel for boxes.* use MixUp"),
+        (["--size", "2", "--transform", "cutmix"], "--size 2: images must have sides of more than 2 .* placement="),
         (["--transform", "MixUp(layout='BCT')"], r"the 3 axes of layout='BCT', got \(6, 3, 224, 224\)"),
-        (["--transform", "RandomErasing(fill=(1,2))"], r"fill must have 1 or 3 values, one a channel, got \(1, 2\)"),
+        (["--transform", "RandomErasing(fill=(1,2))"], r"fill must have 1 or 3 values, one per channel, got \(1, 2\)"),
         (["--transform", "MixUp(p=until(3,value=2))"], "p in epoch 0 must be a probability"),
     ],
 )
@@ -516,7 +516,7 @@ def test_previews_that_cannot_be_drawn_are_refused(tmp_path, capsys, arguments, 
     ("arguments", "told"),
     [
         (["Cutout(length=999)"], r"Cutout\(length=999\) at --pixels 12: length must be at most twice .* got 999"),
-        (["cutmix", "--pixels", "1"], "cutmix at --pixels 1: images of one pixel have no room .* use MixUp"),
+        (["cutmix", "--pixels", "1"], "cutmix at --pixels 1: images must have more than one pixel .* use MixUp"),
         (["RandomErasing(fill=(1,2,3))"], r"fill must have one value, got \(1, 2, 3\)"),
         (["MixUp(p=ramp(2,9))", "--epochs", "10"], "p in epoch 9 must be a probability"),
         (["MixUp(pairing=until(3))"], r"pairing=until\(3\)\) at --pixels 12: .* positional arguments"),

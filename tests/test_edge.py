@@ -292,7 +292,7 @@ def test_masks_and_heat_maps_of_another_size(way):
     assert through(way, (COLOURS, LABELS, torch.rand(B, 1, 5, 7)), odd, num_classes=B, mask_keys=2)[2].shape[-1] == 7
     refused(way, (COLOURS, LABELS, torch.rand(B, 1, H + 1, W)), ValueError, r"masks must have the \(height, width\)",
             mc.CutMix(placement="inside", minmax=(0.4, 0.6)), num_classes=B, mask_keys=2)  # fmt: skip
-    refused(way, (COLOURS, LABELS, torch.rand(B, 1, H, W // 2)), ValueError, "contours have no whole pixels",
+    refused(way, (COLOURS, LABELS, torch.rand(B, 1, H, W // 2)), ValueError, "free-form contours cannot be scaled",
             mc.FMix(), num_classes=B, mask_keys=2)  # fmt: skip
 
 
@@ -695,7 +695,7 @@ def test_masks_of_another_size_follow_contours_and_corners():
     wide = mix_masks(LABELS[:, None, None].expand(B, H, 2 * W).contiguous(), fmix)
     assert torch.equal(wide[:, :, ::2], mix_masks(LABELS[:, None, None].expand(B, H, W).contiguous(), fmix))
     for size in ((H, W // 2), (H, 3 * W // 2)):
-        with pytest.raises(ValueError, match="contours have no whole pixels there"):
+        with pytest.raises(ValueError, match="free-form contours cannot be scaled"):
             mix_masks(torch.zeros(B, *size), fmix)
     some = mc.RandomChoice([mc.RICAP(), mc.MixUp(alpha=1e-3)], per="sample", seed=0).make_plan(COLOURS)
     assert (some.corner == mc.plan.FAR).any() and (some.corner != mc.plan.FAR).any()
@@ -800,13 +800,13 @@ def test_a_pairing_function_is_checked():
         (lambda labels, numbers: np.arange(3), r"pairing must return the partner of each of 4 images .* got \(3,\)"),
         (lambda labels, numbers: np.arange(4) + 1, r"pairing must return partners in \[0, 4\), got 1 … 4"),
         (lambda labels, numbers: np.arange(4) - 1, r"pairing must return partners in \[0, 4\), got -1 … 2"),
-        (lambda labels, numbers: np.zeros(4), "whole numbers"),
+        (lambda labels, numbers: np.zeros(4), "integers"),
         (lambda labels, numbers: [[0], [1, 2]], r"pairing must return .* got \[\[0\], \[1, 2\]\]"),
-        (lambda labels, numbers: np.array([1, 2, 3, 0]), "per='pair' needs mutual partners, which pairing did not"),
+        (lambda labels, numbers: np.array([1, 2, 3, 0]), "per='pair' needs mutual partners, but the pairing"),
     ):
         with pytest.raises(ValueError, match=message):
             mc.MixUp(num_classes=B, pairing=function)(images, LABELS)
-    with pytest.raises(ValueError, match="pairing is a function of labels, but there are none"):
+    with pytest.raises(ValueError, match="pairing is a function of the labels, but there are none"):
         mc.MixUp(pairing=other_half, labels_getter=None)(images)
 
 

@@ -31,7 +31,7 @@ REFUSED = {
     r"images must be uint8 or floating point, got torch.int64": lambda: (images(dtype=torch.int64), {}),
     r"images must be \[B, C, H, W\] or \[B, T, C, H, W\] for boxes, got \(4, 192\)": lambda: (images(4, 192), {}),
     r"\(height, width\) \(8, 8\) that the plan was drawn for, got \(8, 9\)": lambda: (images(4, 3, 8, 9), {}),
-    r"mean must be one number or 3, one a channel of images \(4, 3, 8, 8\), got 2$": lambda: (
+    r"mean must be one number or 3, one per channel of images \(4, 3, 8, 8\), got 2$": lambda: (
         images(),
         {"mean": (0.1, 0.2)},
     ),
@@ -44,7 +44,7 @@ REFUSED = {
         images(),
         {"mean": MEAN, "dtype": torch.uint8},
     ),
-    r"dtype must be floating point, or that of integer images, got torch.int32": lambda: (
+    r"dtype must be floating point, got torch.int32; leave it out": lambda: (
         images(),
         {"dtype": torch.int32},
     ),
@@ -413,10 +413,10 @@ UNITS = {
     r"mean and std must be those of images in \[0, 1\], got mean=\(123.7, 116.3, 103.5\).* give mean=\(0.4851, 0.4561, "
     r"0.4059\)": {"mean": (123.7, 116.3, 103.5)},
     r"got mean=None, std=58.0 .* give mean=\(0.0,\), std=\(0.2275,\)": {"std": 58.0},
-    "mean must be finite numbers, one or one a channel, got nan": {"mean": float("nan")},
+    "mean must be finite numbers, one or one per channel, got nan": {"mean": float("nan")},
     "std must be finite numbers": {"std": [0.5, float("inf"), 0.5]},
-    "mean must be a number, or a sequence with one for each channel, got 'red'": {"mean": "red"},
-    "mean must be a number, or a sequence with one for each channel, got True": {"mean": True},
+    "mean must be a number, or a sequence with one per channel, got 'red'": {"mean": "red"},
+    "mean must be a number, or a sequence with one per channel, got True": {"mean": True},
     r"mean must be .*, got array\(\[ True\]\)": {"mean": np.array([True])},
     r"std must be .*, got \['0.5'\]": {"std": ["0.5"]},
     "std must be a number, or a sequence": {"std": [0.5, None, 0.5]},

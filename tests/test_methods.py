@@ -112,10 +112,13 @@ def test_signatures_spell_out_every_argument(method):
     [
         (lambda: methods.Cutout(pairing="roll"), "^Cutout has no argument pairing .got 'roll'.; it has length, holes"),
         (lambda: methods.MixUp(alhpa=1), "^MixUp has no argument alhpa .got 1.; it has alpha, num_classes, labels"),
-        (lambda: methods.MixUp(0.2), "^MixUp takes alpha by name, got 0.2 without: write alpha=...$"),
-        (lambda: methods.RandomErasing(0.2, (0, 1)), "^RandomErasing takes scale by name, got .0, 1. without"),
-        (lambda: RandomChoice(methods.MixUp(), methods.CutMix()), "got CutMix.* without: give transforms as one list"),
-        (lambda: RandomChoice([methods.MixUp()], [0.5]), r"^RandomChoice takes p by name, got \[0.5\] without"),
+        (lambda: methods.MixUp(0.2), "^MixUp takes alpha by keyword, got 0.2 by position: write alpha=...$"),
+        (lambda: methods.RandomErasing(0.2, (0, 1)), "^RandomErasing takes scale by keyword, got .0, 1. by position"),
+        (
+            lambda: RandomChoice(methods.MixUp(), methods.CutMix()),
+            "got CutMix.* by position: pass transforms as one list",
+        ),
+        (lambda: RandomChoice([methods.MixUp()], [0.5]), r"^RandomChoice takes p by keyword, got \[0.5\] by position"),
     ],
 )
 def test_arguments_that_there_are_not(call, message):
@@ -125,7 +128,7 @@ def test_arguments_that_there_are_not(call, message):
 
 @pytest.mark.parametrize("name", [name for name in methods.ALL if name != "RandomErasing"])
 def test_arguments_go_by_name(name):
-    with pytest.raises(TypeError, match=rf"^{name} takes .* by name, got 0.5 without"):
+    with pytest.raises(TypeError, match=rf"^{name} takes .* by keyword, got 0.5 by position"):
         methods.ALL[name](0.5)
 
 
@@ -268,16 +271,16 @@ def test_every_method_changes_signals(method):
 @pytest.mark.parametrize(
     ("method", "size", "message"),
     [
-        (methods.CutMix(), (1, 1), "images of one pixel have no room for boxes, got .4, 3, 1, 1.; use MixUp"),
-        (methods.RandomErasing(1.0), (1, 1), "images of one pixel have no room"),
-        (methods.CutMix(), (2, 2), "images must have more than 2 pixels a side for CutMix's clipped boxes"),
+        (methods.CutMix(), (1, 1), "images must have more than one pixel for boxes, got .4, 3, 1, 1.; use MixUp"),
+        (methods.RandomErasing(1.0), (1, 1), "images must have more than one pixel"),
+        (methods.CutMix(), (2, 2), "images must have sides of more than 2 pixels for CutMix's clipped boxes"),
         (methods.Cutout(length=0.1), (4, 4), "length must be at least 2 pixels of .4, 4., or nothing .* got 0.1"),
         (methods.Cutout(length=1), (8, 8), "length must be at least 2 pixels of .8, 8., or nothing .* got 1"),
         (methods.Cutout(length=0.1, inside=True), (4, 4), "length must be at least 1 pixels of .4, 4."),
         (methods.GridMask(tile=(1, 3)), (8, 8), "tile and ratio must leave holes of a pixel or more, got tile=.1, 3."),
         (methods.GridMask(), (2, 2), "tile and ratio must leave holes of a pixel or more"),
-        (methods.HideAndSeek(sizes=(0,)), (8, 8), r"sizes must be a pixel or more, or nothing is hidden, got \(0,\)"),
-        (methods.HideAndSeek(), (2, 2), "sizes must be a pixel or more, or nothing is hidden"),
+        (methods.HideAndSeek(sizes=(0,)), (8, 8), r"sizes must include one of a pixel or more, got \(0,\)"),
+        (methods.HideAndSeek(), (2, 2), "sizes must include one of a pixel or more"),
     ],
 )
 def test_what_can_change_nothing_is_refused(method, size, message):
@@ -917,7 +920,7 @@ def test_channel_noise_fill():
 
 @pytest.mark.parametrize("fill", [(1.0, 2.0), (1.0, 2.0, 3.0, 4.0)])
 def test_fills_must_suit_the_channels(fill):
-    with pytest.raises(ValueError, match=r"fill must have 1 or 3 values, one a channel, got \("):
+    with pytest.raises(ValueError, match=r"fill must have 1 or 3 values, one per channel, got \("):
         fills(fill)
     with pytest.raises(ValueError, match=r"fill must have a number for each channel, got \(\)"):
         methods.Cutout(fill=())

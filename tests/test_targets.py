@@ -344,18 +344,18 @@ def test_labels_that_cannot_be_mixed_are_refused():
         (TypeError, nested, {}, "labels must be a dense tensor .* got nested"),
         (TypeError, quantized, {}, "labels .* got quantized"),
         (ValueError, sevens[:, None], {"num_classes": 5}, "labels must be in 0 … 4 .* got 7"),
-        (ValueError, sevens[:, None].expand(6, 3), {}, "must hold zeros and ones, got 7; pass class indices as"),
-        (ValueError, -sevens[:, None].expand(6, 3), {}, "must hold zeros and ones, got -1; .* annotated by NaN"),
-        (ValueError, sevens[:, None].expand(6, 3).to(torch.uint64), {}, "must hold zeros and ones, got 7"),
-        (ValueError, rows - 1, {}, "must be finite and at least 0, got -1.0; mark what is not annotated by NaN"),
+        (ValueError, sevens[:, None].expand(6, 3), {}, "must be zeros and ones, got 7; pass class indices as"),
+        (ValueError, -sevens[:, None].expand(6, 3), {}, "must be zeros and ones, got -1; .* annotations by NaN"),
+        (ValueError, sevens[:, None].expand(6, 3).to(torch.uint64), {}, "must be zeros and ones, got 7"),
+        (ValueError, rows - 1, {}, "must be finite and at least 0, got -1.0; mark missing annotations by NaN"),
         (ValueError, rows.index_fill(0, torch.tensor(2), math.inf), {}, "must be finite and at least 0, got inf"),
         (ValueError, (rows * NAN).index_fill(0, torch.tensor(2), -2), {}, "must be finite and at least 0, got -2.0"),
         (ValueError, huge, {"num_classes": 5}, f"labels must be in 0 … 4 .* got {2**64 - 5}"),
         (ValueError, huge, {"targets": "sparse"}, f"got {2**64 - 5}"),
         (ValueError, hundred, {"num_classes": 5}, f"got {2**64 - 100}"),  # it is not ignore_index
         (ValueError, sevens - 1, {"targets": "sparse"}, "labels must be in 0 … .* got -1"),
-        (ValueError, sevens.clamp(max=1), {"num_classes": 1}, r"in 0 … 0 .* for one logit pass floats \[B, 1\]"),
-        (ValueError, sevens.clamp(max=1), {}, r"num_classes must be given .* floats \[B, 1\] for one logit"),
+        (ValueError, sevens.clamp(max=1), {"num_classes": 1}, r"in 0 … 0 .* for a single logit pass floats \[B, 1\]"),
+        (ValueError, sevens.clamp(max=1), {}, r"num_classes must be given .* floats \[B, 1\] for a single logit"),
         (ValueError, sevens[:, None], {}, "num_classes must be given for class indices"),
         (TypeError, rows[:, 0], {"num_classes": 3}, "must be integers, got torch.float32; .* targets='values'"),
         (TypeError, sevens, {"targets": "values"}, "floating point for targets='values', got torch.int64"),
@@ -382,7 +382,7 @@ def test_integer_rows_hold_zeros_and_ones():
     for wrong in (2, -1):
         rows = torch.zeros(6, 5, dtype=torch.int64)
         rows[3, 2] = wrong
-        with pytest.raises(ValueError, match=f"must hold zeros and ones, got {wrong}"):
+        with pytest.raises(ValueError, match=f"must be zeros and ones, got {wrong}"):
             mix_targets(rows, plan, num_classes=5)
 
 
@@ -466,9 +466,9 @@ def test_ignore_index_is_any_int64():
 
 def test_one_logit_is_not_smoothed():
     """There is no other class to give it to."""
-    with pytest.raises(ValueError, match=r"label_smoothing must be 0 for one logit.*got 0.1; soft_binary_cross"):
+    with pytest.raises(ValueError, match=r"label_smoothing must be 0 for a single logit.*got 0.1; soft_binary_cross"):
         mc.MixUp(num_classes=1, label_smoothing=0.1)
-    with pytest.raises(ValueError, match=r"label_smoothing must be 0 for one logit.*got 0.1; soft_binary_cross"):
+    with pytest.raises(ValueError, match=r"label_smoothing must be 0 for a single logit.*got 0.1; soft_binary_cross"):
         mc.MixUp(label_smoothing=0.1)(torch.rand(4, 3, 8, 8), torch.rand(4, 1))
 
 

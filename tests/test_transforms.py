@@ -630,7 +630,7 @@ def test_export_says_why_it_cannot():
         def forward(self, images, labels):
             return self.mixup(images, labels)
 
-    with pytest.raises(RuntimeError, match="with a MixUp inside cannot be exported, since it draws on the host"):
+    with pytest.raises(RuntimeError, match="that contains MixUp cannot be exported, since it draws on the host"):
         torch.export.export(Module(), (torch.rand(4, 3, 8, 8), torch.arange(4)))
 
 

@@ -1,4 +1,4 @@
-"""``mix``, ``mix_masks`` and ``mix_samples``: the public doors to pixels, in eager code and under ``torch.compile``."""
+"""``mix``, ``mix_masks`` and ``mix_samples``: the public functions on pixels, in eager code and ``torch.compile``."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, cast
@@ -25,27 +25,27 @@ def mix(
     impl: Impl = "auto",
     layout: Axes | None = None,
 ) -> Tensor:
-    """Do to ``images`` what ``plan`` says, in one pass: mix, normalise, erase, cast.
+    """Apply ``plan`` to ``images`` in one pass: mix, normalise, erase, cast.
 
     Equivalent, for a plan of MixUp, to ``own * images + (1 - own) * images[plan.partner]``, then
     ``torchvision.transforms.v2.functional.normalize``.
 
     Args:
-        images: ``[B, C, H, W]``, video ``[B, T, C, H, W]``, or anything ``[B, ...]`` for a plan without boxes;
-            uint8 or floating point, any strides. Left as it is, unless it is ``out``.
-        plan: one row for each image, drawn for this height and width; or, for ``torch.compile`` and CUDA graphs,
-            what :func:`pack` made of it on the device of the images.
-        mean: subtracted after mixing; a number, or one for each channel, in the units of images in [0, 1].
-        std: divided by after that; likewise.
+        images: ``[B, C, H, W]``, video ``[B, T, C, H, W]``, or any ``[B, ...]`` for a plan without boxes;
+            uint8 or floating point, any strides. Not modified, unless it is ``out``.
+        plan: one row per image, drawn for this height and width; for ``torch.compile`` and CUDA graphs, the result
+            of :func:`pack` on the device of the images.
+        mean: subtracted after mixing: one number, or one per channel, for images scaled to [0, 1].
+        std: the divisor after that, likewise.
         dtype: of the result. Default: that of ``images``, or float32 when uint8 images are normalised. uint8
             images become floats in [0, 1]; an integer result is rounded half to even.
         memory_format: of the result, ``torch.contiguous_format`` or ``torch.channels_last``. Default: as ``images``.
         out: where to write; ``out=images`` mixes in place.
-        impl: ``"fused"`` (Triton, CUDA), ``"host"`` (CPU), ``"reference"`` (anywhere), or ``"auto"``: the first of
-            them that suits the device; the reference if a gradient has to flow back into ``images``. A named
-            one runs or raises.
-        layout: which axis is which, if it is not as above: ``"BCDHW"`` for volumes (boxes reach through all slices,
-            mean, std and fill belong to channels), ``"BCT"`` for signals (a plan of size ``(1, T)``).
+        impl: ``"fused"`` (Triton, CUDA), ``"host"`` (CPU), ``"reference"`` (any device), or ``"auto"``: the first of
+            these that supports the device, or the reference if ``images`` need a gradient. An explicit choice never
+            falls back to another.
+        layout: the order of the axes, if it is not one of the above: ``"BCDHW"`` for volumes (boxes extend through all
+            slices; mean, std and fill are per channel), ``"BCT"`` for signals (with a plan of size ``(1, T)``).
 
     Returns:
         ``out``, or a new tensor of the shape of ``images``.
@@ -81,23 +81,23 @@ def mix_samples(
     """``mix(torch.stack(samples), plan, mean=mean, std=std, out=out)`` on the CPU, without a stacked batch in between.
 
     Args:
-        samples: ``[C, H, W]`` each, of one shape and dtype; left as they are.
+        samples: ``[C, H, W]`` each, all of the same shape and dtype; not modified.
         plan, mean, std: as for :func:`mix`.
-        out: where to write, ``[B, C, H, W]``; shares no memory with ``samples``.
+        out: ``[B, C, H, W]``, where the result is written; shares no memory with ``samples``.
     """
     return prepare_samples(samples, plan, mean=mean, std=std, out=out).run()
 
 
 def mix_masks(masks: Tensor, plan: MixPlan | PackedPlan) -> Tensor:
-    """Do to segmentation masks what ``plan`` does to their images; what it erases there stays here.
+    """Mix segmentation masks as ``plan`` mixes their images; what it erases in images is kept in masks.
 
     Args:
-        masks: ``[B, H, W]``, ``[B, C, H, W]`` or of volumes ``[B, C, D, H, W]``: class numbers of any integer dtype (or
-            bool), if the plan only copies pixels; or floats (one-hot, soft), of which a blend makes soft masks.
+        masks: ``[B, H, W]``, ``[B, C, H, W]`` or, of volumes, ``[B, C, D, H, W]``: class numbers of any integer dtype
+            or bool, if the plan only copies pixels; or floats (one-hot or soft), which may be blended.
         plan: drawn for the images. Where it resizes a partner, masks take the nearest pixel.
 
     Raises:
-        ValueError: class numbers under a plan that blends them.
+        ValueError: for class numbers, if the plan blends.
     """
     return prepare_masks(masks, plan).run()
 
@@ -113,7 +113,7 @@ def _mix_by_operator(
     out: Tensor | None,
     impl: Impl,
 ) -> Tensor:
-    """What ``torch.compile`` sees of :func:`mix`: one operator, which calls it when the graph runs."""
+    """:func:`mix` as ``torch.compile`` sees it: one operator, which calls the real one when the graph runs."""
     if images.requires_grad and torch.is_grad_enabled():
         raise ValueError("mix passes no gradient to images under torch.compile; use images.detach()")
     normalised = mean is not None or std is not None
@@ -129,7 +129,7 @@ def _mix_by_operator(
     return out
 
 
-@torch.compiler.disable  # type: ignore[untyped-decorator]  # plans are on the host; for one graph pack the plan outside
+@torch.compiler.disable  # type: ignore[untyped-decorator]  # plans live on the host; to avoid the break, pack outside
 def uncompiled(function: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
-    """Call a function that works on plans from code that is being compiled."""
+    """Call a function that works with plans from code that is being compiled, with a graph break."""
     return function(*arguments, **options)

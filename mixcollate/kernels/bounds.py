@@ -1,4 +1,4 @@
-"""The bounds of a plan's numbers, checked where plans enter, once a plan: a kernel would read what they point at."""
+"""Bounds checks on the numbers of a plan, made once per plan: a kernel reads memory at the places they name."""
 
 import operator
 import weakref
@@ -11,16 +11,16 @@ from mixcollate.checks import check_flag, check_kind, shown
 from mixcollate.plan import FAR, PARTS, Array, MixPlan
 
 _CHECKED: "weakref.WeakKeyDictionary[MixPlan, list[bytes]]" = weakref.WeakKeyDictionary()
-"""The plans that have passed, and their numbers then, which somebody may have changed since."""
+"""The plans that have passed, with a copy of their numbers at that time: arrays can be changed in place later."""
 
-_ONE = 0x3F800000  # the bits of 1.0: as unsigned numbers, those of floats in [0, 1] are no larger, and all others are
+_ONE = 0x3F800000  # the bits of 1.0: read as unsigned integers, exactly the floats in [0, 1] are no larger
 
 
 def check_bounds(plan: MixPlan) -> None:
-    """Refuse a plan, made by hand or changed, whose numbers are out of bounds in any pass.
+    """Refuse a plan, built by hand or modified, whose numbers are out of bounds in any pass.
 
     Raises:
-        ValueError, TypeError: it names the part, the rule and what came.
+        ValueError, TypeError: names the part, the rule and the value.
     """
     checked = _CHECKED.get(plan)
     if checked is not None:
@@ -32,7 +32,9 @@ def check_bounds(plan: MixPlan) -> None:
     _check_array("shares", plan.shares, (None,))
     batch, several = plan.partners.shape
     if plan.shares.shape != (batch, 1 + several):
-        raise ValueError(f"plan.shares must be {(batch, 1 + several)} for {several} partners, got {plan.shares.shape}")
+        raise ValueError(
+            f"plan.shares must be of shape {(batch, 1 + several)} for {several} partners, got {plan.shares.shape}"
+        )
     if plan.partners.size and (plan.partners.dtype.kind not in "iu" or _greatest(plan.partners) >= batch):
         least, most = plan.partners.min(), plan.partners.max()
         raise ValueError(f"plan.partners must be in 0 … {batch - 1}, got {least} … {most}")
@@ -51,44 +53,42 @@ def check_bounds(plan: MixPlan) -> None:
         if not parts.keys() >= (needed := _NEEDED.get(name, set())):
             raise ValueError(f"plan.{name} must come with {' and '.join(sorted(needed))}, got a plan of {[*parts]}")
     if plan.corner is not None and several != 3:
-        raise ValueError(f"plan.partners must be three for each image where pieces meet at corner, got {several}")
+        raise ValueError(f"plan.partners must name three per image if there is a corner, got {several}")
     if plan.own_outside is not None and several == 0:
-        raise ValueError("plan.partners must be one for each image that is mixed by own_outside, got none")
+        raise ValueError("plan.partners must name one per image if there is an own_outside, got none")
     check_flag("plan.fill_mean", plan.fill_mean)
     if plan.then is not None:
         check_kind("plan.then", plan.then, MixPlan)
         check_bounds(plan.then)
         if len(plan.then) != batch:
             raise ValueError(f"plan.then must be of the {batch} images of the pass before, got {len(plan.then)}")
-    if not plan.knows_its_pairs:
+    if not plan.pairs_hold:
         plan.forget_pairs()
     _CHECKED[plan] = _numbers(plan)
 
 
-def vouch_for(plan: MixPlan) -> None:
-    """Take a plan as checked, all passes: what this library's own methods draw is within bounds. Once it is changed it
-    is checked as any other.
-    """
+def mark_as_checked(plan: MixPlan) -> None:
+    """Skip the check of a plan, all passes, that this library's own methods drew; if it is modified, it is checked."""
     _CHECKED[plan] = _numbers(plan)
     if plan.then is not None:
-        vouch_for(plan.then)
+        mark_as_checked(plan.then)
 
 
 def _numbers(plan: MixPlan) -> list[bytes]:
-    """All that can be out of bounds, in all passes; bits cannot."""
+    """Everything that can be out of bounds, in all passes; bitmaps cannot."""
     numbers = [plan.partners.tobytes(), plan.shares.tobytes()]
     numbers += [array.tobytes() for name, array in plan.parts.items() if name not in ("bitmap", "hidden")]
     return numbers if plan.then is None else numbers + _numbers(plan.then)
 
 
 def _check_size(size: Any) -> None:
-    """``(height, width)``."""
+    """The size must be ``(height, width)``."""
     if not isinstance(size, tuple) or len(size) != 2 or not all([isinstance(n, int) and n >= 0 for n in size]):
-        raise ValueError(f"plan.size must be (height, width), whole numbers, got {shown(size)}")
+        raise ValueError(f"plan.size must be two integers (height, width), got {shown(size)}")
 
 
 def _check_array(name: str, array: Any, shape: tuple[int | None, ...]) -> None:
-    """A NumPy array of one row an image, each of this shape."""
+    """A part must be a NumPy array with one row of this shape per image."""
     if not isinstance(array, np.ndarray):
         raise TypeError(f"plan.{name} must be a NumPy array, got {shown(array)}; np.asarray makes one")
     if array.ndim != 1 + len(shape) or any([n not in (None, m) for n, m in zip(shape, array.shape[1:], strict=True)]):
@@ -97,12 +97,12 @@ def _check_array(name: str, array: Any, shape: tuple[int | None, ...]) -> None:
 
 
 def _greatest(array: Array, axis: int | None = None) -> Any:
-    """The greatest bit pattern, one look for two bounds: anything negative is greater than all that is not."""
+    """The greatest bit pattern. One pass checks both bounds, as negative numbers have greater patterns than others."""
     return np.maximum.reduce(array.view(f"u{array.itemsize}"), axis=axis).tolist()
 
 
 def _check_shares(name: str, array: Array, plan: MixPlan | None = None) -> None:
-    """float32 in [0, 1]."""
+    """Shares must be float32 in [0, 1]."""
     if array.dtype != np.float32:
         raise ValueError(f"plan.{name} must be float32, got {array.dtype}")
     if array.size and _greatest(array) > _ONE and not (array.min() >= 0 and array.max() <= 1):
@@ -112,7 +112,7 @@ def _check_shares(name: str, array: Array, plan: MixPlan | None = None) -> None:
 def _check_boxes(name: str, array: Array, plan: MixPlan) -> None:
     height, width = plan.size
     if name == "erase_box" and plan.fill is not None and plan.fill.shape[1] < array.shape[1]:
-        raise ValueError(f"plan.fill must have one for each of {array.shape[1]} boxes, got {plan.fill.shape[1]}")
+        raise ValueError(f"plan.fill must have one row per box, {array.shape[1]}, got {plan.fill.shape[1]}")
     boxes = array.reshape(-1, 4)
     if any(map(operator.gt, _greatest(boxes, axis=0), (height, width, height, width))):
         raise ValueError(
@@ -128,7 +128,7 @@ def _check_bitmap(name: str, array: Array, plan: MixPlan) -> None:
 
 
 def _check_shift(name: str, array: Array, plan: MixPlan) -> None:
-    """Every piece that has pixels reads within its image."""
+    """Every piece that has pixels must read within its image."""
     if plan.corner is None:
         return
     edge = np.minimum(plan.corner, plan.size)  # [B, 2]
@@ -160,8 +160,8 @@ def _check_cells(name: str, array: Array, plan: MixPlan) -> None:
 def _check_grid(name: str, array: Array, plan: MixPlan) -> None:
     if not (-FAR <= array.min() and array.max() <= FAR and array[:, :2].min() >= 0):
         raise ValueError(
-            f"plan.{name} must be tiles and holes from 0, and places, up to {FAR}, got {array.min(0).tolist()} … "
-            f"{array.max(0).tolist()}"
+            f"plan.{name} must have tiles and holes in 0 … {FAR}, and offsets in {-FAR} … {FAR}, got "
+            f"{array.min(0).tolist()} … {array.max(0).tolist()}"
         )
 
 

@@ -1,7 +1,7 @@
-"""The blends of ``host`` as loops that Numba compiles, where it is installed: a pair is read once and written once.
+"""The blends of ``host`` as loops compiled by Numba, if it is installed: a pair is read once and written once.
 
-Images are rows ``[elements]`` of uint8 or float32. What is written to another place than it is read from, and what is
-not, are two functions, because a compiler that cannot tell the two apart works one element at a time.
+Images are rows ``[elements]`` of uint8 or float32. Blending in place and into other memory are separate functions,
+because the compiler vectorises only loops in which it knows whether input and output are the same.
 """
 
 import numba
@@ -10,7 +10,7 @@ import numpy as np
 
 @numba.njit(cache=True, nogil=True)
 def blend_pair(image, other, mixed, swapped, weight, mutual):
-    """``mixed = image + weight * (other - image)``; if they are mutual, ``swapped`` is ``other`` less the same."""
+    """``mixed = image + weight * (other - image)``; if mutual, ``swapped = other - weight * (other - image)``, too."""
     for k in range(mixed.size):
         change = _change(image[k], other[k], weight, mixed)
         mixed[k] = np.float32(image[k]) + change
@@ -20,7 +20,7 @@ def blend_pair(image, other, mixed, swapped, weight, mutual):
 
 @numba.njit(cache=True, nogil=True)
 def blend_rows(out, source, rows, partners, weights, mutual):
-    """The same in place for ``rows`` of ``out [B, elements]``; partners are in ``source``, if mutual ``out`` itself."""
+    """The same in place for ``rows`` of ``out [B, elements]``; partners are in ``source`` (``out``, if mutual)."""
     for n in range(len(rows)):
         image, other, weight = out[rows[n]], source[partners[n]], weights[n]
         for k in range(image.size):
@@ -34,8 +34,8 @@ def blend_rows(out, source, rows, partners, weights, mutual):
 def blend_apart(images, out, partners, outside, inside, boxes, planes, width, scale, bias):
     """``out`` from ``images``, both ``[B, elements]``: every image blended with its partner, and normalised.
 
-    An image is ``planes`` of lines of ``width`` elements, in which ``boxes [B, 4]`` are told. A share of 1 or 0 copies.
-    ``scale`` and ``bias`` are one number a plane, or empty.
+    An image consists of ``planes`` with lines of ``width`` elements, the unit of ``boxes [B, 4]``. A share of 1 or 0
+    copies. ``scale`` and ``bias`` have one number per plane, or are empty.
     """
     for i in range(len(out)):
         image, other, mixed = images[i], images[partners[i]], out[i]
@@ -67,7 +67,7 @@ def _blend_all(image, other, mixed, own):
 
 @numba.njit(cache=True, nogil=True)
 def _blend_box(image, other, mixed, box, planes, width, own):
-    """The same in a box of every plane. Its loops stand here: a call for each line would cost more than the line."""
+    """The same in a box of every plane. The loops are inlined: a call would cost more than the line it blends."""
     top, left, bottom, right = box
     size, weight = mixed.size // planes, np.float32(1) - own
     for plane in range(planes):
@@ -85,6 +85,6 @@ def _blend_box(image, other, mixed, box, planes, width, own):
 
 @numba.njit(cache=True, nogil=True)
 def _change(image, other, weight, array):
-    """In float32; for an ``array`` of bytes rounded half to even."""
+    """``weight * (other - image)`` in float32; rounded half to even if ``array`` is uint8."""
     change = weight * (np.float32(other) - np.float32(image))
     return np.rint(change) if array.itemsize == 1 else change

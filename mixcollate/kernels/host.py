@@ -1,6 +1,6 @@
-"""The fast CPU path: a large pair or a cache-sized chunk at a time, pastes as copies, the rest by the reference.
+"""The fast CPU implementation: large pairs one by one, small images in cache-sized chunks, pastes as copies.
 
-Blends of bytes and of float32 are compiled loops where Numba is installed.
+What is rare is left to the reference. If Numba is installed, blends of uint8 and float32 are compiled loops.
 """
 
 import functools
@@ -18,8 +18,8 @@ from mixcollate.kernels.noise import noise
 from mixcollate.kernels.pixels import Affine
 from mixcollate.plan import Array, MixPlan
 
-CHUNK = 2**16  # elements whose float32 scratch, several of them, stays in the second-level cache of a core
-LARGE = 2**13  # elements: an image of as many is worth a few calls of its own, smaller ones are gathered in chunks
+CHUNK = 2**16  # elements whose several float32 scratch buffers fit into the second-level cache of a core
+LARGE = 2**13  # elements: images of this size are worth a few calls each, smaller ones are gathered into chunks
 
 _NOTHING = np.empty((2, 0), np.float32)
 
@@ -27,8 +27,8 @@ _SAME_BITS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
 class Arriving:
-    """Images on their way into ``out``: each is copied just before it is mixed, and normalised just after, so that
-    both find it in the cache.
+    """Images on their way into ``out``: each is copied just before it is mixed and normalised just after, while it is
+    in the cache.
     """
 
     def __init__(self, images: Tensor | Sequence[Tensor], out: Tensor, affine: Affine | None) -> None:
@@ -42,26 +42,26 @@ class Arriving:
         return self.out.unbind()
 
     def bring(self, *numbers: int) -> None:
-        """Copy these images, unless they are there."""
+        """Copy these images, unless they have arrived."""
         for number in numbers:
             if number in self.waiting:
                 self.waiting.remove(number)
                 self.rows[number].copy_(self.images[number])
 
     def take(self, number: int) -> Tensor:
-        """An image that is not there yet, for someone who mixes it on the way."""
+        """An image that has not arrived, for a caller that mixes it while copying."""
         self.waiting.remove(number)
         return self.images[number]
 
     def take_all(self) -> Tensor | None:
-        """The images, if they are one tensor and none of them is there yet, for someone who mixes them on the way."""
+        """All images, if they are one tensor and none has arrived, for a caller that mixes them while copying."""
         if not isinstance(self.images, Tensor) or len(self.waiting) < self.out.shape[0]:
             return None
         self.waiting.clear()
         return self.images
 
     def bring_all(self) -> None:
-        """Copy all that are not there yet."""
+        """Copy all that have not arrived."""
         if not self.waiting:
             return
         if (images := self.take_all()) is not None:
@@ -69,14 +69,14 @@ class Arriving:
         self.bring(*sorted(self.waiting))
 
     def finish(self, *numbers: int) -> None:
-        """Normalise these images, which nobody reads or mixes any more."""
+        """Normalise these images, which are neither read nor mixed any more."""
         if self.affine is not None:
             self.mixed.update(numbers)
             for number in numbers:
                 _normalise(self.rows[number], self.affine)
 
     def finish_all(self) -> None:
-        """Copy and normalise all that are not."""
+        """Copy and normalise all that remain."""
         self.bring_all()
         if self.affine is not None and not self.mixed:
             _normalise(self.out, self.affine)
@@ -85,7 +85,7 @@ class Arriving:
 
 
 def _normalise(images: Tensor, affine: Affine) -> None:
-    """Images ``[..., C, H, W]``, as many at a time as the cache holds."""
+    """Normalise images ``[..., C, H, W]`` in place, as many at a time as fit the cache."""
     scale, bias = affine.scale[:, None, None], affine.bias[:, None, None]
     for chunk in torch.split(images, _images_in_chunk(images)) if images.ndim == 4 else [images]:
         chunk.mul_(scale).add_(bias)
@@ -102,16 +102,16 @@ def mix(images: Tensor, plan: MixPlan, out: Tensor, *, affine: Affine | None) ->
         blend_apart_compiled(images, plan, out, order, affine)
         erase(plan, out)
         return
-    there = in_place or plan.corner is not None  # pieces are copied to every pixel
-    arriving = Arriving([] if there else images, out, affine)
-    mutual = plan.mutual and (in_place or not arriving.small)  # small images are read where they lie, not in pairs
+    arrived = in_place or plan.corner is not None  # pieces overwrite every pixel
+    arriving = Arriving([] if arrived else images, out, affine)
+    mutual = plan.mutual and (in_place or not arriving.small)  # small images are read from the source, not in pairs
     if in_place and plan.mixes and not mutual:
-        images = images.clone()  # some image is read after it is written
+        images = images.clone()  # some images are read after they are written
     mix_arriving(out if mutual else images, arriving, plan, out, mutual=mutual)
 
 
 def mix_samples(samples: Sequence[Tensor], plan: MixPlan, out: Tensor, *, affine: Affine | None) -> None:
-    """The same for images ``[C, H, W]`` that are yet to be stacked: that is done on the way."""
+    """The same for images ``[C, H, W]`` that are stacked along the way."""
     mutual = plan.mutual
     if _is_fast(samples[0], out, affine) and (mutual or not plan.mixes):
         mix_arriving(out, Arriving(samples, out, affine), plan, out, mutual=mutual)
@@ -124,21 +124,21 @@ def _is_small(images: Tensor) -> bool:
 
 
 def _is_one_pass(images: Tensor, plan: MixPlan, out: Tensor) -> bool:
-    """Whether one compiled pass into ``out``, which reads images twice, is best: they are small, or smaller there."""
+    """Whether one compiled pass that reads every image twice is fastest: they are small, or of a smaller dtype."""
     if plan.own_outside is None or not {"bitmap", "resized", "corner"}.isdisjoint(plan.parts):
         return False
     return (_is_small(out) or images.dtype.itemsize < out.dtype.itemsize) and loops() is not None
 
 
 def _is_fast(images: Tensor, out: Tensor, affine: Affine | None) -> bool:
-    """Whether the rules below know the way between these dtypes."""
+    """Whether the functions below support these dtypes."""
     if out.dtype == torch.float32:
         return images.dtype in (torch.float32, torch.uint8)
     return out.dtype == images.dtype and affine is None
 
 
 def mix_slowly(images: Tensor, plan: MixPlan, out: Tensor, *, affine: Affine | None) -> None:
-    """By way of float32, in which the reference computes too; what float64 takes part in, by the reference."""
+    """Any other dtypes: by way of float32, in which the reference computes too; float64 by the reference."""
     if torch.float64 in (images.dtype, out.dtype):
         reference.mix(images, plan, out, affine=affine)
     else:
@@ -148,7 +148,7 @@ def mix_slowly(images: Tensor, plan: MixPlan, out: Tensor, *, affine: Affine | N
 
 
 def mix_arriving(source: Tensor, arriving: Arriving, plan: MixPlan, out: Tensor, *, mutual: bool) -> None:
-    """Every rule of the plan, in order; partners are read from ``source``: if they are mutual, from ``out``."""
+    """Every rule of the plan, in order. Partners are read from ``source``, which is ``out`` if they are mutual."""
     if plan.corner is not None and plan.shift is not None:
         join_pieces(source, plan, plan.corner, plan.shift, out)
     if plan.own_outside is not None:
@@ -158,7 +158,7 @@ def mix_arriving(source: Tensor, arriving: Arriving, plan: MixPlan, out: Tensor,
 
 
 def erase(plan: MixPlan, out: Tensor) -> None:
-    """Every rule of the plan that overwrites, in order."""
+    """Every erasing rule of the plan, in order."""
     if plan.erase_box is not None and plan.fill is not None:
         erase_boxes(plan.erase_box, plan.fill, plan.noise, out)
     if plan.grid is not None:
@@ -168,7 +168,7 @@ def erase(plan: MixPlan, out: Tensor) -> None:
 
 
 def blend(source: Tensor, arriving: Arriving, plan: MixPlan, own: Array, out: Tensor, *, mutual: bool) -> None:
-    """Blend ``out``, where images arrive, with partners from ``source``; a mutual pair with each other, in place."""
+    """Blend images arriving in ``out`` with partners from ``source``; a mutual pair with each other, in place."""
     partner, index = plan.partners[:, 0], np.arange(len(plan))
     changed = partner != index
     if plan.resized is not None:  # an image can be pasted into itself, resized
@@ -198,7 +198,7 @@ def blend(source: Tensor, arriving: Arriving, plan: MixPlan, own: Array, out: Te
 
 
 def sort_by_rule(plan: MixPlan, own: Array, size: Sequence[int]) -> tuple[dict[str, Array], Array]:
-    """Which images each rule is for (``[B]`` bool; unchanged ones are in none), and ``[B, 4]`` their boxes."""
+    """The images ``[B]`` bool that each rule applies to (unchanged ones to none), and the boxes ``[B, 4]``."""
     pastes, keeps = own == 0, own == 1
     if plan.box is None or plan.own_inside is None:
         partly, box = np.zeros(len(plan), bool), np.empty((len(plan), 4), np.int32)
@@ -224,8 +224,8 @@ def sort_by_rule(plan: MixPlan, own: Array, size: Sequence[int]) -> tuple[dict[s
 
 
 def blend_by_reference(source: Tensor, plan: MixPlan, rows: Array, out: Tensor, *, mutual: bool) -> None:
-    """What the reference makes of ``rows``, a chunk at a time; a mutual pair is read before either is written."""
-    plan = replace(plan, fill=None)  # erasing comes later
+    """Mix ``rows`` by the reference, a chunk at a time; both images of a mutual pair are read before one is written."""
+    plan = replace(plan, fill=None)  # erasing follows later
     partner = plan.partners[:, 0] if mutual else np.arange(len(plan))
     for chunk in _chunks(rows, out):
         both = np.union1d(chunk, partner[chunk])
@@ -236,7 +236,7 @@ def blend_by_reference(source: Tensor, plan: MixPlan, rows: Array, out: Tensor, 
 def blend_whole(
     source: Tensor, arriving: Arriving, rows: Array, partner: Array, own: Array, out: Tensor, *, mutual: bool
 ) -> None:
-    """Blend all pixels of ``rows`` of ``out`` with one weight each."""
+    """Blend all pixels of each of ``rows`` of ``out`` with one weight."""
     order = _order(out)
     if order is not None and loops() is not None:
         blend_compiled(source, arriving, rows, partner[rows], 1 - own[rows], out, order, mutual=mutual)
@@ -257,7 +257,7 @@ def blend_compiled(
     *,
     mutual: bool,
 ) -> None:
-    """The same in compiled loops, which read images that arrive where they come from."""
+    """The same in compiled loops, which read arriving images from their source."""
     lines = [one.numpy().transpose(0, *order).reshape(len(out), -1) for one in (out, source)]
     if not arriving.waiting:
         loops().blend_rows(*lines, rows, partners, weights, mutual)
@@ -265,7 +265,7 @@ def blend_compiled(
     here, there = lines
     back = [axis - 1 for axis in order]
     for i, j, weight in zip(rows.tolist(), partners.tolist(), weights, strict=True):
-        image = arriving.take(i).numpy().transpose(back).reshape(-1)  # a view, if it lies in memory as out does
+        image = arriving.take(i).numpy().transpose(back).reshape(-1)  # a view, if it has the memory order of out
         other = arriving.take(j).numpy().transpose(back).reshape(-1) if mutual else there[j]
         loops().blend_pair(image, other, here[i], here[j], weight, mutual)
         arriving.finish(*((i, j) if mutual else (i,)))
@@ -274,9 +274,9 @@ def blend_compiled(
 def blend_apart_compiled(
     images: Tensor, plan: MixPlan, out: Tensor, order: tuple[int, int, int], affine: Affine | None
 ) -> None:
-    """Every image of ``out`` in one compiled pass, boxes and normalising too: a partner is read once more for that."""
+    """All images of ``out`` in one compiled pass, with boxes and normalising; partners are read a second time."""
     here, there = (one.numpy().transpose(0, *order).reshape(len(out), -1) for one in (out, images))
-    planes, step = (out.shape[1], 1) if order == (1, 2, 3) else (1, out.shape[1])  # channels lie side by side
+    planes, step = (out.shape[1], 1) if order == (1, 2, 3) else (1, out.shape[1])  # or interleaved channels
     inside, box = plan.own_inside, plan.box
     if inside is None or box is None:
         inside, box = plan.own_outside, np.zeros((len(plan), 4), np.int32)
@@ -291,17 +291,17 @@ def blend_apart_compiled(
 
 
 def blend_apart(images: Tensor, partner: Array, own: Array, blends: Array, out: Tensor) -> None:
-    """Copy ``images`` to ``out``, and blend those that ``blends`` tells on the way: fewer passes than in place."""
+    """Copy ``images`` to ``out`` and blend those in ``blends`` along the way, in fewer passes than in place."""
     weight = (1 - own)[:, None, None, None]
     length = _images_in_chunk(out)
     for chunk in [slice(start, start + length) for start in range(0, len(partner), length)]:
-        if out.dtype in (torch.float32, torch.float64):  # on little NumPy takes half of torch's time
+        if out.dtype in (torch.float32, torch.float64):  # on few elements NumPy takes half of torch's time
             here, there = out.numpy()[chunk], images.numpy()
             if there.dtype == here.dtype:
-                there.take(partner[chunk], 0, out=here, mode="clip")  # straight there; checked are the bounds already
+                there.take(partner[chunk], 0, out=here, mode="clip")  # without a buffer; bounds have been checked
             else:
                 here[...] = there[partner[chunk]]
-            with np.errstate(over="ignore", invalid="ignore"):  # infinite pixels are the caller's own
+            with np.errstate(over="ignore", invalid="ignore"):  # infinite pixels are the caller's choice
                 here -= there[chunk]
                 here *= weight[chunk]
                 here += there[chunk]
@@ -311,11 +311,11 @@ def blend_apart(images: Tensor, partner: Array, own: Array, blends: Array, out: 
     (kept,) = (~blends).nonzero()
     if kept.size:
         copied = torch.from_numpy(kept)
-        out.index_copy_(0, copied, images.index_select(0, copied).to(out.dtype))  # every bit, NaN too
+        out.index_copy_(0, copied, images.index_select(0, copied).to(out.dtype))  # bit for bit, NaN too
 
 
 def blend_small(source: Tensor, rows: Array, partner: Array, own: Array, out: Tensor, *, mutual: bool) -> None:
-    """The same in plain torch for small images, gathered in chunks."""
+    """The same in plain torch for small images, gathered into chunks."""
     for chunk in _chunks(rows, out):
         first, second = torch.from_numpy(chunk), torch.from_numpy(partner[chunk])
         image, other = out.index_select(0, first), source.index_select(0, second)
@@ -329,7 +329,7 @@ def blend_small(source: Tensor, rows: Array, partner: Array, own: Array, out: Te
 def blend_large(
     source: Tensor, arriving: Arriving, rows: Array, partner: Array, own: Array, out: Tensor, *, mutual: bool
 ) -> None:
-    """The same in plain torch for large images, one pair at a time: views cost less than copies."""
+    """The same in plain torch for large images, one pair at a time, since views cost less than copies."""
     scratch = _scratch(out[0])
     images = arriving.rows
     partners = images if mutual else source.unbind()
@@ -338,7 +338,7 @@ def blend_large(
         pair = (i, j) if mutual else (i,)
         arriving.bring(*pair)
         step = _step(images[i], partners[j], weight, scratch)
-        change = step.numpy() if step.dtype == torch.uint8 else step  # on bytes NumPy is the faster of the two
+        change = step.numpy() if step.dtype == torch.uint8 else step  # on uint8 NumPy is faster than torch
         here[i] += change
         if mutual:
             here[j] -= change
@@ -347,16 +347,16 @@ def blend_large(
 
 @functools.cache
 def loops() -> Any:
-    """The loops that Numba compiles; nothing, if it is not installed or cannot work here."""
+    """The module of loops that Numba compiles; ``None`` if Numba is not installed or does not work here."""
     try:
-        from mixcollate.kernels import compiled  # the only way to Numba, taken on first use
-    except (ImportError, RuntimeError):  # this NumPy is too new for it, or no folder will take what it compiles
+        from mixcollate.kernels import compiled  # the only import of Numba, made on first use
+    except (ImportError, RuntimeError):  # NumPy is too new for it, or its cache cannot be written anywhere
         return None
     return compiled
 
 
 def _order(out: Tensor) -> tuple[int, int, int] | None:
-    """In which order the axes of an image lie in memory, if it is dense and compiled loops know its dtype."""
+    """The order of an image's axes in memory, if it is dense and of a dtype that the compiled loops support."""
     if out.dtype in (torch.uint8, torch.float32):
         for memory_format, order in ((torch.contiguous_format, (1, 2, 3)), (torch.channels_last, (2, 3, 1))):
             if out.is_contiguous(memory_format=memory_format):
@@ -365,7 +365,7 @@ def _order(out: Tensor) -> tuple[int, int, int] | None:
 
 
 def _step(image: Tensor, other: Tensor, weight: float | Tensor, scratch: list[Tensor]) -> Tensor:
-    """``weight * (other - image)``; on bytes rounded, modulo 256, where adding is exact: a difference fits int16."""
+    """``weight * (other - image)``; of uint8 rounded, modulo 256, so that adding is exact (differences fit int16)."""
     if image.dtype == torch.uint8:
         difference, subtrahend, product, step = scratch
         difference.copy_(other).sub_(subtrahend.copy_(image))
@@ -406,7 +406,7 @@ def paste_boxes(
 
 
 def paste_bitmaps(source: Tensor, rows: Array, plan: MixPlan, box: Array, out: Tensor) -> None:
-    """Copy those pixels of each partner's box into ``rows`` of ``out`` whose bit is set."""
+    """Copy the pixels of each partner's box whose bit is set into ``rows`` of ``out``."""
     here = _words(out)
     for i, j, (top, left, bottom, right) in _pastes(rows, plan, box):
         mask = np.unpackbits(_part(plan.bitmap)[i], axis=1, bitorder="little")[top:bottom, left:right]
@@ -415,7 +415,7 @@ def paste_bitmaps(source: Tensor, rows: Array, plan: MixPlan, box: Array, out: T
 
 
 def paste_resized(source: Tensor, rows: Array, plan: MixPlan, box: Array, out: Tensor, *, mutual: bool) -> None:
-    """Show the whole of each partner in its box of ``rows`` of ``out``; a mutual pair in each other's."""
+    """Show the whole partner, resized, in the box of each of ``rows`` of ``out``; a mutual pair in each other's."""
     for i, j, (top, left, bottom, right) in _pastes(rows, plan, box):
         bilinear = _part(plan.resized)[i] == 2
         pairs = ((i, j), (j, i)) if mutual else ((i, j),)
@@ -425,7 +425,7 @@ def paste_resized(source: Tensor, rows: Array, plan: MixPlan, box: Array, out: T
 
 
 def resize(image: Tensor, height: int, width: int, *, bilinear: bool, out: Tensor) -> Tensor:
-    """``[C, height, width]`` in the dtype of ``out``: the whole image, pixel centres aligned, as in the reference."""
+    """The whole image as ``[C, height, width]`` in the dtype of ``out``, pixel centres aligned, as in the reference."""
     arithmetic = torch.float64 if out.dtype == torch.float64 else torch.float32
     if not bilinear:
         row, col = _nearest(image.shape[1], height), _nearest(image.shape[2], width)
@@ -446,12 +446,12 @@ def resize(image: Tensor, height: int, width: int, *, bilinear: bool, out: Tenso
 
 
 def _nearest(length: int, shown: int) -> Tensor:
-    """The pixels on an axis of ``length`` that are nearest to the centres of ``shown`` pixels."""
+    """The pixels on an axis of ``length`` nearest to the centres of ``shown`` pixels."""
     return (2 * torch.arange(shown, device="cpu") + 1) * length // (2 * shown)
 
 
 def _positions(length: int, shown: int, dtype: torch.dtype) -> Tensor:
-    """Where the centres of ``shown`` pixels fall on an axis of ``length``."""
+    """The positions of the centres of ``shown`` pixels on an axis of ``length``."""
     position = (torch.arange(shown, device="cpu").to(dtype) + 0.5) * (
         length / torch.tensor(shown, device="cpu").to(dtype)
     ) - 0.5
@@ -478,7 +478,7 @@ def join_pieces(source: Tensor, plan: MixPlan, corner: Array, shift: Array, out:
 
 
 def erase_boxes(boxes: Array, fill: Array, key: Array | None, out: Tensor) -> None:
-    """Overwrite the boxes of every image with its fill, or with the noise of its key."""
+    """Overwrite the boxes of every image with its fill, or with noise by its key."""
     channels, height, width = out.shape[1:]
     area = (boxes[..., 2] - boxes[..., 0]) * (boxes[..., 3] - boxes[..., 1])
     fills = torch.from_numpy(fill).repeat(1, 1, channels // fill.shape[2])[..., None, None]
@@ -494,7 +494,7 @@ def erase_boxes(boxes: Array, fill: Array, key: Array | None, out: Tensor) -> No
 
 
 def erase_masks(plan: MixPlan, rows: Array, masked: Callable[[MixPlan, int], Array], out: Tensor) -> None:
-    """Overwrite the pixels of ``rows`` that ``masked`` finds with each image's first fill, or with noise."""
+    """Overwrite the pixels of ``rows`` that ``masked`` selects with each image's first fill, or with noise."""
     channels, height, width = out.shape[1:]
     here = _words(out)
     fill = torch.from_numpy(_part(plan.fill)[:, 0])
@@ -525,12 +525,12 @@ def on_grid(plan: MixPlan, i: int) -> Array:
 
 
 def _in_hole(position: Array, tile: int, hole: int) -> Array:
-    """Whether ``position % tile < hole``; NumPy divides by one number several times as fast as it takes remainders."""
+    """Whether ``position % tile < hole``; NumPy's division by a scalar is several times faster than its remainder."""
     return np.asarray(position - position // tile * tile < hole)
 
 
 def in_hidden_cell(plan: MixPlan, i: int) -> Array:
-    """``[H, W]`` bits: the pixels of image ``i`` in cells whose bit is set."""
+    """``[H, W]`` of 0 and 1: the pixels of image ``i`` in cells whose bit is set."""
     side = int(_part(plan.cell)[i])
     rows, cols = (np.arange(length) // side for length in plan.size)
     cells = np.unpackbits(_part(plan.hidden)[i], axis=1, bitorder="little")
@@ -538,12 +538,12 @@ def in_hidden_cell(plan: MixPlan, i: int) -> Array:
 
 
 def copy_where(mask: Array, chosen: Array, words: Array) -> None:
-    """Copy ``chosen`` into ``words`` where ``mask`` is 1, both as integers: a tenth of the time of ``np.where``."""
+    """Copy ``chosen`` into ``words`` where ``mask`` is 1, as integers, in a tenth of the time of ``np.where``."""
     words ^= (words ^ chosen) & -mask.astype(words.dtype)
 
 
 def _chunks(rows: Array, images: Tensor) -> list[Array]:
-    """``rows`` in runs whose images fit the cache."""
+    """``rows`` in runs whose images fit into the cache."""
     length = _images_in_chunk(images)
     return [rows[start : start + length] for start in range(0, len(rows), length)]
 
@@ -553,7 +553,7 @@ def _images_in_chunk(images: Tensor) -> int:
 
 
 def _arrays(source: Tensor, out: Tensor) -> tuple[Array, Array]:
-    """The same memory as NumPy arrays, whose slices cost little; as integers where only bits are copied."""
+    """The same memory as NumPy arrays, which are cheap to slice; as integers if dtypes are equal."""
     if source.dtype == out.dtype:
         return _words(source), _words(out)
     return source.numpy(), out.numpy()
@@ -565,5 +565,5 @@ def _words(images: Tensor) -> Array:
 
 
 def _part(part: Array | None) -> Array:
-    """A part that the plan is known to have: to a type checker it may be ``None``."""
+    """A part that is known to be present, which a type checker cannot see."""
     return np.asarray(part)

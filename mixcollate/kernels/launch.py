@@ -1,4 +1,4 @@
-"""Launch a Triton kernel again without finding out again what its arguments are."""
+"""Launch Triton kernels repeatedly without inspecting their arguments again."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -8,8 +8,8 @@ import triton
 from torch import Tensor
 from triton.runtime import driver
 
-MOST_KEPT = 256  # kernels: one for each size of images in a run with many; whoever comes again later asks Triton again
-SMALL_STORAGE = 2**31 - 1  # bytes: AMD's compiler makes other code for tensors up to there, with offsets of 32 bits
+MOST_KEPT = 256  # kernels; a run with many image sizes has one for each. When the cache is full, Triton is asked again
+SMALL_STORAGE = 2**31 - 1  # bytes: for tensors up to this size, AMD's compiler uses 32-bit offsets
 
 _COMPILED: dict[Any, Any] = {}
 
@@ -22,11 +22,12 @@ def launch(
     constants: tuple[Any, ...],
     **options: Any,
 ) -> None:
-    """``kernel[grid](*tensors, *numbers, *constants, **options)``, from the second time on at a third of its time.
+    """``kernel[grid](*tensors, *numbers, *constants, **options)``, in a third of the time from the second launch on.
 
-    What Triton asks of every argument at every launch, and compiles for, is in the key of what was compiled: dtypes,
+    Everything that Triton specialises a kernel on is part of the key under which the compiled kernel is kept: dtypes,
     which addresses are multiples of 16 bytes, all numbers, and for AMD which storages are small. ``options`` must
-    follow from ``constants``, which should be quick to hash and to compare; ``kernel`` must live on: its id is a key.
+    depend on ``constants`` alone, which should be quick to hash and to compare. ``kernel`` must never be freed, since
+    its id is part of the key.
     """
     addresses, bits = [], 0
     for tensor in tensors:
@@ -45,13 +46,13 @@ def launch(
         _COMPILED[key] = kernel[grid](*tensors, *numbers, *constants, **options)  # Triton's interpreter returns nothing
     elif _is_watched():
         compiled[grid](*tensors, *numbers, *constants)
-    else:  # as there, but that the driver is not asked whose the addresses are
+    else:  # the same, without asking the driver about each address
         active: Any = driver.active
         handles = compiled.function, compiled.packed_metadata, None, None, None
         compiled.run(*grid, active.get_current_stream(device), *handles, *addresses, *numbers, *constants)
 
 
 def _is_watched() -> bool:
-    """Whether a profiler wants to be told of launches."""
+    """Whether a profiler has registered launch hooks."""
     hooks = triton.knobs.runtime
     return bool(hooks.launch_enter_hook.calls or hooks.launch_exit_hook.calls)

@@ -1,4 +1,4 @@
-"""Noise as a function of a key and a place: the same pixels on replay, on any device (to rounding)."""
+"""Noise as a function of a key and a position: the same pixels on replay, and on any device up to rounding."""
 
 import math
 
@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 def noise(place: Tensor, key: Tensor, *, integer: bool) -> Tensor:
-    """Normal noise in float32, or uniform in 0 … 255, for every place and key in [0, 2**32), broadcast together."""
+    """Normal float32 noise, or uniform in 0 … 255, for positions and keys in [0, 2**32), broadcast together."""
     bits = _scramble((_scramble(place) + key) & 0xFFFFFFFF)
     if integer:
         return (bits >> 24).float()
@@ -29,7 +29,7 @@ ERFINV_TAIL = (-0.000200214257, 0.000100950558, 0.00134934322, -0.00367342844, 0
 
 
 def _erfinv(x: Tensor) -> Tensor:
-    """Giles' single-precision inverse error function: the same few operations on every device."""
+    """Giles' single-precision inverse error function, with the same few operations on every device."""
     w = -torch.log((1 - x) * (1 + x))
     central = w < 5
     t = torch.where(central, w - 2.5, w.sqrt() - 3)

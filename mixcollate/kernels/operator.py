@@ -1,4 +1,4 @@
-"""``mixcollate::mix`` and ``mixcollate::mix_``, the registered operators: what ``torch.compile`` sees of ``mix``."""
+"""``mixcollate::mix`` and ``mixcollate::mix_``, the registered operators that ``torch.compile`` sees for ``mix``."""
 
 from typing import Any
 
@@ -25,7 +25,7 @@ def _prepare(
     memory_format: torch.memory_format | None,
     impl: Impl,
 ) -> Call:
-    """What a call of ``mix`` with ``_ARGUMENTS`` settles; for the operators' fakes that is all."""
+    """Check a call of ``mix`` with ``_ARGUMENTS`` and allocate its result; the fake operators do no more."""
     plan = PackedPlan(words, layout_from_key(layout))
     return prepare(images, plan, mean=mean, std=std, dtype=dtype, memory_format=memory_format, out=out, impl=impl)
 
@@ -46,11 +46,11 @@ def _fake_operator_(out: Tensor, images: Tensor | None, *arguments: Any) -> None
     _prepare(out if images is None else images, out, *arguments)
 
 
-# torch.library.custom_op would cost several times as much a call; neither has types
+# A call of an operator made by torch.library.custom_op would cost several times as much. Neither API is typed.
 _LIBRARY: Any = torch.library.Library("mixcollate", "DEF")  # type: ignore[no-untyped-call]
 _LIBRARY.define(f"mix(Tensor images, {_ARGUMENTS}) -> Tensor", tags=torch.Tag.pt2_compliant_tag)
 _LIBRARY.define(f"mix_(Tensor(a!) out, Tensor? images, {_ARGUMENTS}) -> ()", tags=torch.Tag.pt2_compliant_tag)
-_LIBRARY.impl("mix", _operator, "CompositeExplicitAutograd")  # on every device: what runs there is chosen within
+_LIBRARY.impl("mix", _operator, "CompositeExplicitAutograd")  # on every device; the implementation is chosen inside
 _LIBRARY.impl("mix_", _operator_, "CompositeExplicitAutograd")
 torch.library.register_fake("mixcollate::mix", _fake_operator, lib=_LIBRARY)
 torch.library.register_fake("mixcollate::mix_", _fake_operator_, lib=_LIBRARY)

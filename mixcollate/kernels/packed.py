@@ -399,7 +399,7 @@ def _plan_of_words(words: Array, layout: Layout) -> MixPlan:
         then=None if layout.then is None else _plan_of_words(words[layout.words :], layout.then),
         **parts,
     )
-    return plan.told(table[:, :2].astype(np.int64), layout.mutual) if layout.paired else plan
+    return plan.set_pairs(table[:, :2].astype(np.int64), layout.mutual) if layout.paired else plan
 
 
 def _from_words(name: str, rows: Array, shape: tuple[int, ...]) -> Array:

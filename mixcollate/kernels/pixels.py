@@ -1,4 +1,4 @@
-"""What pixels may be, and what becomes of their values: dtypes, levels, mean and standard deviation."""
+"""Dtypes of pixels, and how their values are scaled: levels, mean and standard deviation."""
 
 import functools
 import math
@@ -14,23 +14,23 @@ from mixcollate.checks import as_number, check_kind, check_tensor, shown
 Statistic = float | Sequence[float]
 
 LEVELS = {torch.uint8: 255}
-"""The largest value of images of each integer dtype that is mixed; images of this value are 1 for mean and std."""
+"""The supported integer dtypes, each with its largest value, which counts as 1 for mean and std."""
 
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
 class Affine(NamedTuple):
-    """What mixed values are multiplied by, and what is added then: ``[C]`` float32 each, beside the images."""
+    """Mixed values become ``values * scale + bias``: ``[C]`` float32 each, on the device of the images."""
 
     scale: Tensor
     bias: Tensor
 
 
 def check_pixels(images: Tensor) -> None:
-    """Refuse images that are not of a dtype that can be mixed, and nested ones, which cannot be asked their shape.
+    """Refuse images of a dtype that cannot be mixed, and nested tensors, which have no shape.
 
     Raises:
-        TypeError: it names a conversion that keeps all values.
+        TypeError: names a conversion that preserves all values.
     """
     if images.is_nested:
         check_tensor("images", images)
@@ -48,10 +48,10 @@ def check_pixels(images: Tensor) -> None:
 
 
 def check_output(dtype: Any, memory_format: Any) -> None:
-    """The dtype and the memory format that images may come out in, ``None`` for their own."""
+    """Check the dtype and memory format of the result; ``None`` keeps those of the images."""
     check_kind("dtype", dtype, torch.dtype, None)
     if dtype is not None and dtype not in LEVELS and dtype not in FLOATS:
-        raise TypeError(f"dtype must be floating point, or that of integer images, got {dtype}; leave it out for those")
+        raise TypeError(f"dtype must be floating point, got {dtype}; leave it out to keep that of integer images")
     if memory_format not in (None, torch.contiguous_format, torch.channels_last):
         raise TypeError(
             f"memory_format must be torch.contiguous_format or torch.channels_last, got {shown(memory_format)}"
@@ -59,7 +59,7 @@ def check_output(dtype: Any, memory_format: Any) -> None:
 
 
 def result_dtype(images: Tensor, dtype: torch.dtype | None, *, normalised: bool, out: Tensor | None) -> torch.dtype:
-    """The dtype that comes out; integers stay what they are and are not normalised."""
+    """The dtype of the result. Integer images keep theirs unless they are normalised."""
     name = "dtype"
     if dtype is None and out is not None:
         name, dtype = "out.dtype", out.dtype
@@ -77,14 +77,14 @@ def check_affine(
     *,
     images: torch.dtype | None = None,
 ) -> None:
-    """Refuse a mean and a standard deviation that can be right for no batch; both are checked as :func:`affine` does.
+    """Refuse a mean and a standard deviation that cannot be right for any batch.
 
     Args:
         mean, std, dtype: as for :func:`mixcollate.kernels.mix`.
-        images: the dtype of the images, where it is known.
+        images: the dtype of the images, if it is known.
 
     Raises:
-        ValueError, TypeError: also where numbers are for images in 0 … 255, and those come as integers.
+        ValueError, TypeError: also for statistics of images in 0 … 255, if these are integers.
     """
     subtracted = (0.0,) if mean is None else _as_floats("mean", mean)
     divided = (1.0,) if std is None else _as_floats("std", std)
@@ -104,14 +104,14 @@ def check_affine(
 def affine(
     images: Tensor, mean: Statistic | None, std: Statistic | None, dtype: torch.dtype, *, channels: int, repeats: int
 ) -> Affine | None:
-    """What brings mixed values to [0, 1] and normalises them; nothing, if they stay what they are.
+    """What scales mixed values to [0, 1] and normalises them; ``None`` if they stay unchanged.
 
     Args:
-        images: of which dtype and device count, and in messages the shape.
+        images: only the dtype and device matter (and the shape, in error messages).
         mean, std: one number, or one for each of ``channels``.
         dtype: of the result.
-        channels: how many there are to have numbers of their own.
-        repeats: how many times they come, one after another (the frames of a video).
+        channels: the number of channels.
+        repeats: how often these channels are repeated (once per frame of a video).
     """
     levels = float(LEVELS.get(images.dtype, 1)) if dtype.is_floating_point else 1.0
     if mean is None and std is None and levels == 1.0:
@@ -128,7 +128,7 @@ def _per_channel(name: str, value: Statistic, channels: int, images: Tensor) -> 
         frames_last = images.ndim == 5 and images.shape[1] == len(values)
         way_out = "; video [B, C, T, H, W] takes layout='BCDHW'" if frames_last else ""
         raise ValueError(
-            f"{name} must be one number or {channels}, one a channel of images {tuple(images.shape)}, got "
+            f"{name} must be one number or {channels}, one per channel of images {tuple(images.shape)}, got "
             f"{len(values)}{way_out}"
         )
     return values * channels if len(values) == 1 else values
@@ -136,15 +136,15 @@ def _per_channel(name: str, value: Statistic, channels: int, images: Tensor) -> 
 
 @functools.lru_cache(maxsize=64)
 def _on_device(mean: tuple[float, ...], std: tuple[float, ...], levels: float, device: torch.device) -> Affine:
-    """Cached, so that the numbers cross once; then they are there, whichever stream reads them.
+    """Cached, so that the numbers are copied once; they have arrived when this returns, for streams of any kind.
 
-    Made already while a call is traced: what is made while a CUDA graph is recorded belongs to the graph.
+    Computed even while a call is being traced, since tensors created during CUDA graph capture belong to the graph.
     """
     scale = [1 / (levels * s) for s in std]
     bias = [-m / s for m, s in zip(mean, std, strict=True)]
-    with torch.inference_mode(False), unset_fake_temporarily():  # others may want gradients, or real numbers
+    with torch.inference_mode(False), unset_fake_temporarily():  # later callers may need gradients, or real tensors
         numbers = torch.tensor([scale, bias], dtype=torch.float32, device="cpu")
-        if device.type == "cuda" and not torch.cuda.is_available():  # what is traced here runs elsewhere
+        if device.type == "cuda" and not torch.cuda.is_available():  # traced here to run elsewhere
             return Affine(*numbers)
         if device.type == "cuda":
             numbers = numbers.pin_memory().to(device, non_blocking=True)
@@ -153,19 +153,19 @@ def _on_device(mean: tuple[float, ...], std: tuple[float, ...], levels: float, d
 
 
 def as_list(name: str, value: Statistic | None) -> list[float] | None:
-    """A number or several as a list of floats."""
+    """One number or several, as a list of floats."""
     return None if value is None else list(_as_floats(name, value))
 
 
 def _as_floats(name: str, value: Any) -> tuple[float, ...]:
-    """A number or several, Python's, NumPy's or torch's."""
+    """One number or several, of Python, NumPy or torch."""
     try:
         items: Any = [value] if isinstance(value, (int, float)) else value
         if not isinstance(items, (tuple, list)):
             items = torch.as_tensor(items, device="cpu").reshape(-1).tolist()
-        values = tuple([float(as_number(one)) for one in items])  # type: ignore[arg-type]  # of None it is a TypeError
+        values = tuple([float(as_number(one)) for one in items])  # type: ignore[arg-type]  # None raises TypeError
     except (TypeError, ValueError, RuntimeError) as error:
-        raise TypeError(f"{name} must be a number, or a sequence with one for each channel, got {value!r}") from error
+        raise TypeError(f"{name} must be a number, or a sequence with one per channel, got {value!r}") from error
     if not values or not all(map(math.isfinite, values)):
-        raise ValueError(f"{name} must be finite numbers, one or one a channel, got {value!r}")
+        raise ValueError(f"{name} must be finite numbers, one or one per channel, got {value!r}")
     return values

@@ -1,6 +1,6 @@
-"""The definition of every pixel rule, in plain torch on any device; meant to be read, not to be fast.
+"""The definition of every pixel rule, in plain torch on any device; written to be read, not to be fast.
 
-Arithmetic is float32 (float64 for float64 images), whatever comes in and goes out.
+Arithmetic is float32 (float64 for float64 images), whatever the dtypes of input and output.
 """
 
 from dataclasses import replace
@@ -21,7 +21,7 @@ def mix(images: Tensor, plan: MixPlan, out: Tensor, *, affine: Affine | None) ->
 
 
 def mix_rows(images: Tensor, plan: MixPlan, rows: Array, *, affine: Affine | None, dtype: torch.dtype) -> Tensor:
-    """What the images numbered ``rows`` become, in ``dtype``: for all of them, one pass."""
+    """The results for the images ``rows``, in ``dtype``; for all rows this is one pass."""
     integer = not dtype.is_floating_point
     part = _own_partners_untouched(plan.rows(rows), rows)
     values = _images_numbered(images, rows)  # [n, C, H, W]
@@ -37,7 +37,7 @@ def mix_rows(images: Tensor, plan: MixPlan, rows: Array, *, affine: Affine | Non
 
 
 def _own_partners_untouched(part: MixPlan, rows: Array) -> MixPlan:
-    """An image that is its own partner stays as it is, its infinite pixels too; unless it is shown in its own box."""
+    """Leave an image that is its own partner unchanged, infinite pixels too, unless it is resized into its own box."""
     if part.own_outside is None:
         return part
     itself = part.partners[:, 0] == rows
@@ -52,10 +52,10 @@ def _own_partners_untouched(part: MixPlan, rows: Array) -> MixPlan:
 
 
 def blend(values: Tensor, other: Tensor, plan: MixPlan, *, rounded: bool) -> Tensor:
-    """``image + (1 - own) * (other - image)``, where ``own`` depends on the side of the box that a pixel lies on.
+    """``image + (1 - own) * (other - image)``, where ``own`` depends on whether a pixel lies inside the box.
 
-    A share of 1 or 0 copies. For integer output the difference is rounded (half to even), so that a pair which
-    shares its plan keeps its sum.
+    A share of 1 or 0 copies. For integer output the difference is rounded (half to even), so that the sum of a pair
+    that is mixed alike is preserved.
     """
     if plan.resized is not None:
         other = resize_into_box(other, plan, rounded=rounded)
@@ -79,9 +79,9 @@ def in_box(values: Tensor, plan: MixPlan) -> Tensor:
 
 
 def resize_into_box(other: Tensor, plan: MixPlan, *, rounded: bool) -> Tensor:
-    """Show the whole of each other image inside the box, where ``resized`` says so (pixel centres aligned).
+    """Resize each other image into the box, where ``resized`` says so (pixel centres aligned).
 
-    The nearest pixel is found in whole numbers, ties to the later one: images and masks of any dtype take the same.
+    The nearest pixel is computed in integers, ties to the later one, so images and masks of any dtype take the same.
     """
     height, width = other.shape[2:]
     rows, cols = _rows_and_columns(other)
@@ -105,11 +105,11 @@ def resize_into_box(other: Tensor, plan: MixPlan, *, rounded: bool) -> Tensor:
 
 
 def _shown_at(inside: Tensor, shown: Tensor, length: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """Where on an axis of ``length`` the pixels ``inside`` a box of ``shown`` read: between two, and the nearest."""
+    """Where pixels ``inside`` a box of ``shown`` pixels read on an axis of ``length``: exactly, and nearest."""
     shown = shown.clamp(min=1)
     between = (inside.to(dtype) + 0.5) * (length / shown.to(dtype)) - 0.5
     nearest = (2 * inside + 1) * length // (2 * shown)
-    return between.clamp(0, length - 1), nearest.clamp(0, length - 1)  # outside the box the result is not looked at
+    return between.clamp(0, length - 1), nearest.clamp(0, length - 1)  # the result is not used outside the box
 
 
 def join_pieces(images: Tensor, plan: MixPlan, rows: Array) -> Tensor:
@@ -149,7 +149,7 @@ def erase(values: Tensor, plan: MixPlan, *, integer: bool) -> Tensor:
 
 
 def on_grid(values: Tensor, plan: MixPlan) -> Tensor:
-    """``[B, H, W]`` bool: the pixels that each image's (turned) grid erases; a tile of 0 erases none."""
+    """``[B, H, W]`` bool: the pixels that each image's (rotated) grid erases; a tile of 0 erases none."""
     rows, cols = _rows_and_columns(values)
     tile, hole, down, across, inverted = _beside(values, plan.grid)[:, :, None, None].unbind(1)  # [B, 1, 1]
     if plan.turn is not None:
@@ -179,7 +179,7 @@ def _images_numbered(images: Tensor, rows: Array) -> Tensor:
 
 
 def _beside(values: Tensor, part: Array | None) -> Tensor:
-    """A part of the plan as a tensor beside the images."""
+    """A part of the plan as a tensor on the device of the images."""
     return torch.as_tensor(part, device=values.device)
 
 

@@ -1,4 +1,4 @@
-"""What this machine has, and which implementation that makes the right one for a tensor."""
+"""What this machine supports, and which implementation is used for a tensor."""
 
 import functools
 import importlib.util
@@ -15,14 +15,14 @@ from torch.autograd import forward_ad
 
 Impl = Literal["auto", "reference", "host", "fused"]
 IMPLS = get_args(Impl)
-FUSED_FROM = "2.9"  # the torch whose Triton (3.5) compiles the kernels
+FUSED_FROM = "2.9"  # the first torch whose Triton (3.5) can compile the kernels
 
 
 def choose(images: Tensor, impl: Impl) -> Impl:
-    """The implementation that mixes ``images``: the named one, or for ``"auto"`` the fastest that can.
+    """The implementation that mixes ``images``: the requested one, or for ``"auto"`` the fastest one possible.
 
     Raises:
-        ValueError: if the named one cannot.
+        ValueError: if the requested one is not possible.
     """
     if impl not in IMPLS:
         raise ValueError(f"impl must be one of {IMPLS}, got {impl!r}")
@@ -44,12 +44,12 @@ def choose(images: Tensor, impl: Impl) -> Impl:
 
 
 def is_differentiated(tensor: Tensor) -> bool:
-    """Whether a gradient is wanted for a tensor, or goes forward from it."""
+    """Whether reverse- or forward-mode differentiation goes through a tensor."""
     return (tensor.requires_grad and torch.is_grad_enabled()) or goes_forward(tensor)
 
 
 def goes_forward(tensor: Tensor) -> bool:
-    """Whether a gradient goes forward from a tensor (``torch.autograd.forward_ad``), or ``torch.func`` may send one."""
+    """Whether forward-mode differentiation (``torch.autograd.forward_ad``) or ``torch.func`` goes through a tensor."""
     if torch.compiler.is_compiling():
         return False
     # unpack_dual asks for the level itself, but takes ten times as long
@@ -59,13 +59,13 @@ def goes_forward(tensor: Tensor) -> bool:
 
 
 def is_transformed() -> bool:
-    """Whether this code runs in a transform of ``torch.func``, in which tensors stand for others and have no memory."""
+    """Whether this code runs inside a ``torch.func`` transform, where tensors are wrappers without memory."""
     return torch._C._functorch.peek_interpreter_stack() is not None
 
 
 @functools.cache
 def can_fuse() -> bool:
-    """Whether Triton is there, and what it builds its launchers with. Asked about tensors on a GPU; a no is told."""
+    """Whether Triton and what it needs to build launchers are installed. Called for GPU tensors; warns if not."""
     needed = {
         f"torch {FUSED_FROM}, whose Triton compiles the kernels": has_right_triton(),
         "Triton": importlib.util.find_spec("triton"),
@@ -79,22 +79,22 @@ def can_fuse() -> bool:
 
 
 def is_fusible(tensor: Tensor) -> bool:
-    """Whether Triton can make targets or losses of this one: asked when the code runs, not while it is traced."""
+    """Whether targets or losses of this tensor can be computed by Triton; never while code is being traced."""
     return tensor.is_cuda and not torch.compiler.is_compiling() and not goes_forward(tensor) and can_fuse()
 
 
 def has_right_triton() -> bool:
-    """Whether the Triton that this torch was released with compiles the kernels."""
+    """Whether the Triton release that belongs to this torch can compile the kernels."""
     return torch.__version__ >= FUSED_FROM
 
 
 def c_compiler() -> str | None:
-    """The one that Triton takes."""
+    """The path of the C compiler that Triton would use."""
     names = [os.environ["CC"]] if "CC" in os.environ else ["gcc", "clang"]
     return next(filter(None, map(shutil.which, names)), None)
 
 
 def python_header() -> Path | None:
-    """Where Triton looks for it, which is not Debian's own scheme."""
+    """``Python.h`` where Triton looks for it, which is not Debian's own scheme."""
     path = Path(sysconfig.get_path("include", "posix_prefix"), "Python.h")
     return path if path.exists() else None

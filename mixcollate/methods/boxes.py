@@ -1,4 +1,4 @@
-"""Where boxes lie, and the plan that shows the partner in them: what several methods share."""
+"""Boxes, and the plan that shows the partner inside them: shared by several methods."""
 
 import functools
 from typing import Any
@@ -11,10 +11,10 @@ from mixcollate.plan import Array, Draw, MixPlan, two_shares
 def edges(
     numbers: np.random.Generator, size: tuple[int, int], side: Array, *, inside: bool = False, odd: bool = False
 ) -> tuple[Array, Array]:
-    """``[2, N]`` each: where boxes with these sides ``[2, N]`` begin and end on both axes, height first.
+    """``[2, N]`` each: where boxes with these sides ``[2, N]`` start and end on both axes, height first.
 
-    ``inside`` places them fully inside. Else the centre may be any pixel and what lies outside is cut off; as in
-    the papers' code an odd side loses a pixel, unless ``odd`` keeps it (timm) or there is no other pixel to keep.
+    With ``inside`` they lie fully inside. Otherwise the centre may be any pixel, and the box is clipped; as in the
+    papers' code an odd side loses a pixel, unless ``odd`` keeps it (timm) or the image has only one pixel there.
     """
     length = np.array(size)[:, None]
     if inside:
@@ -36,9 +36,9 @@ def is_signal(size: tuple[int, int]) -> bool:
 
 @functools.lru_cache(maxsize=64)
 def signal_axis(size: tuple[int, int]) -> Array:
-    """``[2, 1]`` bool: the axis that a signal, one pixel high or wide, lacks; none of an image.
+    """``[2, 1]`` bool: the axis along which a signal has only one pixel; all false for images.
 
-    There a box reaches from one side to the other, so it has its share of the area along the axis that there is.
+    A box fills that axis, so its whole share lies along the other one.
     """
     flat: Array = (np.array(size)[:, None] == 1) & is_signal(size)
     return flat
@@ -51,26 +51,30 @@ def shorter_side(size: tuple[int, int]) -> int:
 
 def below(numbers: np.random.Generator, bound: int | Array, shape: tuple[int, ...]) -> Array:
     """Whole numbers, uniform from 0 to below ``bound``; 0 where that is 0."""
-    # A product, not Generator.integers: that draws again and again for each of the bounds of an array.
+    # A product, since Generator.integers is slow on arrays of bounds: it may draw repeatedly for each.
     return (numbers.random(shape) * bound).astype(np.int64)
 
 
 def as_boxes(start: Array, end: Array) -> Array:
     """``[N, 4]`` int32 ``(top, left, bottom, right)`` from the edges ``[2, N]`` on both axes, height first."""
-    return np.concatenate([start, end]).T.astype(np.int32, order="C")  # whole rows, which are quick to take
+    return np.concatenate([start, end]).T.astype(np.int32, order="C")  # rows in one piece are faster to take
 
 
 def counted_share(start: Array, end: Array, size: tuple[int, int]) -> Array:
-    """The share of the image's pixels that boxes cover, float64, from their edges ``[2, N]`` on both axes."""
+    """The share of the image that boxes with these edges ``[2, N]`` cover, float64."""
     height, width = end - start
     share: Array = height * width / max(size[0] * size[1], 1)
     return share
 
 
 def pasted(draw: Draw, box: Array, own_share: Array, **parts: Any) -> MixPlan:
-    """The plan that shows the partner inside ``box [B, 4]`` and the image outside, with further ``parts``.
+    """The plan that shows the partner inside ``box [B, 4]`` and the image itself outside.
 
-    ``own_share`` is ``[B]`` float32.
+    Args:
+        draw: whose partners it has.
+        box: ``[B, 4]`` int32.
+        own_share: ``[B]`` float32, for the labels.
+        parts: further parts of the plan.
     """
     ones = np.ones(len(box), np.float32)
     return MixPlan(

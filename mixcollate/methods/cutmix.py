@@ -17,18 +17,18 @@ Placement = Literal["clipped", "inside", "timm"]
 class CutMix(MixTransform):
     """Paste a box of the partner into every image (https://arxiv.org/abs/1905.04899).
 
-    At ``alpha=1`` the clipped boxes cover on average 0.32 of a 224-pixel image, not one half. As in the paper's code a
-    few of them are empty, 0.4 % at 32×32 pixels: such an image stays as it is, its label too; ``nonempty=True``
-    prevents it. Boxes of signals (``layout="BCT"``, or images one pixel high) reach over one axis, by the share itself.
+    With ``alpha=1`` the clipped boxes cover on average 0.32 of a 224-pixel image, not one half. As in the paper's code,
+    a few boxes are empty (0.4 % at 32×32 pixels), which leaves image and label unchanged; ``nonempty=True`` prevents
+    this. In signals (``layout="BCT"``, or images one pixel high) a box is an interval, whose length is the share.
 
     Args:
-        alpha: the box has a share 1 - Beta(alpha, alpha) of the area before clipping; a number or a function of the
-            epoch.
-        minmax: draw the box's sides uniformly between these shares of the image's instead, fully inside.
+        alpha: before clipping, the box covers a share 1 - Beta(alpha, alpha) of the image; a number or a function of
+            the epoch.
+        minmax: instead, draw the box's sides uniformly between these shares of the image's sides, fully inside.
         placement: ``"clipped"``: centre anywhere, even sides, clipped (the paper's code, torchvision);
-            ``"timm"``: the same with odd sides, too; ``"inside"``: the whole box inside the image.
-        correct_lam: count the label's share from the pixels; ``False``: use the drawn one.
-        nonempty: a box shows at least one pixel of the partner.
+            ``"timm"``: the same, but sides may be odd; ``"inside"``: the whole box inside the image.
+        correct_lam: whether label shares are counted from the pixels, rather than as drawn.
+        nonempty: whether a box always shows at least one pixel of the partner.
         options: see :class:`MixTransform`.
     """
 
@@ -54,14 +54,14 @@ class CutMix(MixTransform):
         lengths = np.array(draw.size)[:, None]  # [2, 1]: both axes at once, height first
         if self.placement == "clipped" and self.minmax is None and not self.nonempty and shorter_side(draw.size) == 2:
             raise ValueError(
-                f"images must have more than 2 pixels a side for CutMix's clipped boxes, got {draw.size}: give "
+                f"images must have sides of more than 2 pixels for CutMix's clipped boxes, got {draw.size}; use "
                 "placement='inside' or nonempty=True"
             )
         alpha = at("alpha", self.alpha, draw.epoch, check_not_negative)
         inside, odd = self.placement == "inside", self.placement == "timm"
         if self.minmax is None:
             own_share = beta(draw.numbers, alpha, count)
-            # Of a signal, which has one axis, the share itself.
+            # A signal has only one axis, so the share is not split over two.
             share = 1 - own_share if is_signal(draw.size) else np.sqrt(1 - own_share)
             side = (share * lengths).astype(np.int64)  # [2, count]
         else:
@@ -71,9 +71,10 @@ class CutMix(MixTransform):
         if is_signal(draw.size):
             side = np.where(signal_axis(draw.size), 1, side)
         start, end = edges(draw.numbers, draw.size, side, inside=inside, odd=odd)
-        if self.nonempty and (alpha or self.minmax is not None):  # alpha = 0 is to mix nothing
+        if self.nonempty and (alpha or self.minmax is not None):  # alpha = 0 mixes nothing
             end = np.maximum(end, np.minimum(start + 1, lengths))
             start = np.minimum(start, np.maximum(end - 1, 0))
         if self.minmax is not None or self.correct_lam:
             own_share = 1 - counted_share(start, end, draw.size)
-        return draw.tell(pasted(draw, as_boxes(start, end).take(unit, 0), own_share.astype(np.float32)[unit]), self.per)
+        plan = pasted(draw, as_boxes(start, end).take(unit, 0), own_share.astype(np.float32)[unit])
+        return draw.set_pairs(plan, self.per)

@@ -13,14 +13,15 @@ from mixcollate.transforms import ErasingOptions, ErasingTransform
 class Cutout(ErasingTransform):
     """Erase a square of every image (https://arxiv.org/abs/1708.04552).
 
-    Of signals (``layout="BCT"``, or images one pixel high) an interval is erased; their length is the shorter side.
+    In signals (``layout="BCT"``, or images one pixel high) an interval is erased; their length counts as the shorter
+    side.
 
     Args:
-        length: the square's side in pixels (a whole number), or as a share of the shorter side of the image. The
-            paper's 16 on CIFAR-10 is the default of one half; it takes 8 on CIFAR-100.
-        holes: how many squares.
-        inside: keep squares fully inside the image, instead of clipping those whose centre is near the border.
-        fill: a number or one a channel, in the units of the result (0 is the mean after normalising); ``"mean"``;
+        length: the square's side in pixels (an ``int``), or as a share of the image's shorter side (a ``float``). The
+            default of one half is the paper's 16 on CIFAR-10; on CIFAR-100 it uses 8.
+        holes: number of squares.
+        inside: whether squares lie fully inside the image, instead of being clipped at its border.
+        fill: a number or one per channel, in the units of the result (0 is the mean after normalising); ``"mean"``;
             ``"noise"`` for each pixel, normal (for uint8 results uniform); or ``"channel_noise"``, one normal colour
             for each box.
         options: see :class:`ErasingTransform`.
@@ -46,7 +47,7 @@ class Cutout(ErasingTransform):
         length = self.length if isinstance(self.length, int) else round(self.length * shorter)
         if length > 2 * shorter:
             raise ValueError(f"length must be at most twice the shorter side ({shorter} pixels), got {length}")
-        least = 1 if self.inside or shorter == 1 else 2  # clipped, an odd side loses a pixel
+        least = 1 if self.inside or shorter == 1 else 2  # unless it is inside, an odd side loses a pixel
         if 0 < shorter and length < least:
             raise ValueError(
                 f"length must be at least {least} pixels of {draw.size}, or nothing is erased, got {self.length}"

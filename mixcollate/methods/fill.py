@@ -1,4 +1,4 @@
-"""What erased pixels become: the parts of a plan that every erasing method shares."""
+"""Fills of erased pixels: arguments and parts of a plan that all erasing methods share."""
 
 from collections.abc import Sequence
 from typing import Any, Literal, get_args
@@ -11,13 +11,13 @@ from mixcollate.plan import Draw, Per
 
 Kind = Literal["mean", "noise", "channel_noise"]
 Fill = float | tuple[float, ...] | Kind
-"""A number, one a channel, the data set's mean, normal noise for each pixel, or one colour for each box."""
+"""A number, one per channel, the data set's mean, normal noise for each pixel, or one normal colour for each box."""
 
 KINDS: tuple[str, ...] = get_args(Kind)
 
 
 def check_fill(name: str, fill: Any, kinds: Sequence[str] = KINDS) -> Any:
-    """A finite number, as many as there are channels, or one of the words."""
+    """Check a fill: a finite number, one per channel, or one of ``kinds``."""
     if isinstance(fill, str):
         return check_choice(name, fill, kinds)
     if isinstance(fill, (Sequence, np.ndarray, Tensor)) and getattr(fill, "ndim", 1) == 1:
@@ -25,13 +25,13 @@ def check_fill(name: str, fill: Any, kinds: Sequence[str] = KINDS) -> Any:
             raise ValueError(f"{name} must have a number for each channel, got {shown(fill)}")
         return tuple(check_number(f"{name}[{channel}]", value) for channel, value in enumerate(fill))
     words = ", ".join(map(repr, kinds))
-    return check_number(name, fill, advice=f"or give one number a channel, or one of {words}")
+    return check_number(name, fill, advice=f"or give one number per channel, or one of {words}")
 
 
 def filled(draw: Draw, boxes: int, fill: Fill, per: Per) -> dict[str, Any]:
-    """``fill [B, boxes, F]`` float32 with ``noise`` or ``fill_mean`` where they are needed: parts of a ``MixPlan``.
+    """The parts ``fill [B, boxes, F]`` float32 and, if needed, ``noise`` or ``fill_mean`` of a ``MixPlan``.
 
-    What is the same for all channels is one number (``F`` = 1), so that it suits images of any number of channels.
+    A fill that is the same for all channels has ``F`` = 1, so it suits images with any number of channels.
     """
     batch, channels = draw.shape[:2]
     if fill == "channel_noise":
@@ -50,4 +50,4 @@ def filled(draw: Draw, boxes: int, fill: Fill, per: Per) -> dict[str, Any]:
 
 
 def _counts(channels: int) -> str:
-    return "one value" if channels == 1 else f"1 or {channels} values, one a channel"
+    return "one value" if channels == 1 else f"1 or {channels} values, one per channel"

@@ -12,21 +12,21 @@ from mixcollate.schedules import Scheduled, at
 from mixcollate.transforms import MixOptions, MixTransform
 
 BLOCK = 2**16
-"""How many pixels of masks are drawn at a time: what a core's cache holds."""
+"""How many pixels of masks are drawn at a time, so that they fit into a core's cache."""
 
 STEEPEST = 50
-"""The greatest decay: float64 holds the amplitudes of any image's frequencies up to here."""
+"""The greatest decay at which float64 can hold the amplitudes of any image's frequencies."""
 
 
 class FMix(MixTransform):
     """Mix along the contours of low-frequency noise (https://arxiv.org/abs/2002.12047).
 
-    An image keeps a share Beta(alpha, alpha) of its pixels, those where the noise is greatest. Drawing the masks takes
-    a Fourier transform each, on the host; ``per="batch"`` draws one.
+    An image keeps a share Beta(alpha, alpha) of its pixels, those where the noise is greatest. Every mask takes a
+    Fourier transform on the host; ``per="batch"`` draws only one.
 
     Args:
         alpha: own shares come from Beta(alpha, alpha); a number or a function of the epoch.
-        decay: how fast the noise's spectrum falls with frequency, in [-50, 50]; the greater, the larger the blobs.
+        decay: how fast the noise's spectrum falls with frequency, in [-50, 50]; larger values give larger blobs.
         options: see :class:`MixTransform`.
     """
 
@@ -51,15 +51,15 @@ class FMix(MixTransform):
         counted = 1 - np.bitwise_count(bitmap).sum((1, 2)) / pixels
         box = np.tile(np.array([0, 0, height, width], np.int32), (draw.shape[0], 1))
         plan = pasted(draw, box, counted.astype(np.float32)[unit], bitmap=bitmap[unit])
-        return draw.tell(plan, self.per)
+        return draw.set_pairs(plan, self.per)
 
 
 def grey_noise(numbers: np.random.Generator, count: int, size: tuple[int, int], decay: float) -> Array:
     """``[count, H, W]`` float32: noise whose amplitude falls with the power ``decay`` of the frequency.
 
-    The spectrum is complex normal: a radius and an angle from 32 random bits each (Box and Muller), several times as
-    fast as ``standard_normal``. Its real and imaginary parts are separate draws; the official code mixes up their axis
-    with the rows', which leaves two frequencies along the width.
+    The spectrum is complex normal, with radius and angle from 32 random bits each (Box-Muller), which is several times
+    faster than ``standard_normal``. The official code confuses the axis of real and imaginary parts with that of the
+    rows, which leaves only two frequencies along the width; here they are separate draws.
     """
     amplitude = amplitudes(size, decay)
     bits = numbers.integers(2**64, size=(count, *amplitude.shape, 1), dtype=np.uint64).view(np.uint32)
@@ -74,20 +74,20 @@ def grey_noise(numbers: np.random.Generator, count: int, size: tuple[int, int], 
 
 @lru_cache(maxsize=16)
 def amplitudes(size: tuple[int, int], decay: float) -> Array:
-    """``[H, W // 2 + 1]`` float32: how strong each frequency is; at most 1, as steep spectra would overflow."""
+    """``[H, W // 2 + 1]`` float32: the amplitude of each frequency, at most 1, since steep spectra would overflow."""
     height, width = size
     frequency = np.hypot(np.fft.fftfreq(height)[:, None], np.fft.rfftfreq(width))
     amplitude = np.maximum(frequency, 1 / max(size)) ** -decay
-    amplitude[:, 2 * np.arange(width // 2 + 1) % width == 0] *= 2**0.5  # the others come twice, mirrored
+    amplitude[:, 2 * np.arange(width // 2 + 1) % width == 0] *= 2**0.5  # all others count twice, mirrored
     scaled: Array = (amplitude / amplitude.max()).astype(np.float32)
     return scaled
 
 
 def greatest(values: Array, count: Array) -> Array:
-    """``[n, H, W]`` bool: the ``count [n]`` greatest of each ``values [n, H, W]``, and the last one's equals."""
+    """``[n, H, W]`` bool: the ``count [n]`` greatest of each ``values [n, H, W]``, including ties with the last."""
     flat = values.reshape(len(values), values.shape[1] * values.shape[2])
     least = np.full((len(flat), 1), np.inf, values.dtype)
-    for row in np.flatnonzero(count):  # one place a call is all that partition takes
+    for row in np.flatnonzero(count):  # partition takes the same place for all rows
         place = flat.shape[1] - count[row]
         least[row] = np.partition(flat[row], place)[place]
     return (flat >= least).reshape(values.shape)

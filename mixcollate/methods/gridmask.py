@@ -1,4 +1,4 @@
-"""GridMask: erase a turned grid of squares (https://arxiv.org/abs/2001.04086)."""
+"""GridMask: erase a rotated grid of squares (https://arxiv.org/abs/2001.04086)."""
 
 import math
 
@@ -19,18 +19,18 @@ MOST = 2**20
 class GridMask(ErasingTransform):
     """Erase a regular grid of squares (https://arxiv.org/abs/2001.04086).
 
-    Of signals (``layout="BCT"``, or images one pixel high) intervals go, 1 - ratio of them; their length is the shorter
-    side, and nothing is turned.
+    In signals (``layout="BCT"``, or images one pixel high) a share 1 - ratio is erased in intervals; their length
+    counts as the shorter side, and nothing is rotated.
 
     Args:
-        tile: range of the grid's period in pixels, the upper end excluded. Default: the authors' (96, 224) at 224
-            pixels, scaled to the shorter side.
-        ratio: share of the period that is kept on each axis, so that (1 - ratio)² of the pixels go.
-        rotate: the grid is turned counter-clockwise by a whole number of degrees below this; 0: it stays upright.
-        invert: erase the bands between the squares instead (the code's ``mode=0``).
-        p: probability that an image is changed; a number or a function of the epoch. The authors reach their 0.8
-            slowly: ``p=ramp(0.8, 240)``.
-        fill: a number or one a channel, in the units of the result (0 is the mean after normalising); ``"mean"``;
+        tile: range of the grid's period in pixels, upper end excluded. Default: the authors' (96, 224) at 224 pixels,
+            scaled to the shorter side.
+        ratio: share of the period that is kept on each axis, so that (1 - ratio)² of the pixels are erased.
+        rotate: the grid is rotated counter-clockwise by a random number of whole degrees below this; 0: not at all.
+        invert: whether to erase the bands between the squares instead (the code's ``mode=0``).
+        p: probability that an image is changed; a number or a function of the epoch. The authors increase it to 0.8
+            gradually: ``p=ramp(0.8, 240)``.
+        fill: a number or one per channel, in the units of the result (0 is the mean after normalising); ``"mean"``;
             ``"noise"`` for each pixel, normal (for uint8 results uniform); or ``"channel_noise"``, one normal colour
             for each image.
         options: see :class:`ErasingTransform`.
@@ -60,7 +60,7 @@ class GridMask(ErasingTransform):
         shorter = shorter_side(draw.size)
         low = max(round(shorter * 96 / 224), 1)
         tile = self.tile or (low, max(shorter, low + 1))
-        largest = tile[1] - 1  # the upper end is not drawn
+        largest = tile[1] - 1  # the upper end is excluded
         if 0 < shorter and not self.invert and math.ceil(largest * self.ratio) == largest:
             raise ValueError(
                 f"tile and ratio must leave holes of a pixel or more, got tile={tile}, ratio={self.ratio} for images "
@@ -73,11 +73,11 @@ class GridMask(ErasingTransform):
         rows, cols = draw.numbers.integers(side) + reach, draw.numbers.integers(side) + reach
         turns = max(self.rotate, 1)
         flat = signal_axis(draw.size)[:, 0]
-        if flat.any():  # the row of pixels that a signal is lies in the holes, so that they are intervals of it
+        if flat.any():  # put the only row of a signal into the holes, so that these become intervals
             first = -(-reach // side) * side
             rows, cols, turns = np.where(flat[0], first, rows), np.where(flat[1], first, cols), 1
         grid = np.stack([side, hole, rows, cols, np.full(count, self.invert)], 1).astype(np.int32)
-        # Not turned is turned by 0, so that a plan may hold both kinds.
+        # An upright grid is rotated by 0, so that one plan may hold both kinds.
         angle = -np.deg2rad(draw.numbers.integers(turns, size=count))
         turn = np.stack([np.cos(angle), np.sin(angle)], 1).astype(np.float32)
         fill = filled(draw, 1, self.fill, self.per)

@@ -15,14 +15,15 @@ from mixcollate.transforms import ErasingOptions, ErasingTransform
 class HideAndSeek(ErasingTransform):
     """Hide random cells of a grid (https://arxiv.org/abs/1704.04232, https://arxiv.org/abs/1811.02545).
 
-    Of signals (``layout="BCT"``, or images one pixel high) intervals are hidden; their length is the shorter side.
+    In signals (``layout="BCT"``, or images one pixel high) intervals are hidden; their length counts as the shorter
+    side.
 
     Args:
-        sizes: the cells' sides in pixels, one of which is drawn for each image; 0 leaves it whole. Default: the
-            authors' (0, 16, 32, 44, 56) at 224 pixels, scaled to the shorter side. A size over half of that is
+        sizes: sides of the cells in pixels, one of which is drawn for each image; 0 hides nothing. Default: the
+            authors' (0, 16, 32, 44, 56) at 224 pixels, scaled to the shorter side. Sizes over half of that side are
             refused: at 32 pixels the authors' list would hide 31 % of all images entirely.
         hide: probability that a cell is hidden.
-        fill: a number or one a channel, in the units of the result (0 is the mean after normalising); ``"mean"``;
+        fill: a number or one per channel, in the units of the result (0 is the mean after normalising); ``"mean"``;
             ``"noise"`` for each pixel, normal (for uint8 results uniform); or ``"channel_noise"``, one normal colour
             for each image.
         options: see :class:`ErasingTransform`.
@@ -45,7 +46,7 @@ class HideAndSeek(ErasingTransform):
         shorter = shorter_side(draw.size)
         sizes = self.sizes or [round(size * shorter / 224) for size in (0, 16, 32, 44, 56)]
         if 0 < shorter and max(sizes) == 0:
-            raise ValueError(f"sizes must be a pixel or more, or nothing is hidden, got {sizes} for {draw.size} pixels")
+            raise ValueError(f"sizes must include one of a pixel or more, got {sizes} for images of {draw.size}")
         if self.sizes is None:
             return self.hide_cells(draw, sizes)
         if max(self.sizes) > shorter / 2:
@@ -56,7 +57,7 @@ class HideAndSeek(ErasingTransform):
         return self.hide_cells(draw, self.sizes)
 
     def hide_cells(self, draw: Draw, sizes: Sequence[int]) -> MixPlan:
-        """The plan with cells of these sizes, however small the images are."""
+        """The plan with cells of these sizes, whatever the size of the images."""
         count, unit = draw.units(self.per)
         whole = max(*draw.size, 1)
         finest = min((size for size in sizes if size > 0), default=whole)
@@ -74,5 +75,5 @@ class HideAndSeek(ErasingTransform):
 
 def _check_sizes(sizes: Sequence[int]) -> tuple[int, ...]:
     if isinstance(sizes, str) or not isinstance(sizes, (Sequence, np.ndarray)) or not len(sizes):
-        raise TypeError(f"sizes must be a list of whole numbers of pixels, got {shown(sizes)}")
+        raise TypeError(f"sizes must be a list of integers, in pixels, got {shown(sizes)}")
     return tuple(check_count(f"sizes[{k}]", size, least=0) for k, size in enumerate(sizes))

@@ -28,4 +28,4 @@ class MixUp(MixTransform):
         alpha = at("alpha", self.alpha, draw.epoch, check_not_negative)
         own_share = beta(draw.numbers, alpha, count).astype(np.float32)[unit]
         plan = MixPlan(size=draw.size, partners=draw.partner, shares=two_shares(own_share), own_outside=own_share)
-        return draw.tell(plan, self.per)
+        return draw.set_pairs(plan, self.per)

@@ -11,12 +11,12 @@ from mixcollate.transforms import MixOptions, MixTransform
 
 
 class Mosaic(MixTransform):
-    """Show a quadrant of each of four images, in place (YOLOv4, https://arxiv.org/abs/2004.10934; darknet).
+    """Join a quadrant of each of four images, each in its place (YOLOv4, https://arxiv.org/abs/2004.10934; darknet).
 
-    Of signals (``layout="BCT"``, or images one pixel high) two parts meet.
+    In signals (``layout="BCT"``, or images one pixel high) two parts meet.
 
     Args:
-        centre: where the quadrants meet, drawn uniformly from this share of each side.
+        centre: where the quadrants meet, drawn uniformly between these shares of each side.
         options: see :class:`MixTransform`.
     """
 

@@ -17,22 +17,22 @@ from mixcollate.transforms import DrawOptions, ErasingTransform
 class RandomErasing(ErasingTransform):
     """Erase a random rectangle of some images (https://arxiv.org/abs/1708.04896).
 
-    ``p``, ``scale``, ``ratio``, ``value`` and ``inplace`` are torchvision's, but every image has a draw of its own
-    (``per="batch"``: torchvision's one). The authors' code is ``scale=(0.02, 0.4), ratio=(0.3, 1 / 0.3),
-    log_ratio=False, attempts=100``; the paper's Algorithm 1 draws smaller boxes. Of signals (``layout="BCT"``, or
-    images one pixel high) an interval with the share itself is erased.
+    ``p``, ``scale``, ``ratio``, ``value`` and ``inplace`` are torchvision's, but every image has its own draw
+    (``per="batch"`` shares one, as torchvision does). The authors' code is ``scale=(0.02, 0.4), ratio=(0.3, 1 / 0.3),
+    log_ratio=False, attempts=100``; the paper's Algorithm 1 draws smaller boxes. In signals (``layout="BCT"``, or
+    images one pixel high) an interval of that share is erased.
 
     Args:
         p: probability that an image is changed; a number or a function of the epoch.
         scale: range of the erased share of the area.
         ratio: range of the aspect ratio, height over width.
-        value: a number, one a channel, or ``"random"``: noise for each pixel. In the units of the result, so 0 is the
-            mean after normalising.
-        fill: the same as ``value`` in this library's words, which are also ``"mean"``, ``"noise"`` (``"random"``) and
-            ``"channel_noise"``, one normal colour for each box. Give one of them.
-        log_ratio: draw the ratio's logarithm uniformly (torchvision, timm), instead of the ratio (the paper).
-        count: least and most boxes an image, which share its area.
-        attempts: how many boxes are drawn before one that is as high or as wide as the image is left out.
+        value: a number, one per channel, or ``"random"``: noise for each pixel. In the units of the result, so 0 is
+            the mean after normalising.
+        fill: the same as ``value``, with the options of the other methods: also ``"mean"``, ``"noise"`` (as
+            ``"random"``) and ``"channel_noise"``, one normal colour for each box. Give one of the two.
+        log_ratio: whether the ratio's logarithm is drawn uniformly (torchvision, timm), or the ratio itself (paper).
+        count: least and most boxes per image, which share its area.
+        attempts: how often a box that is as high or as wide as the image is drawn, before it is left out.
         options: see :class:`ErasingTransform`.
     """
 
@@ -63,7 +63,7 @@ class RandomErasing(ErasingTransform):
         units, unit = draw.units(self.per)
         least, most = self.count
         boxes = most if least == most else draw.numbers.integers(least, most + 1, size=(units, 1))
-        pixels = np.full((units, most), draw.size[0] * draw.size[1] / boxes).ravel()  # that a box has a share of
+        pixels = np.full((units, most), draw.size[0] * draw.size[1] / boxes).ravel()  # of which a box has a share
         side = self._fitting_sides(draw.numbers, draw.size, pixels)  # [2, units * N]: both axes at once, height first
         if least < most:
             side *= (np.arange(most) < boxes).ravel()
@@ -73,10 +73,10 @@ class RandomErasing(ErasingTransform):
 
     def _fitting_sides(self, numbers: np.random.Generator, size: tuple[int, int], pixels: Array) -> Array:
         """``[2, N]``: heights and widths of the first boxes that fit; 0 where none of ``attempts`` does."""
-        too_long = np.array(size)[:, None] + signal_axis(size)  # which no side is on the axis that a signal lacks
+        too_long = np.array(size)[:, None] + signal_axis(size)  # on the missing axis of a signal, 1 is not too long
         side = self._drawn_sides(numbers, size, pixels)
         for attempt in range(1, self.attempts + 1):
-            # Nearly all fit at once, so a round draws again only for the few that do not.
+            # Nearly all fit at once, so only the few that do not are drawn again.
             too_high, too_wide = side >= too_long
             (again,) = (too_high | too_wide).nonzero()
             if again.size == 0:

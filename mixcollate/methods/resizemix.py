@@ -1,4 +1,4 @@
-"""ResizeMix: paste the whole partner, made smaller, into every image (https://arxiv.org/abs/2012.11101)."""
+"""ResizeMix: paste the whole partner, shrunk, into every image (https://arxiv.org/abs/2012.11101)."""
 
 from typing import Literal, get_args
 
@@ -17,9 +17,9 @@ class ResizeMix(MixTransform):
     """Paste the whole partner, shrunk, into every image (https://arxiv.org/abs/2012.11101).
 
     Args:
-        scale: the partner's sides shrink to a share drawn uniformly from this range.
+        scale: the partner's sides are scaled by a factor drawn uniformly from this range.
         interpolation: ``"bilinear"`` (pixel centres aligned, no antialiasing) or ``"nearest"``.
-        clipped: centre anywhere and squeeze the partner into the clipped box (openmixup), instead of fully inside.
+        clipped: whether the centre may be anywhere, and the partner is squeezed into the clipped box (openmixup).
         options: see :class:`MixTransform`.
     """
 
@@ -47,4 +47,4 @@ class ResizeMix(MixTransform):
         kind = 1 if self.interpolation == "nearest" else 2
         resized = np.full(draw.shape[0], kind, np.int8)
         plan = pasted(draw, as_boxes(start, end).take(unit, 0), own_share.astype(np.float32)[unit], resized=resized)
-        return draw.tell(plan, self.per)
+        return draw.set_pairs(plan, self.per)

@@ -12,10 +12,10 @@ from mixcollate.transforms import MixOptions, MixTransform
 
 
 class RICAP(MixTransform):
-    """Put four images' crops together around a random point (https://arxiv.org/abs/1811.09030).
+    """Join crops of four images around a random point (https://arxiv.org/abs/1811.09030).
 
-    The image's own crop is top left; in a shuffled batch this is the paper's method, which draws four permutations,
-    with the images renamed. Of signals (``layout="BCT"``, or images one pixel high) two crops meet.
+    The image's own crop is at the top left. In a shuffled batch this equals the paper's method, which draws four
+    permutations. In signals (``layout="BCT"``, or images one pixel high) two crops meet.
 
     Args:
         beta: the point's coordinates come from Beta(beta, beta); a number or a function of the epoch.
@@ -29,7 +29,7 @@ class RICAP(MixTransform):
     def plan_batch(self, draw: Draw) -> MixPlan:
         count, unit = draw.units(self.per)
         beta = at("beta", self.beta, draw.epoch, check_not_negative)
-        # Whole pixels, a half to the even one, as in the official code.
+        # Whole pixels, rounded half to even as in the official code.
         corner = [np.rint(length * beta_shares(draw.numbers, beta, count)) for length in draw.size]
         corners = np.where(signal_axis(draw.size)[:, 0], 1, np.stack(corner, 1).astype(np.int64))  # [count, 2]
         start, side = pieces(corners, draw.size)
@@ -38,8 +38,8 @@ class RICAP(MixTransform):
 
 
 def pieces(corner: Array, size: tuple[int, int]) -> tuple[Array, Array]:
-    """``[n, 4, 2]`` each: where the pieces at ``corner`` begin, and their (heights, widths)."""
-    after = np.array([[0, 0], [0, 1], [1, 0], [1, 1]])  # which pieces lie after the corner, on each axis
+    """``[n, 4, 2]`` each: where the pieces at ``corner`` start, and their (height, width)."""
+    after = np.array([[0, 0], [0, 1], [1, 0], [1, 1]])  # whether a piece lies after the corner, on each axis
     corner = corner[:, None]
     return after * corner, np.where(after, np.array(size) - corner, corner)
 
