@@ -1,30 +1,30 @@
-"""The pixel rules of ``reference`` in Triton: one pass over the pixels for a plan, specialised by what the plan holds.
+"""The pixel rules of ``reference`` in Triton: one pass over the pixels, specialised on the parts that a plan has.
 
 A program works on a tile of ``VECTORS`` x ``VEC`` places of one image, or of both images of a pair, where ``VEC``
-places are 16 bytes of the output. Places are pixels, and a program does several channels of each; from channels-last
-to channels-last ("lines") places are elements, in the order of memory. In place, where images do not make pairs, a tile
-holds a few vectors of every image: all that may be read is read before any of it is written.
+places are 16 bytes of the output. A place is a pixel, of which a program handles several channels; from channels-last
+to channels-last ("lines") a place is one element, in memory order. If images that are not pairs are mixed in place, a
+tile holds a few vectors of every image, so that everything is read before anything is overwritten.
 """
 
 # ruff: noqa: RUF005 - Triton adds tuples, but does not unpack them
 # mypy: disable-error-code="attr-defined, no-untyped-call, call-arg, arg-type, assignment, misc, var-annotated"
 # (to mypy a kernel is a plain function, and constexpr a class without attributes)
 #
-# How to read this file. `ENTRY` says where an entry of the plan holds what, `SHAPE` what images and tiles are like;
-# both are constants to the compiler, so an `if` on them costs nothing, and what a plan does not hold is not compiled.
-# Everything about places is `[vectors, vec]`, or `[vectors, 1]` where it is the same for a whole vector: a thread holds
-# whole vectors, and what is known of a vector is worked out once for it.
+# How to read this file. `ENTRY` holds the offsets of the parts in an entry of the plan, `SHAPE` describes images and
+# tiles. Both are compile-time constants: an `if` on them costs nothing, and parts that a plan lacks are not compiled.
+# Per-place tensors are `[vectors, vec]`, or `[vectors, 1]` if they are equal within a vector: a thread holds whole
+# vectors, so such values are computed once per vector.
 #
-# Four ways for pixels to lie. "planes" and "lines" are the two dense ones, in which a vector is 16 bytes in a row of
-# memory. Going from one to the other, a place would be read and written at different strides; for three channels
-# ("interleaved") three whole vectors are read and sorted in registers instead. All else is "strided": right, and slow.
+# Memory orders. "planes" and "lines" are the two dense ones, where a vector is 16 contiguous bytes. Between the two, a
+# place would be read and written at different strides; for three channels ("interleaved") three whole vectors are read
+# and sorted in registers instead. Anything else is "strided": correct, but slow.
 #
-# Three levels of skipping in place, where what does not change need not move: no launch, if the plan has no part that
-# does anything (`mix`); a program whose rows nothing touches ends at once (`_any_changed_in_tile`, a few scalar loads);
-# of the others, vectors that nothing touches are neither read nor written (`_needed_vectors`). And everywhere, where a
-# whole vector comes from one image, the other is not read.
+# Three levels of skipping, since in place unchanged pixels need not move: nothing is launched if no part of the plan
+# has an effect (`mix`); a program whose rows are unchanged returns after a few scalar loads (`_any_changed_in_tile`);
+# in all others, unchanged vectors are neither read nor written (`_needed_vectors`). In place or not, a vector that
+# comes wholly from one image is not read from the other.
 #
-# Triton compiles what follows a return in a branch, too: where results differ in shape, the other one needs its else.
+# Triton also compiles the code after a `return` in a branch: if results differ in shape, that code needs an `else`.
 
 import functools
 from typing import Any, NamedTuple
@@ -41,9 +41,9 @@ from mixcollate.kernels.packed import PackedPlan
 from mixcollate.kernels.pixels import Affine
 from mixcollate.plan import FAR
 
-VECTORS = 128  # a vector a thread, in 4 warps
-VECTORS_OF_ALL = 2048  # in a tile of all images, two a thread, in 32 warps
-MOST_IMAGES = 1024  # in such a tile: the values of more would not stay in registers
+VECTORS = 128  # one per thread, in 4 warps
+VECTORS_OF_ALL = 2048  # in a tile of all images: two per thread, in 32 warps
+MOST_IMAGES = 1024  # in such a tile; the values of more would not fit into registers
 GRID_LIMIT = 65535  # programs on the second axis of a launch
 
 _GRID_LIMIT = tl.constexpr(GRID_LIMIT)
@@ -54,25 +54,25 @@ _TAIL = tl.constexpr(ERFINV_TAIL)
 
 
 class Geometry(NamedTuple):
-    """What a kernel is compiled for, beside the plan's layout.
+    """What a kernel is specialised on, in addition to the plan's layout.
 
     Attributes:
         height, width, channels: of an image.
-        group: channels that one program does; 1 in lines, where a place is of one channel.
-        read: how images lie: ``"planes"`` (each channel dense), ``"lines"`` (dense channels-last), ``"interleaved"``
-            (lines of 3 channels beside planes on the other side: places are pixels, read in whole vectors and sorted
-            in registers) or ``"strided"``.
-        write: how the output lies, likewise.
-        vectors, vec: the tile.
-        programs: how many do the pixels of one entry of the plan, all of its channels.
-        batch: how many images a tile holds vectors of, if of all in the batch; else 0.
-        each: how many vectors of each image.
+        group: channels per program; 1 in lines, where each place belongs to one channel.
+        read: memory order of the images: ``"planes"`` (each channel dense), ``"lines"`` (dense channels-last),
+            ``"interleaved"`` (lines of 3 channels, with planes on the other side: places are pixels, read in whole
+            vectors and sorted in registers) or ``"strided"``.
+        write: memory order of the output, likewise.
+        vectors, vec: the size of a tile.
+        programs: number of programs for one entry of the plan, with all of its channels.
+        batch: number of images, if a tile holds vectors of all of them; otherwise 0.
+        each: number of vectors of each image.
         normalise: whether there are scale and bias.
-        skip: in place and without normalising, only vectors that change are read and written.
-        exact: images hold floats, which may be infinite: where a share is 0 or 1, select instead of multiplying.
-        rounded: the output holds integers.
+        skip: whether only vectors that change are read and written (in place, without normalising).
+        exact: whether to select instead of multiplying for shares of 0 and 1, as floats may be infinite.
+        rounded: whether the output is integer.
         real: the dtype of the arithmetic.
-        warps: of a program, so that a thread has one vector, or two in a tile of all images.
+        warps: per program, so that a thread has one vector, or two in a tile of all images.
     """
 
     height: int
@@ -93,7 +93,7 @@ class Geometry(NamedTuple):
     real: tl.dtype
     warps: int
 
-    __hash__ = object.__hash__  # there is one for each kind of batch: a launch need not look at twenty fields
+    __hash__ = object.__hash__  # cached, one object per kind of batch: no need to hash twenty fields at each launch
 
 
 def mix(
@@ -101,8 +101,8 @@ def mix(
 ) -> None:
     """One pass over ``images [B, C, H, W]`` into ``out``, which may be ``images``: mix, normalise, erase, cast.
 
-    In place, images are mixed without a copy of the batch; a plan that joins pieces or that resizes needs one, and so
-    does one of partners that make no pairs in a batch of more than 1024. ``targets`` are written by the same launch.
+    Mixing in place needs no copy of the batch, unless the plan joins pieces or resizes, or partners are not pairs and
+    the batch has more than 1024 images. ``targets`` are written by the same launch.
     """
     if out.numel() == 0:
         if targets is not None:
@@ -112,16 +112,16 @@ def mix(
     in_place = out.data_ptr() == images.data_ptr()
     geometry = _geometry(images, out, in_place=in_place, normalise=affine is not None)
     shape = geometry
-    # In place, an image may be another's partner that is written already. A pair is safe, as one program reads and
-    # writes both; any other partners need one program for all images, or a copy to read from.
+    # In place, a partner may have been overwritten already. A pair is safe, since one program reads and writes both.
+    # Any other partners need one program for all images, or a copy to read from.
     if in_place and not plan.layout.paired and (entry.own_outside or entry.corner):
         if entry.corner or entry.resized or entries > MOST_IMAGES:
             images = images.clone()
         else:
             shape, entries = _of_all_images(geometry, entries, VECTORS_OF_ALL), 1
-    # The first level of skipping: a plan in which no part does anything.
+    # The first level of skipping: no part of the plan has an effect.
     if entry.own_outside or entry.corner or entry.erase_box or entry.grid or entry.hidden or not shape.skip:
-        # A soft target each for as many further programs as there are images: a launch for them alone would cost more.
+        # One further program per image writes its soft target: a launch of its own would cost more.
         programs = shape.programs if targets is None else shape.programs + -(-len(targets.labels) // entries)
         launch(
             mix_kernel,
@@ -130,7 +130,7 @@ def mix(
             (*images.stride(), *out.stride(), *(targets.numbers if targets else (0, 0))),
             (entry, shape, targets.rows if targets else NO_ROWS),
             num_warps=shape.warps,
-            enable_fp_fusion=False,  # a * b + c is rounded twice, as in plain torch
+            enable_fp_fusion=False,  # so that a * b + c is rounded twice, as in plain torch
         )
     elif targets is not None:
         targets.write()
@@ -149,7 +149,7 @@ def _geometry(images: Tensor, out: Tensor, *, in_place: bool, normalise: bool) -
 def _geometry_of(
     shape: tuple[int, ...], source: Any, target: Any, in_place: bool, normalise: bool, vectors: int
 ) -> Geometry:
-    """Computed once for each kind of batch."""
+    """Cached: computed once per kind of batch."""
     strides, dtype = source
     out_strides, out_dtype = target
     channels, height, width = shape[1:]
@@ -157,17 +157,17 @@ def _geometry_of(
         _check_extent(shape, one)
     read, write = _memory_order(shape, strides), _memory_order(shape, out_strides)
     vec = max(16 // out_dtype.itemsize, 1)  # the widest that a thread can write at once
-    # A vector of pixels is read in one access only if its address is known to be a multiple of its size: images and
-    # channels must begin at multiples of 16 elements, as Triton is told of strides that are.
+    # A vector is read in one access only if its address is known to be a multiple of its size: images and channels must
+    # start at multiples of 16 elements, on which Triton specialises strides.
     steps = (height * width, strides[0], out_strides[0])
     aligned = all(step % 16 == 0 for step in steps)
-    # Where both sides have one order, places follow memory and every access is a whole vector. Between planes and lines
-    # one side would be read or written 2 bytes at a time: three channels are sorted in registers instead.
+    # If both sides have the same order, every access is a whole vector. Between planes and lines one side would be
+    # accessed 2 bytes at a time; three channels are sorted in registers instead.
     if {read, write} == {"planes", "lines"} and channels == 3 and aligned:
         read, write = ("interleaved" if order == "lines" else order for order in (read, write))
     elif read != write:
         read = write = "strided"
-    vectors = 2 * vectors if write == "lines" else vectors  # one channel a place: a thread has twice as many places
+    vectors = 2 * vectors if write == "lines" else vectors  # one channel per place, so twice as many
     geometry = Geometry(
         height=height,
         width=width,
@@ -193,15 +193,15 @@ def _geometry_of(
 
 @functools.lru_cache(maxsize=256)
 def _of_all_images(geometry: Geometry, batch: int, vectors: int) -> Geometry:
-    """The same with tiles that hold two vectors of every image, or more."""
+    """The same geometry with tiles that hold two or more vectors of every image."""
     images: int = triton.next_power_of_2(batch)
     each = max(min(vectors // images, _vectors_of_image(geometry)), 2)
-    # Many vectors of one channel, not few of three: the longer an image's bytes in a row, the faster memory is.
+    # Many vectors of one channel rather than few of three: longer contiguous runs make memory faster.
     return _with_extent(geometry._replace(vectors=each * images, batch=batch, each=each, group=1))
 
 
 def _with_extent(geometry: Geometry) -> Geometry:
-    """The same with its programs and their warps."""
+    """The same geometry with the number of programs and their warps."""
     groups = 1 if geometry.write == "lines" else geometry.channels // geometry.group
     most = 32 if geometry.batch else 4
     warps = max(min(geometry.vectors // 32, most) * 32 // _threads_in_a_warp(), 1)
@@ -209,12 +209,12 @@ def _with_extent(geometry: Geometry) -> Geometry:
 
 
 def _places_of_image(geometry: Geometry) -> int:
-    """Of one image, or of one of its channels."""
+    """Number of places in an image, or in one of its channels."""
     return geometry.height * geometry.width * (geometry.channels if geometry.write == "lines" else 1)
 
 
 def _vectors_of_image(geometry: Geometry) -> int:
-    """Vectors that hold them, as a power of two."""
+    """Number of vectors that hold them, rounded up to a power of two."""
     count: int = triton.next_power_of_2(-(-_places_of_image(geometry) // geometry.vec))
     return count
 
@@ -224,7 +224,7 @@ def _tile_count(geometry: Geometry) -> int:
 
 
 def _memory_order(shape: tuple[int, ...], strides: tuple[int, ...]) -> str:
-    """How the pixels of one image lie in memory; the stride of an axis of length 1 says nothing."""
+    """The memory order of the pixels of one image; the stride of an axis of length 1 is ignored."""
     channels, height, width = shape[1:]
     _, channel, row, col = strides
     if (width == 1 or col == 1) and (height == 1 or row == width):
@@ -235,20 +235,20 @@ def _memory_order(shape: tuple[int, ...], strides: tuple[int, ...]) -> str:
 
 
 def _check_extent(shape: tuple[int, ...], strides: tuple[int, ...]) -> None:
-    """Offsets within one image are 32 bits wide."""
+    """Refuse images whose offsets do not fit into 32 bits."""
     last = sum((length - 1) * abs(stride) for length, stride in zip(shape[1:], strides[1:], strict=True))
     if last >= 2**30:
         raise ValueError(f"an image must span at most 2**30 elements for impl='fused', got {last + 1}")
 
 
 def _launch_grid(rows: int, programs: int) -> tuple[int, int, int]:
-    """Images fastest, so that a partner which another program reads at the same time comes from the cache."""
+    """The grid, with images on the fastest axis: partners that other programs read at the same time are then cached."""
     return rows, min(programs, GRID_LIMIT), -(-programs // GRID_LIMIT)
 
 
 @functools.cache
 def _threads_in_a_warp() -> int:
-    """64 on some of AMD's GPUs, 32 everywhere else."""
+    """64 on some AMD GPUs, otherwise 32."""
     return 32 if torch.version.hip is None else int(torch.cuda.get_device_properties(0).warp_size)
 
 
@@ -276,12 +276,12 @@ def mix_kernel(
     SHAPE: tl.constexpr,
     ROWS: tl.constexpr,
 ):
-    """One program mixes a tile of a group of channels of one image, of both images of a pair, or of all images; or it
-    writes a soft target.
+    """One program mixes a tile of a group of channels of one image, of a pair, or of all images; or it writes a soft
+    target.
     """
     group: tl.constexpr = SHAPE.group
     program = tl.program_id(1) + tl.program_id(2) * _GRID_LIMIT
-    # All threads of a program take the same way here, and targets need fewer registers than any pixels do.
+    # All threads of a program take the same branch, and targets need fewer registers than pixels.
     if ROWS.kind != "":
         if program >= SHAPE.programs:
             row = (program - SHAPE.programs) * tl.num_programs(0) + tl.program_id(0)
@@ -290,7 +290,7 @@ def mix_kernel(
             return
     entry_ptr = plan_ptr + _entry_index(SHAPE).to(tl.int64) * ENTRY.width
     tile, channel = _tile_and_channel(program, SHAPE)
-    # The second level of skipping; a tile of all images has no one entry to ask.
+    # The second level of skipping; a tile of all images has no single entry to look at.
     if SHAPE.skip and SHAPE.batch == 0:
         if not _any_changed_in_tile(entry_ptr, tile, ENTRY, SHAPE):
             return
@@ -304,13 +304,13 @@ def mix_kernel(
     if ENTRY.partner_count > 0:
         other = tl.load(entry_ptr + 1).to(tl.int64)
     own = own_share(entry_ptr, row, col, x, live, ENTRY, SHAPE)
-    others_own = own  # a mutual pair shares its numbers, so that one difference serves both
+    others_own = own  # a mutual pair shares its numbers, so one difference serves both
     if ENTRY.images == 2 and not ENTRY.mutual:
         others_own = own_share(entry_ptr + ENTRY.second, row, col, x, live, ENTRY, SHAPE)
     itself = _is_its_own_partner(entry_ptr, image, other, ENTRY, SHAPE)
     mine, theirs, written = _needed_vectors(entry_ptr, start, row, col, x, live, ENTRY, SHAPE)
 
-    # All loads come before any store: Triton knows nothing of aliases, so none would move above one, and in a tile of
+    # All loads come before any store: without alias analysis Triton cannot move a load above a store, and in a tile of
     # all images one thread reads what another writes.
     strides = (channel_stride, row_stride, col_stride)
     image_ptr = images_ptr + image * image_stride
@@ -328,7 +328,7 @@ def mix_kernel(
         scales = _load_per_channel(scale_ptr, channel, start, SHAPE)
         biases = _load_per_channel(bias_ptr, channel, start, SHAPE)
 
-    # Tuples, because a list of tensors is not Triton's; the loop is unrolled, each channel keeps its registers.
+    # Tuples, because Triton has no lists of tensors. The loop is unrolled, so each channel stays in its registers.
     first = ()
     second = ()
     for c in tl.static_range(group):
@@ -354,7 +354,7 @@ def mix_kernel(
         second = _interleave(second[0], second[1], second[2])
     out_strides = (out_channel_stride, out_row_stride, out_col_stride)
     if SHAPE.batch > 0:
-        tl.debug_barrier()  # in a tile of all images a partner is another thread's: all have read, before any writes
+        tl.debug_barrier()  # partners belong to other threads: all must have read before any writes
     for c in tl.static_range(group):
         target = _offsets(start, place, row, col, channel + c, out_strides, order, SHAPE)
         tl.store(out_ptr + image * out_image_stride + target, first[c].to(out_ptr.dtype.element_ty), mask=written)
@@ -364,7 +364,7 @@ def mix_kernel(
 
 @triton.jit
 def _entry_index(SHAPE: tl.constexpr):
-    """The row of the plan that this program is for; in a tile of all images the row of each vector."""
+    """The row of the plan for this program; in a tile of all images, the row for each vector."""
     if SHAPE.batch == 0:
         return tl.program_id(0)
     else:
@@ -373,21 +373,21 @@ def _entry_index(SHAPE: tl.constexpr):
 
 @triton.jit
 def _tile_and_channel(program, SHAPE: tl.constexpr):
-    """Which tile of places this program works on, and its first channel."""
+    """The tile of this program, and its first channel."""
     groups: tl.constexpr = 1 if SHAPE.write == "lines" else SHAPE.channels // SHAPE.group
     return program // groups, program % groups * SHAPE.group
 
 
 @triton.jit
 def _places_of_tile(tile, SHAPE: tl.constexpr):
-    """Where the vectors of a tile start, its places in the order of memory, their rows, positions in the row, and
-    which exist. Rows are ``[vectors, 1]`` where no vector crosses from one to the next.
+    """The start of each vector of a tile, and for each place its index in memory order, its row, its position in that
+    row, and whether it exists. Rows are ``[vectors, 1]`` if no vector crosses from one to the next.
     """
     unit: tl.constexpr = SHAPE.channels if SHAPE.write == "lines" else 1
     line: tl.constexpr = SHAPE.width * unit
     count: tl.constexpr = SHAPE.height * line
-    # A vector that lies in one row has one row number, and one that lies in the image whole has one mask: shapes
-    # [vectors, 1] tell the compiler so, which then keeps accesses 16 bytes wide and divides once a vector, not a place.
+    # A vector within one row has one row number, and a vector wholly within the image has one mask. Shapes [vectors, 1]
+    # tell the compiler so; then accesses stay 16 bytes wide, and divisions are made per vector, not per place.
     vector = tl.arange(0, SHAPE.vectors)
     start = ((tile * SHAPE.each + vector % SHAPE.each) * SHAPE.vec)[:, None]
     lane = tl.arange(0, SHAPE.vec)[None, :]
@@ -403,15 +403,15 @@ def _places_of_tile(tile, SHAPE: tl.constexpr):
     else:
         live = place < count
     if SHAPE.batch > 0:
-        live = live & (vector // SHAPE.each < SHAPE.batch)[:, None]  # images are a power of two, so some do not exist
+        live = live & (vector // SHAPE.each < SHAPE.batch)[:, None]  # padded to a power of two
     return start, place, row, x, live
 
 
 @triton.jit
 def _any_changed_in_tile(entry_ptr, tile, ENTRY: tl.constexpr, SHAPE: tl.constexpr):
-    """Whether the plan changes any pixel of the rows that a tile lies in."""
+    """Whether the plan changes any pixel in the rows of a tile."""
     images: tl.constexpr = ENTRY.images
-    mixings: tl.constexpr = 1 if ENTRY.mutual else images  # what erases is each image's own even in a mutual pair
+    mixings: tl.constexpr = 1 if ENTRY.mutual else images  # erasing is separate even in a mutual pair
     top, bottom = _rows_of_tile(tile, SHAPE)
     changes = top < 0  # never: a scalar False that the compiler can add to
     if ENTRY.corner:
@@ -425,7 +425,7 @@ def _any_changed_in_tile(entry_ptr, tile, ENTRY: tl.constexpr, SHAPE: tl.constex
 
 @triton.jit
 def _any_mixed_in_rows(entry_ptr, top, bottom, ENTRY: tl.constexpr):
-    """Whether an image takes anything from its partner between two rows."""
+    """Whether any pixel between two rows comes from the partner."""
     # Shares are compared as bits: the interpreter cannot compare scalar floats, and equal bits are equal shares.
     mixes = top < 0
     if ENTRY.own_outside:
@@ -440,7 +440,7 @@ def _any_mixed_in_rows(entry_ptr, top, bottom, ENTRY: tl.constexpr):
 @triton.jit
 def _any_erased_in_rows(entry_ptr, top, bottom, ENTRY: tl.constexpr):
     """Whether anything is erased between two rows."""
-    # Of grids and cells it is only asked whether there are any: their rows would take as long as they save.
+    # Grids and cells only count as present or not: finding their rows would cost as much as it saves.
     boxes: tl.constexpr = ENTRY.boxes
     erases = top < 0
     for n in tl.static_range(boxes):
@@ -448,14 +448,14 @@ def _any_erased_in_rows(entry_ptr, top, bottom, ENTRY: tl.constexpr):
     if ENTRY.grid:
         erases = erases | (tl.load(entry_ptr + ENTRY.grid) > 0)
     if ENTRY.hidden:
-        # FAR is the side of the cells that a plan gives an image without hidden ones
+        # FAR is the side of the cells of images without hidden ones
         erases = erases | (tl.load(entry_ptr + ENTRY.cell) < _FAR)
     return erases
 
 
 @triton.jit
 def _rows_of_tile(tile, SHAPE: tl.constexpr):
-    """The first row that a tile lies in, and the one after its last."""
+    """The first row of a tile, and the one after its last."""
     line: tl.constexpr = SHAPE.width * (SHAPE.channels if SHAPE.write == "lines" else 1)
     places: tl.constexpr = SHAPE.vectors * SHAPE.vec
     return tile * places // line, ((tile + 1) * places - 1) // line + 1
@@ -463,7 +463,7 @@ def _rows_of_tile(tile, SHAPE: tl.constexpr):
 
 @triton.jit
 def _box_meets_rows(box_ptr, top, bottom):
-    """Whether a box has pixels between two rows."""
+    """Whether a box has any pixel between two rows."""
     begin, left, end, right = tl.load(box_ptr), tl.load(box_ptr + 1), tl.load(box_ptr + 2), tl.load(box_ptr + 3)
     return (begin < bottom) & (end > top) & (end > begin) & (right > left)
 
@@ -484,19 +484,19 @@ def own_share(entry_ptr, row, col, x, live, ENTRY: tl.constexpr, SHAPE: tl.const
 
 @triton.jit
 def in_box(box_ptr, row, x, SHAPE: tl.constexpr):
-    """Which places lie in a box; in lines its edges are scaled instead of dividing every position by the channels."""
+    """Which places lie in a box. In lines its edges are scaled, instead of dividing every position by the channels."""
     unit: tl.constexpr = SHAPE.channels if SHAPE.write == "lines" else 1
     top, left, bottom, right = tl.load(box_ptr), tl.load(box_ptr + 1), tl.load(box_ptr + 2), tl.load(box_ptr + 3)
-    # One comparison a place: what lies before the left edge wraps around, and in other rows the box is 0 wide.
+    # One comparison per place: positions left of the box wrap around, and in other rows the box has width 0.
     width = tl.where((row >= top) & (row < bottom), tl.maximum(right - left, 0) * unit, 0)
     return (x - left * unit).to(tl.uint32, bitcast=True) < width.to(tl.uint32, bitcast=True)
 
 
 @triton.jit
 def _needed_vectors(entry_ptr, start, row, col, x, live, ENTRY: tl.constexpr, SHAPE: tl.constexpr):
-    """Of which vectors the image is read, of which its partner, and which are written; perhaps a few too many.
+    """For which vectors the image is read, for which its partner, and which are written; possibly a few too many.
 
-    ``[vectors, 1]`` where it can be, because a mask with one value a vector leaves accesses 16 bytes wide.
+    ``[vectors, 1]`` if possible, because with one mask value per vector accesses stay 16 bytes wide.
     """
     images: tl.constexpr = ENTRY.images
     mixings: tl.constexpr = 1 if ENTRY.mutual else images
@@ -512,8 +512,8 @@ def _needed_vectors(entry_ptr, start, row, col, x, live, ENTRY: tl.constexpr, SH
                 entry_ptr + side * ENTRY.second, start, row, col, x, live, ENTRY, SHAPE
             )
         written = live & changes
-    # Where the image's share is 0 it need not be read, where it is 1 its partner need not: CutMix costs no more than a
-    # copy. A pair reads both, as each is what the other takes.
+    # At a share of 0 the image need not be read, at 1 its partner need not: CutMix moves no more bytes than a copy. A
+    # pair reads both, since each needs the other.
     mine = written
     theirs = written
     if ENTRY.own_outside and ENTRY.images == 1:
@@ -534,7 +534,7 @@ def _vectors_with_share_other_than(
         if ENTRY.box:
             inside = (tl.full([SHAPE.vectors, 1], 0, tl.int32) + tl.load(entry_ptr + ENTRY.own_inside)) != bits
             meets, within = _vectors_in_box(entry_ptr + ENTRY.box, start, row, x, SHAPE)
-            # A vector that lies wholly in the box has nothing of the outside; with a bitmap it still may.
+            # A vector wholly in the box has no place outside, unless there is a bitmap.
             if not ENTRY.bitmap:
                 vectors = vectors & ~within
             vectors = vectors | (meets & inside)
@@ -543,10 +543,10 @@ def _vectors_with_share_other_than(
 
 @triton.jit
 def _vectors_in_box(box_ptr, start, row, x, SHAPE: tl.constexpr):
-    """Which vectors have a place in a box, and which have all."""
+    """Which vectors have any place in a box, and which have all."""
     unit: tl.constexpr = SHAPE.channels if SHAPE.write == "lines" else 1
     line: tl.constexpr = SHAPE.width * unit
-    if line % SHAPE.vec != 0:  # vectors that run over the end of a row are looked at place by place
+    if line % SHAPE.vec != 0:  # vectors may cross the end of a row, so every place is checked
         inside = in_box(box_ptr, row, x, SHAPE)
         return _any_place(inside), tl.min(inside.to(tl.int32), axis=1)[:, None] > 0
     else:
@@ -584,8 +584,8 @@ def _any_place(places):
 
 @triton.jit
 def _offsets(start, place, row, col, channel, strides, ORDER: tl.constexpr, SHAPE: tl.constexpr):
-    """Offsets within an image; where channels are interleaved, of three vectors that follow each other."""
-    # Sums of the vector's start and its lane, so that the compiler sees that a vector's places follow each other.
+    """Offsets within an image; for interleaved channels, of three consecutive vectors."""
+    # Written as the vector's start plus the lane, so that the compiler sees that the places of a vector are contiguous.
     if ORDER == "lines":
         return place
     elif ORDER == "planes":
@@ -598,7 +598,7 @@ def _offsets(start, place, row, col, channel, strides, ORDER: tl.constexpr, SHAP
 
 @triton.jit
 def _load_values(image_ptr, start, place, row, col, channel, mask, strides, SHAPE: tl.constexpr):
-    """The values of an image at the places of a tile: one tensor a channel."""
+    """The values of an image at the places of a tile, one tensor per channel."""
     group: tl.constexpr = SHAPE.group
     order: tl.constexpr = SHAPE.read
     values = ()
@@ -612,9 +612,9 @@ def _load_values(image_ptr, start, place, row, col, channel, mask, strides, SHAP
 
 @triton.jit
 def _interleave(red, green, blue):
-    """The values of three channels in the order of channels-last memory, as three vectors that follow each other.
+    """The values of three channels in channels-last order, as three consecutive vectors.
 
-    By halves, down to single pixels. A thread holds whole vectors, so nothing moves: its registers get other names.
+    Recursively by halves, down to single pixels. A thread holds whole vectors, so this only renames registers.
     """
     if red.shape[1] == 1:
         return red, green, blue
@@ -629,7 +629,7 @@ def _interleave(red, green, blue):
 
 @triton.jit
 def _separate(first, second, third):
-    """The three channels of what lies interleaved in three vectors that follow each other."""
+    """The inverse of ``_interleave``: three channels from three consecutive interleaved vectors."""
     if first.shape[1] == 1:
         return first, second, third
     else:
@@ -655,7 +655,7 @@ def _join_halves(left, right):
 
 @triton.jit
 def _is_its_own_partner(entry_ptr, image, other, ENTRY: tl.constexpr, SHAPE: tl.constexpr):
-    """``[vectors, 1]``: such an image stays as it is, its infinite pixels too; unless it is shown in its own box."""
+    """``[vectors, 1]``: whether an image stays unchanged, infinite pixels too: its own partner, not resized."""
     zeros = tl.full([SHAPE.vectors, 1], 0, tl.int64)
     itself = (zeros + image) == (zeros + other)
     if ENTRY.resized:
@@ -666,15 +666,15 @@ def _is_its_own_partner(entry_ptr, image, other, ENTRY: tl.constexpr, SHAPE: tl.
 @triton.jit
 def blend(values, other, own, itself, SHAPE: tl.constexpr):
     """``image + (1 - own) * (other - image)``, and the same for the partner. A share of 1 or 0 copies, and so does an
-    image that is its own partner: of two infinite pixels the difference is no number.
+    image that is its own partner, since the difference of infinite pixels is NaN.
     """
-    # The partner loses what the image gains: rounded once, so that a pair of integer images keeps its sum exactly.
+    # The partner loses what the image gains. It is rounded once, so the sum of a pair of integer images is preserved.
     difference = (1 - own).to(SHAPE.real) * (other - values)
     if SHAPE.rounded:
         difference = _round_half_to_even(difference)
     blended, swapped = values + difference, other - difference
     if SHAPE.exact:
-        stays = (own == 1) | itself  # asked last: where own is 0 the image itself may not have been read
+        stays = (own == 1) | itself  # own == 0 goes first: there the image itself may not have been read
         blended = tl.where(own == 0, other, tl.where(stays, values, blended))
         swapped = tl.where(own == 0, values, tl.where(stays, other, swapped))
     return blended, swapped
@@ -682,7 +682,7 @@ def blend(values, other, own, itself, SHAPE: tl.constexpr):
 
 @triton.jit
 def resize_into_box(other_ptr, entry_ptr, row, col, channel, mask, strides, ENTRY: tl.constexpr, SHAPE: tl.constexpr):
-    """The other image at each place; where ``resized`` says so, the whole of it shown inside the box."""
+    """The other image at each place; where ``resized`` says so, all of it, resized into the box."""
     group: tl.constexpr = SHAPE.group
     box_ptr = entry_ptr + ENTRY.box
     top, left, bottom, right = tl.load(box_ptr), tl.load(box_ptr + 1), tl.load(box_ptr + 2), tl.load(box_ptr + 3)
@@ -691,7 +691,7 @@ def resize_into_box(other_ptr, entry_ptr, row, col, channel, mask, strides, ENTR
     kind = tl.full([SHAPE.vectors, 1], 0, tl.int32) + tl.load(entry_ptr + ENTRY.resized)
     above = tl.where(kind == 2, above, tl.where(kind == 1, near_row, row))
     before = tl.where(kind == 2, before, tl.where(kind == 1, near_col, col))
-    bilinear = mask & (kind == 2)  # the nearest pixel, and one that is not resized, is one load instead of four
+    bilinear = mask & (kind == 2)  # otherwise one load is enough, not four
     resized = ()
     for c in tl.static_range(group):
         corner = tl.load(other_ptr + _strided_offsets(above, before, channel + c, strides), mask=mask, other=0).to(
@@ -717,7 +717,7 @@ def resize_into_box(other_ptr, entry_ptr, row, col, channel, mask, strides, ENTR
 
 @triton.jit
 def _resize_axis(inside, length, LENGTH: tl.constexpr, SHAPE: tl.constexpr):
-    """Where on one axis the places of a box read: the fraction, the two pixels around it, and the nearest."""
+    """Where places of a box read on one axis: the fraction, the pixels before and after it, and the nearest."""
     length = tl.maximum(length, 1)
     nearest = (2 * tl.minimum(tl.maximum(inside, 0), length - 1) + 1) * LENGTH // (2 * length)
     length = length.to(SHAPE.real)
@@ -749,11 +749,11 @@ def join_pieces(
     for piece in tl.static_range(4):
         down = tl.load(entry_ptr + ENTRY.shift + 2 * piece)
         across = tl.load(entry_ptr + ENTRY.shift + 2 * piece + 1)
-        # a piece is an offset that a pixel adds to its own: image and shift together, chosen by two comparisons
+        # a piece is an offset that combines its image and its shift
         pieces = pieces + (
             tl.load(entry_ptr + piece).to(tl.int64) * image_stride + _strided_offsets(down, across, 0, strides),
         )
-    # The piece is chosen by its address, not by its value: one load a place instead of four.
+    # Choosing the address of the piece instead of its value takes one load per place instead of four.
     piece = tl.where(under, tl.where(right, pieces[3], pieces[2]), tl.where(right, pieces[1], pieces[0]))
     values = ()
     for c in tl.static_range(group):
@@ -774,8 +774,8 @@ def _load_per_channel(numbers_ptr, channel, start, SHAPE: tl.constexpr):
 
 @triton.jit
 def _load_of_channel(numbers_ptr, channel, start, SHAPE: tl.constexpr):
-    """The number of a channel; of three in lines, turned to the channel that each vector starts with: after that, which
-    of them a place takes is known to the compiler.
+    """The number of a channel. For three channels in lines they are rotated to the first channel of each vector, so
+    that the number of each lane is known at compile time.
     """
     if SHAPE.write == "lines" and SHAPE.channels == 3:
         a, b, c = tl.load(numbers_ptr), tl.load(numbers_ptr + 1), tl.load(numbers_ptr + 2)
@@ -792,8 +792,8 @@ def _load_of_channel(numbers_ptr, channel, start, SHAPE: tl.constexpr):
 
 @triton.jit
 def erase_tile(values, entry_ptr, tile, start, row, col, x, channel, live, ENTRY: tl.constexpr, SHAPE: tl.constexpr):
-    """All channels of a tile with what the plan erases there. Most tiles meet no box, which one branch finds out; grids
-    and cells are everywhere, where there are any, and in place only what changes is looked at already.
+    """Erase in all channels of a tile. Most tiles meet no box, so one branch skips them. Grids and cells meet all
+    tiles, and in place unchanged tiles were skipped before.
     """
     if SHAPE.batch > 0 or SHAPE.skip or ENTRY.grid or ENTRY.hidden:
         return _erase_channels(values, entry_ptr, start, row, col, x, channel, live, ENTRY, SHAPE)
@@ -846,7 +846,7 @@ def erased(entry_ptr, row, col, x, live, ENTRY: tl.constexpr, SHAPE: tl.constexp
 
 @triton.jit
 def _load_fill(entry_ptr, box, channel, start, ENTRY: tl.constexpr, SHAPE: tl.constexpr):
-    """What erased places become; the frames of a video share the numbers of their channels."""
+    """The value of erased places; the frames of a video share those of their channels."""
     fill_ptr = entry_ptr + ENTRY.fill + box * ENTRY.fills
     if ENTRY.fills == 1:
         return _load_float(fill_ptr).to(SHAPE.real)
@@ -856,7 +856,7 @@ def _load_fill(entry_ptr, box, channel, start, ENTRY: tl.constexpr, SHAPE: tl.co
 
 @triton.jit
 def on_grid(entry_ptr, row, col, ENTRY: tl.constexpr, SHAPE: tl.constexpr):
-    """Which places the (turned) grid erases; a tile of 0 erases none."""
+    """Which places the (rotated) grid erases; a tile of 0 erases none."""
     tile = tl.load(entry_ptr + ENTRY.grid)
     hole = tl.load(entry_ptr + ENTRY.grid + 1)
     inverted = (tl.load(entry_ptr + ENTRY.grid + 4) > 0).to(tl.int32)
@@ -874,7 +874,7 @@ def on_grid(entry_ptr, row, col, ENTRY: tl.constexpr, SHAPE: tl.constexpr):
 
 @triton.jit
 def _modulo(number, divisor):
-    """The remainder that is never negative."""
+    """The remainder, never negative."""
     divisor = tl.maximum(divisor, 1)
     remainder = number % divisor  # of the sign of the number, as in C
     return tl.where(remainder < 0, remainder + divisor, remainder)
@@ -889,8 +889,8 @@ def in_hidden_cell(entry_ptr, row, col, live, ENTRY: tl.constexpr):
 
 @triton.jit
 def _load_bits(words_ptr, index, mask):
-    """Bits of a bitmap, lowest first: bytes and words number them alike."""
-    word = tl.load(words_ptr + (index >> 5), mask=mask, other=0)  # places that do not exist may lie beyond the bitmap
+    """Bits of a bitmap, lowest first, which makes them the same in bytes and in words."""
+    word = tl.load(words_ptr + (index >> 5), mask=mask, other=0)  # beyond the image there may be no bitmap
     return ((word >> (index & 31)) & 1) != 0
 
 
@@ -901,8 +901,8 @@ def _load_float(word_ptr):
 
 @triton.jit
 def _round_half_to_even(values):
-    """To whole numbers, half to even, below 2**22 in size."""
-    # 1.5 * 2**23: added to it, float32 has no bits left for a fraction, and the adder rounds as it must
+    """Round to integers, half to even; for values below 2**22."""
+    # 1.5 * 2**23 leaves float32 no bits for a fraction, so the addition itself rounds
     return (values + 12582912.0) - 12582912.0
 
 
@@ -917,9 +917,9 @@ def noise_kernel(
     ENTRY: tl.constexpr,
     SHAPE: tl.constexpr,
 ):
-    """One program writes noise over what is erased in a tile of one image, in all channels.
+    """One program writes noise to the erased places of a tile of one image, in all channels.
 
-    A kernel of its own: within the other, every plan that erases would pay for its registers.
+    It is a separate kernel because its registers would slow down every plan that erases.
     """
     order: tl.constexpr = "strided" if SHAPE.write == "interleaved" else SHAPE.write
     side = tl.program_id(0) % ENTRY.images
@@ -951,8 +951,8 @@ def noise_kernel(
 
 @triton.jit
 def noise(place, key, SHAPE: tl.constexpr):
-    """Normal noise in float32, or uniform in 0 … 255, for every place."""
-    # The place is scrambled before the key is added: else key + 1 would be the noise of this key, moved by one place.
+    """Normal float32 noise, or uniform in 0 … 255, for every place."""
+    # Scramble the place before adding the key: otherwise the noise of key + 1 would be that of key, one place further.
     bits = _scramble(_scramble(place.to(tl.uint32)) + key.to(tl.uint32, bitcast=True))
     if SHAPE.rounded:
         return (bits >> 24).to(tl.float32)
