@@ -45,9 +45,11 @@ docs: .venv/docs  ## the pages of docs/, into site/
 	@echo "== docs"
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
-gallery: .venv/ready  ## the README's pictures
+gallery: .venv/ready  ## the pictures of the README and of the methods' pages
 	$(BIN)/mixcollate preview --method all --seed 927 --out images/methods.jpg
 	$(BIN)/mixcollate preview --method mixup --seed 927 --out images/mixup.jpg
+	for page in docs/methods/*.md; do name=$$(basename $$page .md); \
+		test $$name = index || $(BIN)/mixcollate preview --method $$name --seed 927 --out docs/images/$$name.jpg || exit; done
 
 evidence: .venv/ready  ## its tables and pictures, from the committed rows
 	$(BIN)/python -m evidence.report
