@@ -1,6 +1,7 @@
 """``DeviceLoader``: copies the next batch to the device while the current one trains, and mixes it there."""
 
 import dataclasses
+import itertools
 import os
 import warnings
 from collections import deque
@@ -197,16 +198,19 @@ class Slot:
     def receive(self, batch: Any, device: torch.device) -> Any:
         """Queue the copy of a batch into this memory; the same batch, there."""
         stacked = batch.stacked if isinstance(batch, MixBatch) else batch
-        tensors = [(path, leaf) for path, leaf in leaves(stacked) if isinstance(leaf, Tensor)]
-        moved = {path: self._receive(place, tensor, device) for place, (path, tensor) in enumerate(tensors)}
-        copied = replace_at(stacked, moved)
+        places = itertools.count()
+        copied = map_tensors(stacked, lambda tensor: self._receive(next(places), tensor, device))
         return batch.with_stacked(copied) if isinstance(batch, MixBatch) else copied
 
     def _receive(self, place: int, tensor: Tensor, device: torch.device) -> Tensor:
+        if not _is_dense(tensor):
+            return tensor  # moved when the batch is delivered, into memory of its own
         held = self.memory.get(place)
         if held is None or not _fits(held, tensor):
-            held = self.memory[place] = torch.empty_like(tensor, device=device)
-        target = held[: len(tensor)] if tensor.ndim > 0 else held
+            with torch.inference_mode(False):  # training may write here after an evaluation
+                held = self.memory[place] = torch.empty_like(tensor, device=device)
+        target = held.detach()  # so that the gradients of one batch are not kept by the next
+        target = target[: len(tensor)] if tensor.ndim > 0 else target
         return target.copy_(tensor, non_blocking=True)
 
     def leave(self, batch: Any, consumer: Any) -> Any:
@@ -214,8 +218,17 @@ class Slot:
         for held in self.memory.values():
             if held.is_cuda:  # made on the copies' stream, which must not have it back while the consumer reads it
                 held.record_stream(consumer)
-        ours = {tensor.untyped_storage().data_ptr() for tensor in self.memory.values()}
-        return map_tensors(batch, lambda t: t.clone() if t.untyped_storage().data_ptr() in ours else t)
+        slots = {held.untyped_storage().data_ptr() for held in self.memory.values()}
+
+        def is_here(tensor: Tensor) -> bool:
+            return _is_dense(tensor) and tensor.untyped_storage().data_ptr() in slots
+
+        return map_tensors(batch, lambda tensor: tensor.clone() if is_here(tensor) else tensor)
+
+
+def _is_dense(tensor: Tensor) -> bool:
+    """Whether a tensor is one block of numbers with strides: not sparse, nor nested."""
+    return tensor.layout == torch.strided and not tensor.is_nested
 
 
 def _fits(held: Tensor, tensor: Tensor) -> bool:

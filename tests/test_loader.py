@@ -145,6 +145,38 @@ def test_mixed_batches_are_the_consumers_own():
     assert not slots & {t.untyped_storage().data_ptr() for pair in got for t in pair}
 
 
+def delivered(batches, **options):
+    """What a loader delivers on a device where every operation runs at once."""
+    device_loader, streams = simulated(batches, 0, **options)
+    streams.busy = True
+    return device_loader, list(device_loader._prefetched())
+
+
+def test_training_uses_the_memory_of_an_evaluation():
+    """Memory made in inference mode can be written only there."""
+    device_loader, _ = simulated(Batches(), 0)
+    device_loader._streams.busy = True
+    with torch.inference_mode():
+        list(device_loader._prefetched())
+    assert [images.unique().item() for images, _ in device_loader._prefetched()] == [100.0 + k for k in range(8)]
+
+
+def test_memory_keeps_no_gradient_of_a_batch():
+    images = torch.rand(2, 3, requires_grad=True)
+    device_loader, batches = delivered([images] * 3)
+    batches[2].sum().backward()
+    assert images.grad.unique().tolist() == [1]
+    assert all(slot.memory[0].grad_fn is None for slot in device_loader._free_slots)
+
+
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors is in prototype stage:UserWarning")
+def test_tensors_without_strides_are_delivered():
+    sparse, nested = torch.eye(2).to_sparse(), torch.nested.nested_tensor([torch.rand(2), torch.rand(3)])
+    _, batches = delivered([(torch.rand(2, 3), sparse, nested)] * 3)
+    for _, first, second in batches:
+        assert torch.equal(first.to_dense(), torch.eye(2)) and torch.equal(second[1], nested[1])
+
+
 def test_on_the_cpu_it_mixes_and_passes_through():
     data = TensorDataset(torch.rand(10, 3, 8, 9), torch.arange(10))
     collate = mc.MixupCollate(num_classes=10, seed=0)
