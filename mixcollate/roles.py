@@ -8,7 +8,7 @@ import copy
 import warnings
 from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import numpy as np
 import PIL.Image
@@ -405,8 +405,15 @@ def replace_at(batch: Any, changed: Mapping[Path, Any]) -> Any:
 
 
 def map_tensors(batch: Any, function: Callable[[Tensor], Tensor]) -> Any:
-    """A batch of the same structure with ``function`` of each of its tensors."""
-    return replace_at(batch, {path: function(leaf) for path, leaf in leaves(batch) if isinstance(leaf, Tensor)})
+    """A batch of the same structure with ``function`` of each of its tensors, still of torchvision's types."""
+
+    def mapped(tensor: Tensor) -> Tensor:
+        result = function(tensor)
+        if isinstance(tensor, tv_tensors.TVTensor) and not isinstance(result, tv_tensors.TVTensor):
+            return cast(Tensor, tv_tensors.wrap(result, like=tensor))  # pin_memory and copy_ give plain ones
+        return result
+
+    return replace_at(batch, {path: mapped(leaf) for path, leaf in leaves(batch) if isinstance(leaf, Tensor)})
 
 
 def is_batch(samples: Sequence[Any], keys: Keys) -> bool:

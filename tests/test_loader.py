@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import pytest
 import torch
 from torch.utils.data import BatchSampler, DataLoader, DistributedSampler, TensorDataset, default_collate
+from torchvision import tv_tensors
 
 import mixcollate as mc
 from mixcollate.loader import DeviceLoader, Slot
@@ -175,6 +176,12 @@ def test_tensors_without_strides_are_delivered():
     _, batches = delivered([(torch.rand(2, 3), sparse, nested)] * 3)
     for _, first, second in batches:
         assert torch.equal(first.to_dense(), torch.eye(2)) and torch.equal(second[1], nested[1])
+
+
+def test_torchvisions_types_arrive():
+    images, masks = tv_tensors.Image(torch.rand(2, 3, 4, 4)), tv_tensors.Mask(torch.zeros(2, 4, 4))
+    ((image, mask),) = delivered([(images, masks)])[1]
+    assert (type(image), type(mask)) == (tv_tensors.Image, tv_tensors.Mask)
 
 
 def test_on_the_cpu_it_mixes_and_passes_through():
