@@ -76,9 +76,10 @@ class Stacking:
         first = tensors[0]
         if not all([isinstance(tensor, Tensor) for tensor in tensors]):
             raise TypeError("samples of tensors and of other things make no batch")
-        if len({tensor.dtype.is_floating_point for tensor in tensors}) > 1:
+        dtypes = {tensor.dtype for tensor in tensors}
+        if len({dtype.is_floating_point for dtype in dtypes}) > 1:
             raise TypeError("samples of integers and of floats make no batch")
-        if get_worker_info() is not None and not self._on_the_way:
+        if get_worker_info() is not None and not self._on_the_way and len(dtypes) == 1:  # torch would cast to the first
             shared: Tensor = collate_tensor_fn(tensors, collate_fn_map=collate_fn_map)
             return shared
         plain = first.layout == torch.strided and first.device.type == "cpu" and not first.requires_grad

@@ -993,6 +993,14 @@ def test_samples_that_make_no_batch_say_why_in_a_worker(eager):
         next(iter(loader))
 
 
+@pytest.mark.parametrize("workers", [0, 1])
+def test_whole_numbers_of_two_dtypes_keep_their_values(workers):
+    """torch's own collation casts them to the first one's dtype in a worker, where 300 becomes 44."""
+    rows = [(COLOURS[0], torch.tensor(1, dtype=torch.uint8)), (COLOURS[1], torch.tensor(300))]
+    loader = DataLoader(rows, 2, num_workers=workers, collate_fn=mc.MixupCollate(mc.MixUp(targets="sparse")))
+    assert next(iter(loader)).labels.tolist() == [1, 300]
+
+
 BLENDING = {
     "choice": lambda: mc.RandomChoice([mc.MixUp(), mc.CutMix()], per="batch"),
     "rare": lambda: mc.MixUp(p=0.01, per="batch"),
