@@ -612,6 +612,7 @@ def test_what_probabilities_lack_to_one_leaves_images_as_they_are():
         ([0.5], "p must be one probability for each of 2 transforms"),
         (0.5, "p must be one probability for each of 2 transforms"),
         ("ab", "p must be one probability for each of 2 transforms"),
+        (torch.tensor(0.5), r"p must be one probability for each of 2 transforms, got tensor\(0.5000\)"),
         ([0.5, None], r"p\[1\] must be a probability"),
     ],
 )
