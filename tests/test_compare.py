@@ -98,6 +98,13 @@ def test_no_images_to_start_from(how, told):
         part(Data(ones, ones, ["one"], (0.5,), (0.5,)), **how)
 
 
+@pytest.mark.parametrize("label_noise", [0.0, 0.4])
+def test_one_class_is_refused(label_noise):
+    ones = TensorDataset(torch.zeros(4, 1, 8, 8, dtype=torch.uint8), torch.zeros(4, dtype=torch.int64))
+    with pytest.raises(Refusal, match="training must have two classes or more, got only 'one'"):
+        part(Data(ones, ones, ["one"], (0.5,), (0.5,)), label_noise=label_noise)
+
+
 def test_what_was_done_is_not_done_again(tmp_path, monkeypatch):
     file = tmp_path / "new" / "rows.jsonl"
     runs = [tiny(), tiny(method="plain")]

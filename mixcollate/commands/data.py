@@ -97,6 +97,8 @@ def part(
     if not any(map(len, chosen)):
         which = "what --share leaves over" if rest else f"the {classes} of {len(data.classes)} classes"
         raise Refusal(f"training must have images, got none in {which}; use --start random")
+    if last - first < 2:
+        raise Refusal(f"training must have two classes or more, got only {data.classes[first]!r}")
     indices = torch.cat(chosen).sort().values
     labels = train[indices] - first
     wrong = torch.from_numpy(draw.permutation(len(labels))[: round(label_noise * len(labels))])
