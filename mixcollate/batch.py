@@ -138,8 +138,7 @@ class MixBatch:
         return self.mix()[key]
 
     def __len__(self) -> int:
-        batch = self._waiting() if self._mixed is None else self._mixed  # a length shows nobody the memory
-        return 1 if isinstance(batch, Tensor) else len(batch)
+        return len(self._waiting() if self._mixed is None else self._mixed)  # a length shows nobody the memory
 
     def keys(self) -> KeysView[Any]:
         """The keys of a batch of dict samples."""

@@ -180,6 +180,11 @@ def test_a_batch_is_mixed_once():
         _ = batch.images
 
 
+def test_a_batch_of_images_alone_is_as_long_as_they_are():
+    batch = mc.MixupCollate(mc.Cutout())(list(IMAGES[:4]))
+    assert len(batch) == 4 == len(list(batch)) == len(batch)
+
+
 @pytest.mark.parametrize("look", [lambda batch: (batch.images, batch.labels), lambda batch: batch.stacked])
 def test_raw_images_stay_as_they_are_once_somebody_has_seen_them(look):
     (batch,) = list(loader(mc.MixupCollate(num_classes=10), TensorDataset(IMAGES[:16], LABELS[:16])))
