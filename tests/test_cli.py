@@ -114,8 +114,8 @@ def test_demo_on_an_image_folder(tmp_path, capsys, photographs, split):
     [
         ("cifar10", "get it with: python -c .*CIFAR10"),
         ("cifar100", "get it with: python -c .*CIFAR100"),
-        ("fashion-mnist", "FashionMNIST.*or give the folder with the four .gz files"),
-        ("imagefolder", "it must hold a folder for each class, or train and val"),
+        ("fashion-mnist", "FashionMNIST.*or pass the folder with the four .gz files"),
+        ("imagefolder", "it must contain a folder for each class, or train and val"),
     ],
 )
 def test_missing_data(tmp_path, capsys, name, way_out):
@@ -126,7 +126,7 @@ def test_torn_fashion_mnist_files(tmp_path, capsys):
     for part in ("train", "t10k"):
         for name in (f"{part}-images-idx3-ubyte.gz", f"{part}-labels-idx1-ubyte.gz"):
             (tmp_path / name).write_bytes(gzip.compress(bytes(5000))[:-9])
-    assert "must be whole" in refused(capsys, "demo", "--data", "fashion-mnist", "--root", str(tmp_path), *QUICK)
+    assert "cannot be read" in refused(capsys, "demo", "--data", "fashion-mnist", "--root", str(tmp_path), *QUICK)
 
 
 def test_calibration_error_by_hand():
@@ -145,8 +145,8 @@ def outcome(accuracy: float, confidence: float) -> dict[str, float]:
 @pytest.mark.parametrize(
     ("gains", "told"),
     [
-        ([0.5], r"right labels.* by \+0.5 points; one run shows little \(--runs 3"),
-        ([0.5, -0.1, 0.3], r"by \+0.2 \[-0.5, \+1.0\] points: the interval holds 0, so no difference is shown"),
+        ([0.5], r"right labels.* by \+0.5 points; a single run says little \(--runs 3"),
+        ([0.5, -0.1, 0.3], r"by \+0.2 \[-0.5, \+1.0\] points: the interval contains 0, so this is no evidence"),
         ([-0.5, -0.6, -0.4], r"by -0.5 \[-0.7, -0.3\] points: it hurt"),
         ([12, 10, 11], r"by \+11.0 \[\+8.5, \+13.5\] points: it helped"),
     ],
@@ -159,7 +159,7 @@ def test_verdict_says_what_was_measured(gains, told):
             rows.append({"run": run, "outcome": outcome(accuracy, confidence)})
     first, last = demo.verdict(rows)
     assert re.search(told, first)
-    assert "less sure than it could be" in last and re.search(r"from \d+\.\d.* to 1\.2", last)
+    assert "underconfident" in last and re.search(r"from \d+\.\d.* to 1\.2", last)
     for row in rows:
         row["outcome"]["confidence"] = 99
     assert len(demo.verdict(rows)) == 1
@@ -300,7 +300,7 @@ def hostile(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("loop.png", "Too many levels of symbolic links"),
         ("text.png", "cannot identify"),
         ("none.png", "No such file"),
-        ("folder", "or folders with some"),
+        ("folder", "or folders that contain some"),
     ],
 )
 def test_hostile_pictures_are_refused(tmp_path, capsys, hostile, name, why):
@@ -325,7 +325,7 @@ def test_a_tree_that_holds_itself_is_refused(tmp_path, capsys, photographs):
     (tmp_path / "a" / "a.png").write_bytes(photographs[0].read_bytes())
     (tmp_path / "a" / "again").symlink_to(tmp_path)
     told = refused(capsys, "demo", "--data", "imagefolder", "--root", str(tmp_path), *QUICK)
-    assert "no folder that links to one above it" in told
+    assert "must not contain links to its parent folders" in told
 
 
 def test_preview_errors(tmp_path, capsys, photographs):
@@ -446,7 +446,7 @@ def test_missing_extra(tmp_path, monkeypatch, capsys, module, arguments):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setitem(sys.modules, module, None)
     missing = module.partition(".")[0]
-    assert f'needs {missing}, which is missing: pip install "mixcollate[cli]"' in refused(capsys, *arguments)
+    assert f'{missing} is not installed: pip install "mixcollate[cli]"' in refused(capsys, *arguments)
 
 
 def test_other_missing_modules_are_not_hidden(monkeypatch):
@@ -536,12 +536,12 @@ def test_methods_that_cannot_mix_the_data_are_refused_before_training(tmp_path, 
         ("demo", "text", "--out must be a folder that can be written, got .*text: File exists"),
         ("demo", "/proc/none", "--out must be a folder that can be written, got /proc/none: No such file"),
         ("demo", "/proc", "--out must be a folder that can be written, got /proc: No such file"),
-        ("compare", ".", "--out must be a new file, or one of this command's rows, got .*: it is no file"),
-        ("compare", "/dev/zero", "got /dev/zero: it is no file"),
-        ("compare", "bytes", "--out must be a new file, or one of this command's rows, got .*bytes: 'utf-8' codec"),
+        ("compare", ".", "--out must be a new file, or one written by this command, got .*: it is not a regular file"),
+        ("compare", "/dev/zero", "got /dev/zero: it is not a regular file"),
+        ("compare", "bytes", "--out must be a new file, or one written by this command, got .*bytes: 'utf-8' codec"),
         ("compare", "lines", "got .*lines: Expecting value"),
-        ("compare", "text", "got .*text: it has other lines"),
-        ("compare", "json", "got .*json: it has other lines"),
+        ("compare", "text", "got .*text: it has lines of another kind"),
+        ("compare", "json", "got .*json: it has lines of another kind"),
         ("compare", "text/rows", "--out must be a file that can be written, got .*text/rows: File exists"),
         ("compare", "/proc/none", "--out must be a file that can be written, got /proc/none: No such file"),
     ],
@@ -565,7 +565,7 @@ def test_a_picture_in_whose_place_a_folder_is(tmp_path):
 
 
 def test_training_that_diverged_is_told():
-    with pytest.raises(Refusal, match="finite outputs.* try a lower --learning-rate"):
+    with pytest.raises(Refusal, match="training has diverged.* try a lower --learning-rate"):
         judge(torch.tensor([[0.0, float("nan")]]), torch.tensor([0]))
 
 
@@ -591,7 +591,7 @@ def test_an_interruption_is_told(tmp_path, capsys, monkeypatch):
     with pytest.raises(SystemExit) as ended:
         main(["compare", "--epochs", "1", "--out", str(tmp_path / "rows.jsonl")])
     assert ended.value.code == 130
-    assert "interrupted; what is done is kept, and the same command goes on" in capsys.readouterr().err
+    assert "interrupted; the same command resumes after the finished runs" in capsys.readouterr().err
 
 
 IN_A_TERMINAL = "import os, pty, sys; sys.exit(os.waitstatus_to_exitcode(pty.spawn(sys.argv[1:])))"

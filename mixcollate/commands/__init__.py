@@ -1,16 +1,16 @@
-"""The commands, ``mixcollate demo | compare | preview | bench | env``, and what only they need."""
+"""The commands ``mixcollate demo | compare | preview | bench | env``, and the modules that only they use."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 
 class Refusal(Exception):
-    """What the user asked for cannot be done: said in one line, without a traceback, with exit status 2."""
+    """The user asked for something that cannot be done: reported in one line, with exit status 2, without traceback."""
 
 
 @contextmanager
 def refusing(asked: str, *kinds: type[Exception]) -> Iterator[None]:
-    """Errors of these kinds are what comes of what was asked, not of a bug: only what tries just that belongs here."""
+    """Turn errors of these kinds into a :class:`Refusal`; wrap only code that fails because of what the user asked."""
     try:
         yield
     except kinds as error:

@@ -1,4 +1,4 @@
-"""The experiment of the article that this project starts from: ``mixcollate compare --like article``."""
+"""The experiment of the article that this project started from: ``mixcollate compare --like article``."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -16,9 +16,10 @@ OPTIONS: dict[str, Any] = {
     "seeds": list(range(8)),
     "workers": 8,
 }
-"""A ResNet-50 with ImageNet's weights, the same schedule for all, eight runs each; and its sister articles' methods.
+"""A ResNet-50 pretrained on ImageNet, one schedule for all methods, eight runs each; with the methods of its sister
+articles.
 
-How long, at what rate and at what size the article trained is not told: those are ours.
+The article does not give its number of epochs, learning rate or image size; the values here are ours.
 """
 
 RESULTS = {
@@ -31,15 +32,15 @@ RESULTS = {
         "article": (82.48, 82.55, 82.77, 82.06, 82.50, 82.35, 82.23, 82.40),
     },
 }
-"""The article's test accuracies, run by run; ``"article"`` is its mixup."""
+"""The article's test accuracy in each run; ``"article"`` is its mixup."""
 
 
 def beside(rows: Sequence[Row]) -> list[list[str]]:
-    """A table of our accuracies and the article's, its head first; a data set that it has not is left out."""
+    """Rows of a table of our accuracies and the article's, the header first; the article's only for its datasets."""
     theirs = RESULTS.get(rows[0]["run"]["data"], {})
     table = [["method", "accuracy", "runs", "the article's", "runs"]]
     for line in lines(rows):
-        told = estimate(theirs[line.method]).told(2) if line.method in theirs else "not told"
+        told = estimate(theirs[line.method]).told(2) if line.method in theirs else "not given"
         count = str(len(theirs.get(line.method, ())) or "")
         table.append([line.method, line.of("accuracy").told(2), str(len(line.rows)), told, count])
     return table

@@ -1,4 +1,4 @@
-"""How sure a network is and how often it is right: reliability, calibration error, and a temperature that mends it."""
+"""Calibration of a network: reliability, calibration error, and the temperature that corrects it."""
 
 import numpy as np
 import torch
@@ -6,11 +6,11 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 BINS = 15
-"""Of equal width in the confidence, as in Guo et al. 2017 (https://arxiv.org/abs/1706.04599)."""
+"""Bins of confidence, of equal width, as in Guo et al. 2017 (https://arxiv.org/abs/1706.04599)."""
 
 
 def reliability(probabilities: Tensor, labels: Tensor) -> Tensor:
-    """``[BINS, 3]`` float64: the predictions whose confidence lies there, its mean, the share that is right."""
+    """``[BINS, 3]`` float64: for each bin, the number of predictions, their mean confidence, and their accuracy."""
     confidence, predicted = probabilities.double().max(1)
     which = (confidence * BINS).long().clamp(max=BINS - 1)
     right = (predicted == labels).double()
@@ -21,13 +21,13 @@ def reliability(probabilities: Tensor, labels: Tensor) -> Tensor:
 
 
 def calibration_error(probabilities: Tensor, labels: Tensor) -> float:
-    """How far confidence is from accuracy, on average over the predictions, bin by bin."""
+    """The expected calibration error: the mean difference of confidence and accuracy, weighted by the bins' counts."""
     count, confidence, accuracy = reliability(probabilities, labels).T
     return float((count * (confidence - accuracy).abs()).sum() / len(labels))
 
 
 def fit_temperature(logits: Tensor, labels: Tensor) -> float:
-    """What to divide ``logits`` by so that the cross entropy with ``labels`` is least."""
+    """The temperature that minimises the cross-entropy of ``logits / temperature`` with ``labels``."""
     from scipy.optimize import minimize_scalar
 
     def loss(exponent: float) -> float:
@@ -38,9 +38,9 @@ def fit_temperature(logits: Tensor, labels: Tensor) -> float:
 
 
 def tempered(logits: Tensor, labels: Tensor) -> tuple[Tensor, float]:
-    """Logits over the temperature that was fitted on the other half of the images; and the two halves' mean one.
+    """Logits divided by a temperature fitted on the other half of the images, and the mean of both temperatures.
 
-    So no image has a say in its own temperature. The halves are every second image.
+    No image takes part in fitting its own temperature. Even and odd images are the halves.
     """
     result, temperatures = torch.empty_like(logits), []
     for half in (0, 1):

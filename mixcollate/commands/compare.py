@@ -1,4 +1,4 @@
-"""``mixcollate compare``: one recipe, several methods, several seeds; what came of it, and how sure that is."""
+"""``mixcollate compare``: train one recipe with several methods and seeds, and compare the results."""
 
 import datetime
 import importlib.metadata
@@ -23,23 +23,23 @@ from mixcollate.commands.training import Run, execute, try_out
 
 
 def grid(varied: dict[str, Sequence[Any]], fixed: dict[str, Any], seeds: Sequence[int]) -> list[Run]:
-    """All combinations, seed by seed, so that whenever it is interrupted each has been run about as often."""
+    """All combinations, seed by seed: if interrupted, all of them have been run about equally often."""
     combinations = [dict(zip(varied, values, strict=True)) for values in itertools.product(*varied.values())]
     return [Run(**fixed, **combination, seed=seed) for seed in seeds for combination in combinations]
 
 
 def read(path: Path) -> list[Row]:
-    """The rows of a file of JSON lines; the last one may have been cut off when it was written."""
-    asked = f"--out must be a new file, or one of this command's rows, got {path}"
-    if path.exists() and not path.is_file():  # a folder, or a device that may never end
-        raise Refusal(f"{asked}: it is no file")
+    """The rows of a JSON lines file; an incomplete last line, left by an interrupted write, is removed."""
+    asked = f"--out must be a new file, or one written by this command, got {path}"
+    if path.exists() and not path.is_file():  # a folder, or an endless device
+        raise Refusal(f"{asked}: it is not a regular file")
     with refusing(asked, OSError, ValueError):
         text = path.read_text(encoding="utf-8") if path.exists() else ""
         *lines, last = text.split("\n")
         rows = [json.loads(line) for line in lines if line]
     if not all('{"run": '.startswith(line[:8]) for line in (*lines, last)):
-        raise Refusal(f"{asked}: it has other lines")
-    if last:  # a whole row ends its line
+        raise Refusal(f"{asked}: it has lines of another kind")
+    if last:  # a complete row ends with a newline
         path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
     return rows
 
@@ -54,7 +54,7 @@ def carry_out(
     points: int = 1,
     advance: Callable[[], object] = lambda: None,
 ) -> list[Row]:
-    """Do what is not yet in the file, add a row to it as soon as each is done; the rows of ``runs``, in their order."""
+    """Carry out the runs that are not in the file, appending each row at once; return the rows of ``runs`` in order."""
     runs = list(runs)
     done = {_key(row["run"]): row for row in read(path)}
     left = [run for run in runs if _key(asdict(run)) not in done]
@@ -104,14 +104,14 @@ def _made(start: float, device: torch.device, workers: int) -> dict[str, Any]:
 
 
 def _commit() -> str:
-    """Of the checkout that this is part of, or else the version that is installed."""
+    """The commit of this checkout, or the installed version if it is none."""
     git = ["git", "-C", os.path.dirname(__file__), "describe", "--always", "--dirty", "--abbrev=9"]
     told = subprocess.run(git, capture_output=True, text=True).stdout.strip()
     return told or importlib.metadata.version("mixcollate")
 
 
 def runs_of(options: Any) -> list[Run]:
-    """What the command line asks for."""
+    """The runs that the command line asks for."""
     varied = {name: getattr(options, name) for name in SEVERAL}
     fixed = ("data", "pixels", "classes", "architecture", "start_epochs", "warm_up", "off_epoch")
     settings = {name: getattr(options, name) for name in (*fixed, "batch_size", "learning_rate")}
@@ -122,7 +122,7 @@ def runs_of(options: Any) -> list[Run]:
 
 
 def compare(runs: Sequence[Run], options: Any) -> None:
-    """Do the runs, add to the file what is new, and say what came of it."""
+    """Carry out the runs, append new rows to the file, and print and draw the results."""
     from rich.console import Console
 
     if options.threads:
@@ -142,12 +142,12 @@ def compare(runs: Sequence[Run], options: Any) -> None:
     console.print(table(rows))
     if options.like:
         console.print(_columns(beside(rows), 1))
-    console.print(f"The rows: [bold]{options.out}[/]; the same again: [bold]{command(rows)}[/]", soft_wrap=True)
+    console.print(f"Rows: [bold]{options.out}[/]; to repeat: [bold]{command(rows)}[/]", soft_wrap=True)
     draw_results(rows, options.out.parent, console, f"{options.out.stem}-")
 
 
 def bar_of_epochs(console: Any) -> Any:
-    """A bar that says how many epochs are done, for a terminal."""
+    """A progress bar of epochs."""
     from rich.progress import (
         BarColumn,
         MofNCompleteColumn,
@@ -162,24 +162,24 @@ def bar_of_epochs(console: Any) -> Any:
 
 
 def draw_results(rows: Sequence[Row], folder: Path, console: Any, prefix: str = "") -> None:
-    """Draw what these rows have to show, and say where it is."""
+    """Draw these rows, and print where the pictures are."""
     try:
         for path in draw(rows, folder, prefix):
             console.print(f"A picture: [bold]{path}[/]", soft_wrap=True)
     except ModuleNotFoundError as error:
         if error.name != "matplotlib":
             raise
-        console.print('No pictures: matplotlib is missing: pip install "mixcollate[cli]"')
+        console.print('No pictures: matplotlib is not installed: pip install "mixcollate[cli]"')
 
 
 def table(rows: Sequence[Row]) -> Any:
-    """The summary, for a terminal."""
+    """The summary as a table for the terminal."""
     shown = cells(rows, ("accuracy", "calibration_error", "tempered_calibration_error"))
     return _columns(shown, len(varying(rows)) + 1, caption=LEGEND)
 
 
 def _columns(texts: Sequence[Sequence[str]], words: int, **options: Any) -> Any:
-    """A table for a terminal, of which the first columns are words and the others numbers."""
+    """A table for the terminal: the first ``words`` columns are text, the others numbers."""
     from rich.table import Table
 
     head, *body = texts

@@ -1,4 +1,4 @@
-"""The data sets of the commands: real images, as uint8 tensors with a class index each; parts of them, wrong labels."""
+"""The datasets of the commands: uint8 images with class indices; subsets of them, and wrong labels."""
 
 import gzip
 import zlib
@@ -19,13 +19,13 @@ from mixcollate.commands import Refusal
 from mixcollate.commands.pictures import read
 
 PIXELS = {"digits": 12, "fashion-mnist": 28, "cifar10": 32, "cifar100": 32, "imagefolder": 96}
-"""The data sets, and the height and width of their images."""
+"""The datasets, and the height and width of their images."""
 BATCH_SIZES = {"digits": 64, "fashion-mnist": 128, "cifar10": 128, "cifar100": 128, "imagefolder": 64}
 
 
 @dataclass(frozen=True)
 class Data:
-    """Two data sets of ``(uint8 image, class index)``, and what training has to know of them."""
+    """Datasets of ``(uint8 image, class index)`` for training and testing, and what training needs to know."""
 
     train: Dataset[Any]
     test: Dataset[Any]
@@ -35,7 +35,7 @@ class Data:
 
 
 def load(name: str, root: Path, pixels: int) -> Data:
-    """The data set of this name, with images of this height and width; all but ``"digits"`` lie under ``root``."""
+    """The dataset of this name, with images of this height and width; all but ``"digits"`` are read from ``root``."""
     if name == "digits":
         return _digits(pixels)
     if name == "imagefolder":
@@ -57,7 +57,7 @@ def load(name: str, root: Path, pixels: int) -> Data:
 
 
 class Labelled(Dataset[Any]):
-    """Images of a data set, those at ``indices``, with labels of their own."""
+    """The images of a dataset at ``indices``, with other labels."""
 
     def __init__(self, images: Dataset[Any], indices: Tensor, labels: Tensor) -> None:
         self.images, self.indices, self.labels = images, indices.tolist(), labels.tolist()
@@ -72,15 +72,15 @@ class Labelled(Dataset[Any]):
 def part(
     data: Data, *, share: float = 1.0, rest: bool = False, classes: str = "all", label_noise: float = 0.0, seed: int = 0
 ) -> Data:
-    """A part of a data set, with some wrong labels in its training set; the test set's stay as they are.
+    """A subset of a dataset, with some wrong labels in its training set, but none in its test set.
 
     Args:
-        data: left as it is.
-        share: of the training images, as many of each class as of the others, drawn by ``seed``.
-        rest: take the training images that are left over by this share.
-        classes: ``"all"``, or ``"first-half"`` or ``"second-half"`` of them, in training and testing.
-        label_noise: exactly this share of the training labels (rounded) becomes another class, drawn by ``seed``.
-        seed: of what is drawn, so that it is the same for whatever is compared.
+        data: the dataset; left unchanged.
+        share: share of the training images of each class.
+        rest: use the training images that ``share`` leaves over instead.
+        classes: ``"all"``, ``"first-half"`` or ``"second-half"``, for training and testing.
+        label_noise: share of the training labels, rounded to whole images, that are changed to another class.
+        seed: seed of the subset and of the wrong labels.
     """
     half = len(data.classes) // 2
     first, last = {"all": (0, len(data.classes)), "first-half": (0, half), "second-half": (half, len(data.classes))}[
@@ -122,7 +122,7 @@ def _labels(dataset: Any) -> Tensor:
 
 
 def _sized(images: Tensor, pixels: int) -> Tensor:
-    """uint8 images with this height and width: averaged where they shrink, bicubic where they grow."""
+    """uint8 images resized to this height and width: averaged if they shrink, bicubic if they grow."""
     if pixels == images.shape[-1]:
         return images
     if pixels < images.shape[-1]:
@@ -131,7 +131,7 @@ def _sized(images: Tensor, pixels: int) -> Tensor:
 
 
 def _digits(pixels: int) -> Data:
-    """scikit-learn's digits, split as its own example does: the second half is by other writers."""
+    """scikit-learn's digits, split as in its own example: the second half is by other writers."""
     from sklearn.datasets import load_digits
 
     digits = load_digits()
@@ -152,13 +152,13 @@ def _digits(pixels: int) -> Data:
 
 
 def _stored(kind: Any, root: Path, train: bool, augment: Sequence[v2.Transform], name: str) -> Any:
-    """One half of a torchvision data set that is on disk already."""
+    """The training or test set of a torchvision dataset that is on disk already."""
     try:
         return kind(root, train=train, transform=v2.Compose([v2.PILToTensor(), *augment]))
     except RuntimeError as error:
         way_out = f'python -c "from torchvision.datasets import {kind.__name__} as d; d({str(root)!r}, download=True)"'
         if name == "fashion-mnist":
-            way_out += ", or give the folder with the four .gz files (Debian's dataset-fashion-mnist installs one)"
+            way_out += ", or pass the folder with the four .gz files (Debian's dataset-fashion-mnist installs one)"
         raise Refusal(f"no {name} in --root {root}; get it with: {way_out}") from error
 
 
@@ -172,17 +172,17 @@ def _fashion_files(root: Path, part: str, pixels: int) -> TensorDataset:
         images = numbers(f"{part}-images-idx3-ubyte.gz", 16).view(-1, 1, 28, 28)
         return TensorDataset(_sized(images, pixels), numbers(f"{part}-labels-idx1-ubyte.gz", 8).long())
     except (OSError, EOFError, zlib.error, ValueError, RuntimeError, AssertionError) as error:
-        raise Refusal(f"the files of Fashion-MNIST in --root {root} must be whole: {error}") from error
+        raise Refusal(f"the files of Fashion-MNIST in --root {root} cannot be read: {error}") from error
 
 
 def _image_folder(root: Path, size: int) -> Data:
-    """Pictures in a folder for each class, under ``train`` and ``val`` (or ``test``), or else split here."""
+    """Pictures in one folder for each class, under ``train`` and ``val`` (or ``test``), or else split here."""
     crop = v2.Compose([v2.RandomResizedCrop(size), v2.RandomHorizontalFlip(), v2.PILToTensor()])
     middle = v2.Compose([v2.Resize(size * 8 // 7), v2.CenterCrop(size), v2.PILToTensor()])
     held_out = next((root / name for name in ("val", "test") if (root / name).is_dir()), None)
     for path in root.rglob("*"):
         if path.is_symlink() and path.is_dir() and path.resolve() in path.absolute().parents:
-            raise Refusal(f"--root must hold no folder that links to one above it, got {path}")
+            raise Refusal(f"--root must not contain links to its parent folders, got {path}")
     try:
         if held_out is not None:
             train = datasets.ImageFolder(root / "train", crop, loader=read)
@@ -197,6 +197,6 @@ def _image_folder(root: Path, size: int) -> Data:
     except OSError as error:
         raise Refusal(
             f"no pictures in --root {root}; "
-            f"it must hold a folder for each class, or train and val with those in them ({error})"
+            f"it must contain a folder for each class, or train and val with those in them ({error})"
         ) from error
     return Data(*parts, train.classes, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))

@@ -1,4 +1,4 @@
-"""``mixcollate demo``: a small network, trained on plain and on mixed images, with right and with wrong labels."""
+"""``mixcollate demo``: train a small network on plain and on mixed images, with correct and with wrong labels."""
 
 import os
 import statistics
@@ -25,7 +25,7 @@ METHOD = "mixup-or-cutmix"
 
 
 def demo(options: Any) -> None:
-    """Train plain and mixed with equal seeds and schedules; print a table and a verdict, draw two pictures."""
+    """Train plain and mixed with the same seeds and schedule; print a table and a verdict, draw two pictures."""
     from rich.console import Console
 
     name = options.data
@@ -34,7 +34,7 @@ def demo(options: Any) -> None:
     runs = grid(
         {"label_noise": options.label_noise, "method": ["plain", METHOD]}, {"data": name, "epochs": epochs}, seeds
     )
-    # threads that wait for each other on cores that are the workers' cost more than they bring
+    # leave the workers a core each: threads that wait for one another cost more than they gain
     torch.set_num_threads(max((os.cpu_count() or 1) - options.workers, 1))
     data = data_of(name, options.root, runs[0].pixels)
     with refusing(f"--out must be a folder that can be written, got {options.out}", OSError):
@@ -82,14 +82,14 @@ def _labels(noise: float) -> str:
 
 
 def images_per_second(loader: DeviceLoader, rounds: int = 7, seconds: float = 0.2) -> tuple[float, float]:
-    """Plain and mixed, from one loader that normalises and makes targets either way: medians, taken in turns."""
-    for _ in loader:  # workers start, memory is found
+    """Medians, plain and mixed, measured in turns with one loader, which normalises and makes targets either way."""
+    for _ in loader:  # start workers, allocate memory
         pass
     speeds: tuple[list[float], list[float]] = [], []
     for turn in range(2 * rounds):
         loader.collate_fn.enabled = bool(turn % 2)
         count, start, elapsed = 0, time.perf_counter(), 0.0
-        while elapsed < seconds:  # whole passes
+        while elapsed < seconds:  # whole epochs
             count += sum(len(images) for images, _ in loader)
             if loader.device.type == "cuda":
                 torch.cuda.synchronize(loader.device)
@@ -99,29 +99,29 @@ def images_per_second(loader: DeviceLoader, rounds: int = 7, seconds: float = 0.
 
 
 def verdict(rows: Sequence[Row]) -> list[str]:
-    """What was measured, in a sentence for each share of wrong labels, and one on calibration."""
+    """The results in a sentence for each share of wrong labels, and one on calibration."""
     told, arms = [], lines(rows)  # plain and mixed in turns
     for line in arms[1::2]:
         gain = line.gain
         sentence = f"With {_labels(line.rows[0]['run']['label_noise'])}, mixing changed the accuracy by {gain} points"
         if gain is None or gain.seeds == 1:
-            told.append(f"{sentence}; one run shows little (--runs 3 shows the spread).")
+            told.append(f"{sentence}; a single run says little (--runs 3 shows the spread).")
         elif not gain.shown:
-            told.append(f"{sentence}: the interval holds 0, so no difference is shown.")
+            told.append(f"{sentence}: the interval contains 0, so this is no evidence of a difference.")
         else:
             told.append(f"{sentence}: it {'helped' if gain.mean > 0 else 'hurt'}.")
     doubts = [line.of("accuracy").mean - line.of("confidence").mean for line in arms]
     if all(mixed > max(plain, 0) + 1 for plain, mixed in zip(doubts[::2], doubts[1::2], strict=True)):
         ends = (arms[1].of(name).told() for name in ("calibration_error", "tempered_calibration_error"))
         told.append(
-            "Trained on soft labels the network is less sure than it could be, hence its calibration error (ECE); one "
-            f"number, the temperature T, takes it from {' to '.join(ends)} %."
+            "Trained on soft labels the network is underconfident, hence its calibration error (ECE); a single number, "
+            f"the temperature T, reduces it from {' to '.join(ends)} %."
         )
     return told
 
 
 def _draw(data: Data, seed: int) -> Image.Image:
-    """A dozen training images before and after; grey ones are tinted by class, to tell them apart in a mixture."""
+    """A dozen training images before and after mixing; grey ones are tinted by class, to tell them apart."""
     order = torch.randperm(len(data.train), generator=torch.Generator().manual_seed(seed))  # type: ignore[arg-type]
     images, labels = default_collate([data.train[int(index)] for index in order[:12]])
     title = "Mixed by MixUp or CutMix, chosen for each pair"

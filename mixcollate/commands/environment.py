@@ -1,4 +1,4 @@
-"""``mixcollate env``: what a bug report should say about a machine, and which implementation mixes there, and why."""
+"""``mixcollate env``: facts about this machine for a bug report, and which implementation mixes here, and why."""
 
 import importlib.metadata
 import importlib.util
@@ -13,7 +13,7 @@ from mixcollate.kernels.support import c_compiler, can_fuse, python_header
 
 
 def env() -> None:
-    """Print what a bug report should say about this machine."""
+    """Print the facts about this machine that a bug report needs."""
     facts = {
         "mixcollate": version("mixcollate"),
         "Python": f"{platform.python_version()} ({platform.python_implementation()})",
@@ -42,17 +42,17 @@ def on_cpu() -> str:
 
 
 def on_gpu() -> str:
-    """Which implementation mixes CUDA tensors, or would, and why."""
+    """Which implementation mixes CUDA tensors, or would do so, and why."""
     with warnings.catch_warnings(record=True) as told:
         warnings.simplefilter("always")
-        can_fuse.cache_clear()  # to be told again
+        can_fuse.cache_clear()  # so that it warns again
         fused = can_fuse()
     way = 'impl="fused" mixes: Triton kernels' if fused else f'impl="reference" mixes: {told[0].message}'
-    return way if torch.cuda.is_available() else f"torch can use none here; if it could: {way}"
+    return way if torch.cuda.is_available() else f"torch has no GPU here; with one, {way}"
 
 
 def version(name: str) -> str:
-    """Of an installed package."""
+    """The version of a package, or that it is not installed."""
     try:
         return importlib.metadata.version(name)
     except importlib.metadata.PackageNotFoundError:
@@ -60,7 +60,7 @@ def version(name: str) -> str:
 
 
 def _c_compiler() -> str:
-    """The one that Triton builds its launchers with, and its version."""
+    """The compiler that Triton builds its launchers with, and its version."""
     path = c_compiler()
     if path is None:
         return "not found; Triton needs gcc, clang or CC"

@@ -1,4 +1,4 @@
-"""The networks that the commands train: one of three layers, and residual ones for small images and for large."""
+"""The networks that the commands train: a small one, and residual networks for small and for large images."""
 
 from collections.abc import Callable
 
@@ -10,7 +10,7 @@ from mixcollate.commands import Refusal
 
 
 def small(channels: int, classes: int) -> nn.Module:
-    """Three convolutions, for images of any size."""
+    """Three convolutions and a linear layer, for images of any size."""
     layers: list[nn.Module] = []
     for before, after, stride in ((channels, 32, 2), (32, 64, 1), (64, 128, 2)):
         layers += [nn.Conv2d(before, after, 3, stride, 1, bias=False), nn.BatchNorm2d(after), nn.ReLU()]
@@ -18,7 +18,7 @@ def small(channels: int, classes: int) -> nn.Module:
 
 
 class Block(nn.Module):
-    """Two convolutions that are added to their input, activated before (https://arxiv.org/abs/1603.05027)."""
+    """A pre-activation residual block of two convolutions (https://arxiv.org/abs/1603.05027)."""
 
     def __init__(self, before: int, after: int, stride: int) -> None:
         super().__init__()
@@ -35,7 +35,7 @@ class Block(nn.Module):
 
 
 def residual(channels: int, classes: int, *, blocks: int, width: int) -> nn.Module:
-    """Three stages of blocks at widths ``width``, twice and four times that, for images of about 32 pixels."""
+    """Three stages of blocks, of widths ``width``, ``2 * width`` and ``4 * width``, for images of about 32 pixels."""
     layers: list[nn.Module] = [nn.Conv2d(channels, 16, 3, padding=1, bias=False)]
     before = 16
     for stage in range(3):
@@ -49,15 +49,15 @@ def residual(channels: int, classes: int, *, blocks: int, width: int) -> nn.Modu
 
 
 def resnet50(channels: int, classes: int, *, pretrained: bool = False) -> nn.Module:
-    """torchvision's, for large images; with its ImageNet weights, all but the last layer."""
+    """torchvision's ResNet-50 for large images, optionally with its ImageNet weights except for the last layer."""
     from torchvision import models
 
     if pretrained and channels != 3:
-        raise Refusal(f"pretrained weights must see 3 channels, got {channels}; use --start random")
+        raise Refusal(f"pretrained weights require images of 3 channels, got {channels}; use --start random")
     try:
         model: nn.Module = models.resnet50(weights=models.ResNet50_Weights.DEFAULT if pretrained else None)
-    except OSError as error:  # urllib's are of this kind
-        raise Refusal(f"the pretrained weights must be in torch's cache, or to be had from its hub: {error}") from error
+    except OSError as error:  # among them those of urllib
+        raise Refusal(f"the pretrained weights are not in torch's cache and cannot be downloaded: {error}") from error
     if channels != 3:
         model.conv1 = nn.Conv2d(channels, 64, 7, 2, 3, bias=False)
     model.fc = nn.Linear(2048, classes)
@@ -73,7 +73,7 @@ ARCHITECTURES: dict[str, Callable[[int, int], nn.Module]] = {
 
 
 def transfer(source: nn.Module, target: nn.Module) -> None:
-    """Copy all of a network but its last layer, which is registered last, into another of the same architecture."""
+    """Copy a network into another of the same architecture, except for the last layer, which is registered last."""
     weights = source.state_dict()
     for name in list(weights)[-2:]:
         del weights[name]

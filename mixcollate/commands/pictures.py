@@ -1,4 +1,4 @@
-"""``mixcollate preview``: pictures from files, folders or scikit-image, and what transforms make of them."""
+"""``mixcollate preview``: draw what transforms do to pictures from files, folders or scikit-image."""
 
 import os
 import time
@@ -28,23 +28,23 @@ SAMPLES = {
     "eye": "retina",
     "camera": "camera",
 }
-"""What is drawn when no pictures are given, and what scikit-image calls it: all in the public domain."""
+"""The default pictures and their names in scikit-image; all are in the public domain."""
 ALL = {name: method(p=1) for name, method in methods.ALL.items()}
-"""Each method by its title. Each image is changed, so that it can be seen, where the default of p is less."""
+"""The methods by their titles; with ``p=1``, so that every image shows what they do."""
 PER_FOLDER = 12
-"""Pictures that are taken of a folder, at most."""
+"""Maximum number of pictures used from a folder."""
 PATIENCE = 2
-"""Seconds, after which a bar says how far the reading is."""
+"""Seconds of reading after which a progress bar appears."""
 
 
 def draw(paths: Sequence[Path], *, transform: str, out: Path, seed: int, size: int) -> None:
-    """Write a contact sheet of one transform or of all methods; a folder's pictures have its folders as classes."""
+    """Write a contact sheet of one transform or of all methods; the subfolders of a folder are the classes."""
     chosen = titled(transform)
     if out.suffix.lower() not in (".png", ".jpg", ".jpeg"):
         raise Refusal(f"--out must end in .png or .jpg, got {printable(out)}")
     found = _read_all(paths) if paths else _samples()
     if len(found) < 2:
-        raise Refusal(f"IMAGES must be two or more, to be mixed with each other, got {printable(paths[0])}")
+        raise Refusal(f"IMAGES must be two or more pictures, to be mixed with each other, got {printable(paths[0])}")
     images = torch.stack([_square(picture, size) for _, picture in found])
     names = list(dict.fromkeys(name for name, _ in found))
     labels = torch.tensor([names.index(name) for name, _ in found])
@@ -59,7 +59,7 @@ def draw(paths: Sequence[Path], *, transform: str, out: Path, seed: int, size: i
 
 
 def titled(text: str) -> dict[str, MixTransform]:
-    """The transforms to draw, by their titles."""
+    """The transforms to draw, by title."""
     if text.lower() == "all":
         return dict(ALL)
     title = next((name for name in ALL if name.lower() == text.lower()), None)
@@ -68,48 +68,48 @@ def titled(text: str) -> dict[str, MixTransform]:
 
 
 def printable(path: Path | str) -> str:
-    """A name that can be printed and drawn, whatever bytes it has."""
+    """A path as text that can be printed and drawn, whatever bytes it contains."""
     text = os.fsencode(path).decode("utf-8", "replace")
     return "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in text)
 
 
 def read(path: Path | str) -> Image.Image:
-    """The picture in a file, in RGB, turned as its camera was; what is none, or a bomb, is refused."""
+    """Read a picture as RGB, rotated as its EXIF data say; files that are not pictures, or too large, are refused."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(path) as picture:
                 upright = ImageOps.exif_transpose(picture)
-        if upright.mode[0] in "IF":  # 16 bits and more, which convert would clip
+        if upright.mode[0] in "IF":  # 16 bits or more, which convert would clip
             values = np.asarray(upright, np.float64)
             greatest = (
                 65535 if upright.mode[0] == "I" and values.max(initial=0) > 255 else max(values.max(initial=1), 1)
             )
             upright = Image.fromarray((values.clip(0) * (255 / greatest)).clip(0, 255).round().astype(np.uint8))
         return upright.convert("RGB")
-    # decoders of hostile files raise whatever they stumble over: OSError, SyntaxError, struct.error, ...
+    # decoders of broken files raise all kinds of errors: OSError, SyntaxError, struct.error, ...
     except Exception as error:
         why = getattr(error, "strerror", None) or str(error) or type(error).__name__
         raise Refusal(f"IMAGES must be pictures, got {printable(path)} ({printable(why)})") from error
 
 
 def _read_all(paths: Sequence[Path]) -> list[tuple[str, Image.Image]]:
-    """The pictures with their classes; on a terminal a bar says how far it is, once that takes two seconds."""
+    """The pictures with their classes; on a terminal, with a progress bar if that takes long."""
     from rich.console import Console
     from rich.progress import Progress
 
     files = [one for path in paths for one in _labelled(path)]
-    console, begun, found = Console(stderr=True), time.monotonic(), []
+    console, start, found = Console(stderr=True), time.monotonic(), []
     with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
         task = progress.add_task("reading pictures", total=len(files), visible=False)
         for name, file in files:
             found.append((name, read(file)))
-            progress.update(task, advance=1, visible=time.monotonic() - begun > PATIENCE)
+            progress.update(task, advance=1, visible=time.monotonic() - start > PATIENCE)
     return found
 
 
 def _labelled(path: Path) -> list[tuple[str, Path]]:
-    """Pictures with their classes: a file's own name; in a folder, the names of the folders in it, if there are any."""
+    """Pictures with their classes: the names of the subfolders of a folder, if it has any, else of the files."""
     if not path.is_dir():
         return [(printable(path.stem), path)]
     inner = sorted(entry for entry in path.iterdir() if entry.is_dir())
@@ -120,7 +120,7 @@ def _labelled(path: Path) -> list[tuple[str, Path]]:
     else:
         files = sorted(entry for entry in path.iterdir() if entry.suffix.lower() in SUFFIXES)
     if not files:
-        raise Refusal(f"IMAGES must be pictures or folders with some, got {printable(path)}")
+        raise Refusal(f"IMAGES must be pictures or folders that contain some, got {printable(path)}")
     return [(printable(file.parent.name if any(folders) else file.stem), file) for file in files[:PER_FOLDER]]
 
 
@@ -131,5 +131,5 @@ def _samples() -> list[tuple[str, Image.Image]]:
 
 
 def _square(picture: Image.Image, size: int) -> Tensor:
-    """``[3, size, size]`` uint8: the middle of the picture."""
+    """``[3, size, size]`` uint8: the centre of the picture."""
     return functional.pil_to_tensor(ImageOps.fit(picture, (size, size), Image.Resampling.LANCZOS))

@@ -1,4 +1,4 @@
-"""Pictures of a comparison: accuracy along and against the schedule, against wrong labels, and calibration."""
+"""Plots of a comparison: accuracy during training, against its length and against wrong labels, and calibration."""
 
 import itertools
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ NAMES = {"epochs": "epochs", "label_noise": "wrong labels", "share": "share of t
 
 
 def draw(rows: Sequence[Row], folder: Path, prefix: str = "", kind: str = "png") -> list[Path]:
-    """Write what these rows have to show as ``<prefix><picture>.<kind>``; nothing needs a display."""
+    """Write plots of these rows as ``<prefix><picture>.<kind>``; needs no display."""
     import matplotlib
 
     several = varying(rows)
@@ -28,7 +28,7 @@ def draw(rows: Sequence[Row], folder: Path, prefix: str = "", kind: str = "png")
     written = []
     for name, figure in pictures.items():
         path = folder / f"{prefix}{name}.{kind}"
-        undated: dict[str, Any] = {"Date": None} if kind == "svg" else {}  # the same rows make the same file
+        undated: dict[str, Any] = {"Date": None} if kind == "svg" else {}  # the same rows give the same file
         with (
             matplotlib.rc_context({"svg.hashsalt": "mixcollate", "svg.fonttype": "none"}),
             refusing(f"pictures must be files that can be written, got {path}", OSError),
@@ -40,7 +40,7 @@ def draw(rows: Sequence[Row], folder: Path, prefix: str = "", kind: str = "png")
 
 
 def along(rows: Sequence[Row]) -> Any:
-    """Test accuracy while training goes on: means over the seeds, and their standard errors as bands."""
+    """Test accuracy during training: means over the seeds, with standard errors as bands."""
     settings = _settings(rows, varying(rows))
     figure, axes = _panels(len(settings), "epochs", "test accuracy, %")
     for axis, (title, members) in zip(axes, settings, strict=True):
@@ -58,7 +58,7 @@ def along(rows: Sequence[Row]) -> Any:
 
 
 def against(rows: Sequence[Row], name: str) -> Any:
-    """Final test accuracy against one setting, in a panel for each of the others: means and standard errors."""
+    """Final test accuracy against one setting, in a panel for each value of the others: means and standard errors."""
     others = [other for other in varying(rows) if other != name]
     settings = _settings(rows, others)
     figure, axes = _panels(len(settings), NAMES[name], "test accuracy at the end, %")
@@ -79,7 +79,7 @@ def against(rows: Sequence[Row], name: str) -> Any:
 
 
 def calibration(rows: Sequence[Row]) -> Any:
-    """Reliability: how often predictions are right, by their confidence; as trained, and after one temperature."""
+    """Reliability: accuracy of predictions against their confidence, as trained and after temperature scaling."""
     last = max(row["run"]["epochs"] for row in rows)
     chosen = [row for row in rows if row["run"]["epochs"] == last]
     settings = _settings(chosen, [name for name in varying(rows) if name != "epochs"])
@@ -97,13 +97,13 @@ def calibration(rows: Sequence[Row]) -> Any:
 
 
 def _pooled(seeds: Sequence[Any]) -> tuple[float, float] | None:
-    """One bin over all seeds, unless it holds hardly anything."""
+    """One bin over all seeds: mean confidence and accuracy; ``None`` if it holds fewer than ten predictions."""
     count = sum(bin[0] for bin in seeds)
     return None if count < 10 else tuple(sum(bin[0] * bin[k] for bin in seeds) / count for k in (1, 2))
 
 
 def _settings(rows: Sequence[Row], names: Sequence[str]) -> list[tuple[str, list[Row]]]:
-    """Rows that are alike in these settings, under what tells them apart."""
+    """Groups of rows that have these settings in common, with titles."""
     groups: dict[tuple[Any, ...], list[Row]] = {}
     for row in rows:
         groups.setdefault(tuple(row["run"][name] for name in names), []).append(row)
@@ -117,7 +117,7 @@ def _told(name: str, value: Any) -> str:
 
 
 def _methods(rows: Sequence[Row], members: Sequence[Row]) -> list[tuple[str, dict[str, Any], list[Row]]]:
-    """The rows of each method, and how its line looks in every panel."""
+    """Each method with the style of its line, the same in all panels, and its rows."""
     methods = list(dict.fromkeys(row["run"]["method"] for row in rows))
     found = []
     for place, method in enumerate(methods):

@@ -1,4 +1,4 @@
-"""A transform and some images become a picture: originals on top, mixed images below, soft labels as bars."""
+"""Draw what a transform does to images: originals on top, mixed images below, soft labels as bars."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,9 +13,9 @@ from mixcollate.targets import SoftTarget, mix_targets
 from mixcollate.transforms import MixTransform
 
 COLOURS = ("#4e79a7", "#f28e2b", "#59a14f", "#e15759", "#76b7b2", "#b07aa1", "#edc948", "#b5835a", "#ff9da7", "#a7a9b8")
-"""Of the classes, in their order; then again from the first."""
+"""Colours of the classes, in order; further classes start again from the first."""
 
-_GREY, _SPREAD = 0.5, 0.25  # mean and std by which images are normalised and back, as a network would see them
+_GREY, _SPREAD = 0.5, 0.25  # mean and std for normalising images and back
 _SIDE = 160  # pixels: the width of an image
 _MARGIN, _GAP, _TITLE, _LINE = 20, 14, 34, 18  # pixels
 _BARS = 4  # at most, under each image
@@ -33,15 +33,15 @@ def preview(
 ) -> Image.Image:
     """Draw what a transform makes of ``images``; nothing is written to disk.
 
-    Pixels are drawn as a network gets them, normalised and back: what is erased with the default fill is grey.
+    Images are normalised, mixed and converted back, so that pixels erased with the default fill are grey.
 
     Args:
-        images: ``[B, 3, H, W]`` (or ``[B, 1, H, W]``), uint8 or floating point in [0, 1]; left as they are.
-        transform: one, or several with their titles, which then share the width in twos and show the first images.
-        names: of the classes.
-        labels: ``[B]`` class indices, or rows ``[B, len(names)]``; default: every image is a class of its own.
-        seed: of the plans; default: the transform's own stream.
-        columns: images side by side; a smaller batch is drawn less wide.
+        images: ``[B, 3, H, W]`` (or ``[B, 1, H, W]``), uint8 or floating point in [0, 1]; left unchanged.
+        transform: a transform, or several by title; these are drawn two abreast and show only the first images.
+        names: names of the classes.
+        labels: ``[B]`` class indices, or rows ``[B, len(names)]``; default: every image has its own class.
+        seed: seed of the plans; default: the transform's own stream.
+        columns: number of images in a row, at most.
     """
     if images.ndim != 4 or images.shape[1] not in (1, 3) or len(images) == 0:
         raise ValueError(f"images must be [B, 3, H, W] or [B, 1, H, W] with B > 0, got {tuple(images.shape)}")
@@ -66,7 +66,7 @@ def preview(
 
 @dataclass(frozen=True)
 class Block:
-    """Images with their labels under one title, ``columns`` in a row."""
+    """Images with their labels below a title, ``columns`` in a row."""
 
     title: str
     pictures: list[Image.Image]
@@ -83,7 +83,7 @@ class Block:
 
 
 class Pen:
-    """Draws labels: lines of one width with a class's name, a bar as long as its share, and the share in per cent."""
+    """Draws labels as lines: the name of a class, a bar as long as its share, and the share in per cent."""
 
     def __init__(self, draw: ImageDraw.ImageDraw, names: Sequence[str]) -> None:
         self.draw, self.font = draw, ImageFont.load_default(13)
@@ -100,7 +100,7 @@ class Pen:
         self.draw.text((left + _SIDE, middle), f"{share:.0%}", font=self.font, fill="#555555", anchor="rm")
 
     def _fitting(self, text: str, width: int) -> str:
-        """``text``, cut short if it is wider than ``width``."""
+        """``text``, shortened if it is wider than ``width``."""
         short = text
         while short and self.draw.textlength(short if short == text else short + "…", font=self.font) > width:
             short = short[:-1]
@@ -126,7 +126,7 @@ def _mixed(
 
 
 def _pictures(images: Tensor) -> list[Image.Image]:
-    """Images of the width that all have."""
+    """The images as pictures, all of the same width."""
     if images.dtype != torch.uint8:
         images = (images.float() * 255).round().to(torch.uint8)
     pixels = images.expand(-1, 3, -1, -1).permute(0, 2, 3, 1).contiguous().numpy()
@@ -135,7 +135,7 @@ def _pictures(images: Tensor) -> list[Image.Image]:
 
 
 def _shares(target: Tensor) -> list[dict[int, float]]:
-    """For each image its classes and their shares, the greatest first; what rounds to 0 % is left out."""
+    """For each image its classes and their shares, the largest first, except those that round to 0 %."""
     shares, classes = target.double().sort(dim=1, descending=True, stable=True)
     rows = zip(classes[:, :_BARS].tolist(), shares[:, :_BARS].tolist(), strict=True)
     return [{c: share for c, share in zip(*row, strict=True) if share >= 0.005} for row in rows]

@@ -1,4 +1,4 @@
-"""Names and Python-like texts for transforms, as the command line takes them: read, never evaluated."""
+"""Parse transforms on the command line, given by name or as Python code, which is never evaluated."""
 
 import ast
 from typing import Any
@@ -9,12 +9,12 @@ from mixcollate.transforms import MixTransform
 
 RECIPES = {
     "mixup-or-cutmix": "RandomChoice([MixUp(), CutMix()])",
-    # DeiT's mixtures and erasing; its label smoothing belongs to the labels of whoever trains
+    # DeiT's mixing and erasing, without its label smoothing
     "deit": 'Compose([RandomChoice([MixUp(alpha=0.8), CutMix()]), RandomErasing(p=0.25, fill="noise")])',
-    # one draw a batch over a random permutation, as in the mixup paper's code and the article that starts from it
+    # one draw for each batch and a random permutation, as in the mixup paper's code and in the article
     "article": 'MixUp(alpha=1.0, per="batch", pairing="shuffle")',
 }
-"""What has a name beside the methods, as one would write it."""
+"""Names beside those of the methods, and what they stand for."""
 
 _CALLS: dict[str, Any] = {
     **methods.ALL,
@@ -24,14 +24,14 @@ _CALLS: dict[str, Any] = {
     "ramp": schedules.ramp,
 }
 METHODS = {name.lower(): name for name in methods.ALL}
-"""The methods' classes by what the command line calls them."""
+"""The class names of the methods, by their names on the command line."""
 
 
 def parse(text: str) -> MixTransform:
-    """The transform of a name (``"cutmix"``, ``"deit"``) or a text (``"RandomChoice([MixUp(alpha=0.8), CutMix()])"``).
+    """The transform for a name (``"cutmix"``, ``"deit"``) or code (``"RandomChoice([MixUp(alpha=0.8), CutMix()])"``).
 
-    Only calls of this library's transforms and schedules with literal arguments are understood; anything else is a
-    ValueError that says so.
+    Raises:
+        ValueError: for anything but calls of this library's transforms and schedules with literal arguments.
     """
     written = RECIPES.get(text.lower()) or (f"{METHODS[text.lower()]}()" if text.lower() in METHODS else text)
     try:
@@ -57,9 +57,9 @@ def _value(node: ast.expr) -> Any:
     if isinstance(node, ast.Call):
         name = node.func.id if isinstance(node.func, ast.Name) else ast.unparse(node.func)
         if name not in _CALLS:
-            raise ValueError(f"{name} is unknown here; known are {', '.join(_CALLS)}")
+            raise ValueError(f"unknown name {name}; known are {', '.join(_CALLS)}")
         if any(keyword.arg is None for keyword in node.keywords):
-            raise ValueError(f"{name} takes no **arguments here; write them out")
+            raise ValueError(f"{name} cannot take **arguments here; write them out")
         options = {str(keyword.arg): _value(keyword.value) for keyword in node.keywords}
         return _CALLS[name](*map(_value, node.args), **options)
     if isinstance(node, ast.List | ast.Tuple):
@@ -68,4 +68,4 @@ def _value(node: ast.expr) -> Any:
     try:
         return ast.literal_eval(node)
     except ValueError as error:
-        raise ValueError(f"{ast.unparse(node)} is no call of {', '.join(_CALLS)}, nor a literal") from error
+        raise ValueError(f"{ast.unparse(node)} is neither a literal nor a call of {', '.join(_CALLS)}") from error

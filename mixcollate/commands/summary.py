@@ -1,4 +1,4 @@
-"""What rows of results say together: means, paired differences with their intervals, tables, and the command behind."""
+"""Summaries of results: means, paired differences with confidence intervals, tables, and the command to repeat them."""
 
 import math
 import shlex
@@ -10,11 +10,11 @@ from typing import Any, NamedTuple
 from mixcollate.commands.training import Run
 
 Row = dict[str, Any]
-"""A run, its outcome, and how it was made: what a line of the results holds."""
+"""A line of the results: a run, its outcome, and how it was made."""
 
 
 SEVERAL = ("epochs", "start", "share", "label_noise")
-"""The settings, beside method and seed, of which one comparison takes several values."""
+"""The settings, beside method and seed, that can have several values in one comparison."""
 
 
 class Estimate(NamedTuple):
@@ -30,7 +30,7 @@ class Estimate(NamedTuple):
 
 
 class Difference(NamedTuple):
-    """A mean paired difference and its interval; for one pair the interval is NaN."""
+    """A mean paired difference and its confidence interval, which is NaN for one pair."""
 
     mean: float
     low: float
@@ -39,7 +39,7 @@ class Difference(NamedTuple):
 
     @property
     def shown(self) -> bool:
-        """Whether the interval leaves out 0: whether the sign of the difference is shown."""
+        """Whether the interval excludes 0, so that the sign of the difference is significant."""
         return self.low > 0 or self.high < 0
 
     def __str__(self) -> str:
@@ -47,13 +47,13 @@ class Difference(NamedTuple):
 
 
 def estimate(values: Sequence[float]) -> Estimate:
-    """The mean of some values and its standard error."""
+    """The mean of the values and its standard error."""
     error = statistics.stdev(values) / math.sqrt(len(values)) if len(values) > 1 else math.nan
     return Estimate(statistics.fmean(values), error, len(values))
 
 
 def difference(before: Sequence[float], after: Sequence[float]) -> Difference:
-    """``after - before``, pair by pair, with Student's 95 % interval: it supposes that differences are about normal."""
+    """``after - before``, pair by pair, with Student's 95 % interval, which assumes roughly normal differences."""
     from scipy.stats import t  # type: ignore[attr-defined]
 
     gains = [b - a for a, b in zip(before, after, strict=True)]
@@ -69,7 +69,7 @@ class Line(NamedTuple):
     method: str
     rows: list[Row]
     gain: Difference | None
-    """In accuracy over the first method, from the seeds that both have; None for the first itself."""
+    """In accuracy, over the first method, for the seeds that both have; ``None`` for the first itself."""
 
     def of(self, name: str) -> Estimate:
         """An outcome over the seeds: ``"accuracy"``, ``"calibration_error"``, ..."""
@@ -77,13 +77,13 @@ class Line(NamedTuple):
 
 
 def varying(rows: Sequence[Row]) -> list[str]:
-    """The settings beside method and seed in which rows differ."""
+    """The settings in which rows differ, except method and seed."""
     names = [field.name for field in fields(Run) if field.name not in ("method", "seed")]
     return [name for name in names if len({row["run"][name] for row in rows}) > 1]
 
 
 def lines(rows: Sequence[Row]) -> list[Line]:
-    """All that was compared, setting by setting in the order of their values, methods in the order of the rows."""
+    """A line for each setting, in the order of values, and method, in the order of the rows."""
     names = varying(rows)
     methods = list(dict.fromkeys(row["run"]["method"] for row in rows))
     found: dict[tuple[Any, ...], dict[str, dict[int, Row]]] = {}
@@ -110,16 +110,16 @@ COLUMNS = {
     "temperature": ("T", 2),
     "loss": ("loss", 2),
 }
-"""The outcomes that a table shows, what it calls them, and with how many decimals."""
+"""The outcomes in a table: header and number of decimals."""
 LEGEND = (
     "On the test set: means over seeds ± standard errors. Accuracy and expected calibration error (ECE) in per cent, "
-    "the difference in points with Student's 95 % interval of the pairs of equal seeds. T is the temperature by which "
-    "logits are divided, fitted on other images."
+    "the difference in points with Student's 95 % interval, paired by seed. T is the temperature by which logits are "
+    "divided, fitted on other images."
 )
 
 
 def cells(rows: Sequence[Row], columns: Sequence[str] = tuple(COLUMNS)) -> list[list[str]]:
-    """A table: its head, and a row of texts for each line."""
+    """A table of strings: the header, then a row for each line."""
     first, *others = columns
     head = [*(name.replace("_", " ") for name in varying(rows)), "method", COLUMNS[first][0]]
     head += [f"against {rows[0]['run']['method']}", *(COLUMNS[name][0] for name in others)]
@@ -132,14 +132,14 @@ def cells(rows: Sequence[Row], columns: Sequence[str] = tuple(COLUMNS)) -> list[
 
 
 def markdown(table: Sequence[Sequence[str]]) -> str:
-    """A table of texts, the first row being its head, in Markdown."""
+    """A table of strings in Markdown; its first row is the header."""
     head, *body = table
     parts = [head, ["---"] * len(head), *body]
     return "".join(f"| {' | '.join(part)} |\n" for part in parts)
 
 
 def command(rows: Sequence[Row]) -> str:
-    """The command line that makes these rows, but for ``--root`` and ``--out``."""
+    """The command line that makes these rows, without ``--root`` and ``--out``."""
     first = rows[0]["run"]
     plain = Run(method="plain", seed=0, **{name: first[name] for name in ("data", "architecture", "epochs")})
     words = ["mixcollate", "compare", "--data", first["data"]]

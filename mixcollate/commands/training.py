@@ -1,4 +1,4 @@
-"""One training, from its settings to what it came to: the engine of ``mixcollate demo`` and ``mixcollate compare``."""
+"""One training run, from its settings to its outcome: the engine of ``mixcollate demo`` and ``mixcollate compare``."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -25,25 +25,25 @@ STARTS = ("random", "rest", "first-half", "pretrained")
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
-    """The settings of one training; two that are equal come to the same.
+    """The settings of one training run; equal settings give equal outcomes.
 
     Args:
         method: ``"plain"``, or what :func:`~mixcollate.commands.recipes.parse` understands.
-        seed: of the network's weights, the images' order, the wrong labels, the part of the data and the mixing.
-        data: the name of a data set.
+        seed: seed of the weights, the order of images, the wrong labels, the subset of the data and the mixing.
+        data: name of the dataset.
         pixels: height and width of its images; 0: the data's own.
-        share: of the training images, in (0, 1].
+        share: share of the training images to use, in (0, 1].
         classes: ``"all"`` or ``"second-half"``.
-        label_noise: the share of the training labels that is wrong.
-        architecture: of the network.
+        label_noise: share of wrong training labels.
+        architecture: name of the network.
         start: ``"random"``; ``"rest"`` or ``"first-half"``: trained for ``start_epochs``, plain and with right labels,
             on the training images that ``share`` leaves over, or on the first half of the classes; ``"pretrained"``:
             torchvision's ImageNet weights.
-        epochs: how long to train.
-        warm_up: epochs of plain images before mixing begins.
-        off_epoch: when mixing ends; negative: counted from the last epoch.
-        batch_size: 0: the data's own.
-        learning_rate: at the top of its cycle; 0: that of the architecture.
+        epochs: length of the training.
+        warm_up: epochs of plain images before mixing starts.
+        off_epoch: epoch at which mixing ends; negative: counted from the end.
+        batch_size: images in a batch; 0: the data's own.
+        learning_rate: peak learning rate; 0: that of the architecture.
     """
 
     method: str
@@ -77,20 +77,20 @@ class Run:
             "batch_size": self.batch_size or BATCH_SIZES[self.data],
             "learning_rate": self.learning_rate or rate,
         }
-        for name, value in settled.items():  # so that what is recorded says it
+        for name, value in settled.items():  # so that results record them
             object.__setattr__(self, name, value)
 
     def mixes_in(self, epoch: int) -> bool:
-        """Whether images of this epoch are mixed."""
+        """Whether the images of this epoch are mixed."""
         end = self.epochs if self.off_epoch is None else self.off_epoch
         return self.method != "plain" and self.warm_up <= epoch < (end + self.epochs if end < 0 else end)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """What a network came to on the test set; shares and errors in per cent, the loss in nats.
+    """Measures on the test set; shares and errors are in per cent, the loss is in nats.
 
-    The tempered ones are after division of the logits by the temperature, which was fitted on other images.
+    For the tempered ones, logits are divided by the temperature, which was fitted on other images.
     """
 
     accuracy: float
@@ -101,15 +101,15 @@ class Outcome:
     tempered_calibration_error: float = 0.0
     tempered_loss: float = 0.0
     curve: list[tuple[int, float]] = field(default_factory=list)
-    """Epochs done, and the accuracy then."""
+    """Epochs done, and the accuracy after them."""
     reliability: list[tuple[int, float, float]] = field(default_factory=list)
-    """Bin by bin: predictions, their mean confidence, the share that is right."""
+    """For each bin: number of predictions, their mean confidence, their accuracy."""
     tempered_reliability: list[tuple[int, float, float]] = field(default_factory=list)
 
 
 @lru_cache(maxsize=4)
 def data_of(name: str, root: Path, pixels: int) -> Data:
-    """Read once for all runs."""
+    """The dataset, read once for all runs."""
     return load(name, root, pixels)
 
 
@@ -122,14 +122,14 @@ def execute(
     points: int = 1,
     advance: Callable[[], object] = lambda: None,
 ) -> Outcome:
-    """Train as told and judge on the test set.
+    """Carry out one run: train, and evaluate on the test set.
 
     Args:
-        run: what to do.
-        root: where the data lie.
-        device: a GPU trains in bfloat16, channels last.
-        workers: processes that load data.
-        points: how often at most the accuracy is measured along the way.
+        run: the settings.
+        root: folder of the data.
+        device: where to train; on a GPU in bfloat16 and channels_last.
+        workers: number of processes that load data.
+        points: how often to measure accuracy during training, at most.
         advance: called after each epoch.
     """
     data = part(
@@ -148,7 +148,7 @@ def try_out(run: Run, root: Path) -> None:
     samples = [data.train[0]] * 2
     with refusing(f"--methods {run.method} at --pixels {run.pixels}", ValueError, TypeError):
         collate = loaders(run, data, torch.device("cpu"), 0)[0].collate_fn
-        for epoch in {0, run.epochs - 1}:  # at one of them a schedule is wrong, if it is in any
+        for epoch in {0, run.epochs - 1}:  # a bad schedule is bad in one of them
             collate.set_epoch(epoch)
             collate(samples).mix()
 
@@ -156,7 +156,7 @@ def try_out(run: Run, root: Path) -> None:
 def train(
     run: Run, data: Data, root: Path, device: torch.device, workers: int, points: int, advance: Callable[[], object]
 ) -> tuple[nn.Module, Outcome]:
-    """The network that was trained, and what it came to."""
+    """Train a network; return it and its outcome."""
     torch.manual_seed(run.seed)
     channels, classes = len(data.mean), len(data.classes)
     if run.start == "pretrained":
@@ -172,7 +172,7 @@ def train(
     optimizer = _optimizer(run, model)
     peak = optimizer.param_groups[0]["lr"]
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, peak, total_steps=run.epochs * len(loader))
-    torch.manual_seed(run.seed)  # of what the data set draws for itself, a flip say
+    torch.manual_seed(run.seed)  # for random augmentations of the dataset
     every, curve = max(-(-run.epochs // points), 1), []
     for epoch in range(run.epochs):
         loader.collate_fn.enabled = run.mixes_in(epoch)
@@ -194,7 +194,7 @@ def train(
 
 
 def _before(run: Run) -> Run:
-    """The training that precedes one with a start of its own."""
+    """The run that trains the network that ``run`` starts from."""
     kept = {"share": run.share, "classes": run.classes} if run.start == "rest" else {"classes": "first-half"}
     same = {
         name: getattr(run, name) for name in ("seed", "data", "pixels", "architecture", "batch_size", "learning_rate")
@@ -204,13 +204,13 @@ def _before(run: Run) -> Run:
 
 @lru_cache(maxsize=4)
 def _trained(run: Run, rest: bool, root: Path, device: torch.device, workers: int) -> nn.Module:
-    """A network to begin from, trained once for all that begin there."""
+    """A network to start from, trained once for all runs that start from it."""
     data = part(data_of(run.data, root, run.pixels), share=run.share, rest=rest, classes=run.classes, seed=run.seed)
     return train(run, data, root, device, workers, 1, lambda: None)[0]
 
 
 def loaders(run: Run, data: Data, device: torch.device, workers: int) -> tuple[DeviceLoader, DeviceLoader]:
-    """Of the training set, shuffled and mixed as told, and of the test set."""
+    """Loaders of the training set, shuffled and mixed, and of the test set."""
     memory_format = torch.channels_last if device.type == "cuda" else None
     options: dict[str, Any] = {"num_classes": len(data.classes), "mean": data.mean, "std": data.std}
     mixed = MixupCollate(
@@ -225,7 +225,7 @@ def loaders(run: Run, data: Data, device: torch.device, workers: int) -> tuple[D
         return DeviceLoader(DataLoader(dataset, batch_size, **how), device)
 
     size = run.batch_size
-    # a rest of one image would leave batch normalisation nothing to normalise by
+    # batch normalisation needs more than the single image that the last batch may have
     shuffled = {"shuffle": True, "generator": torch.Generator().manual_seed(run.seed)}
     shuffled["drop_last"] = len(data.train) > size  # type: ignore[arg-type]
     return loader(data.train, size, collate_fn=mixed, **shuffled), loader(data.test, 500, collate_fn=plain)
@@ -251,9 +251,9 @@ def predict(model: nn.Module, loader: DeviceLoader) -> tuple[Tensor, Tensor]:
 
 
 def judge(logits: Tensor, labels: Tensor) -> Outcome:
-    """What predictions are worth."""
+    """Evaluate predictions."""
     if not logits.isfinite().all():
-        raise Refusal("training must end with finite outputs, got some that are not; try a lower --learning-rate")
+        raise Refusal("training has diverged: the network's outputs are not finite; try a lower --learning-rate")
     mended, temperature = tempered(logits, labels)
     before, after = logits.double().softmax(1), mended.double().softmax(1)
     return Outcome(
