@@ -1,1 +1,1 @@
-"""Glue for frameworks that need some; each module imports its framework, and nothing else imports the module."""
+"""Integrations with frameworks. Each module imports its framework, and nothing in the package imports the module."""

@@ -1,4 +1,4 @@
-"""``MixupTrainer``: a Trainer of Hugging Face's that mixes its training batches, and those alone."""
+"""``MixupTrainer``: a Hugging Face Trainer that mixes its training batches, but not those of evaluation."""
 
 import math
 import sys
@@ -23,18 +23,18 @@ from mixcollate.targets import SoftTarget
 class MixupTrainer(Trainer):
     """``Trainer`` with a :class:`~mixcollate.MixupCollate` as its ``data_collator``.
 
-    The loss follows the ``problem_type`` of the model's configuration: soft cross-entropy (also where it says none and
-    there are several outputs, of which the model's own loss would make a multi-label problem), soft binary
-    cross-entropy, or the squared error of ``targets="values"``. With accumulation each step's loss is the mean over
-    all its labels. Evaluation and prediction take ``collate.plain()``. Checkpoints hold the collate's place in its
-    stream, so a run with ``seed=`` and a training set with a length resumes exactly (of one without, the Trainer takes
-    the batches to be skipped, and mixes them). Samples are dicts with what the model's ``forward`` takes
-    (``pixel_values``, usually) and ``labels``.
+    The loss follows the ``problem_type`` of the model's configuration: soft cross-entropy, soft binary cross-entropy,
+    or the squared error for ``targets="values"``. If the configuration has none and there are several outputs, it is
+    soft cross-entropy, whereas the model's own loss would assume a multi-label problem. With gradient accumulation the
+    loss of a step is the mean over all its labels. Evaluation and prediction use ``collate.plain()``. Checkpoints hold
+    the collate's position in its stream, so a run with ``seed=`` and a training set with a length resumes exactly (for
+    a set without one, the Trainer draws and mixes the batches that it skips). Samples are dicts with the arguments of
+    the model's ``forward`` (usually ``pixel_values``) and ``labels``.
 
     Args:
-        args: as the Trainer's.
-        off_epochs: how many epochs at the end are trained on plain images.
-        kwargs: as the Trainer's; ``data_collator`` must be a ``MixupCollate``.
+        args: positional arguments of the Trainer.
+        off_epochs: number of final epochs to train on plain images.
+        kwargs: keyword arguments of the Trainer; ``data_collator`` must be a ``MixupCollate``.
     """
 
     data_collator: Any
@@ -47,8 +47,8 @@ class MixupTrainer(Trainer):
             raise TypeError(f"data_collator must be a MixupCollate, got {type(collate).__name__}")
         if self.args.restore_callback_states_from_checkpoint:
             raise ValueError(
-                "restore_callback_states_from_checkpoint must be False, got True: the Trainer would make the collate's "
-                "callback anew, without its collate; the collate's place is restored in any case"
+                "restore_callback_states_from_checkpoint must be False, got True: the Trainer would recreate the "
+                "collate's callback without its collate; the collate's state is restored in any case"
             )
         own = self.compute_loss_func not in (None, soft_loss)
         self._problem = _problem_of(
@@ -59,14 +59,14 @@ class MixupTrainer(Trainer):
         if self.args.label_smoothing_factor:
             smoothing = self.args.label_smoothing_factor
             raise ValueError(
-                f"label_smoothing_factor must be 0, got {smoothing}: give label_smoothing to the transform instead"
+                f"label_smoothing_factor must be 0, got {smoothing}; pass label_smoothing to the transform instead"
             )
         name = getattr(self.model, "main_input_name", "pixel_values")
         columns = getattr(self.train_dataset, "column_names", None)
         if self.args.remove_unused_columns and columns and name not in columns:
             raise ValueError(
-                f"the Trainer drops every column that the model's forward does not name, and there is no {name!r} "
-                f"among {columns}: rename_columns, or give {name!r} with set_transform and TrainingArguments("
+                f"the Trainer drops every column that is not an argument of the model's forward, and {name!r} is not "
+                f"among {columns}; rename the column, or use set_transform and TrainingArguments("
                 "remove_unused_columns=False)"
             )
         self.add_callback(MixupCallback(collate, check_count("off_epochs", off_epochs, least=0)))
@@ -82,7 +82,7 @@ class MixupTrainer(Trainer):
             return super().get_test_dataloader(test_dataset)  # type: ignore[no-any-return]
 
     def _get_num_items_in_batch(self, batch_samples: list[Any], device: Any) -> Any:
-        """What the Trainer divides a step's losses by: what counts of its labels, in place of all their entries."""
+        """What the Trainer divides a step's losses by: the labels that count, rather than all their entries."""
         counted = [
             {**batch, "labels": _Counted(self._problem.counted(batch["labels"]))} if "labels" in batch else batch
             for batch in batch_samples
@@ -100,7 +100,7 @@ class MixupTrainer(Trainer):
 
 
 class _Counted(NamedTuple):
-    """Stands for labels whose entries the Trainer counts by ``labels.ne(-100).sum()``: it gets what counts of them."""
+    """Stand-in for labels, which the Trainer counts by ``labels.ne(-100).sum()``: that gives the sum of ``weights``."""
 
     weights: Tensor
 
@@ -109,11 +109,11 @@ class _Counted(NamedTuple):
 
 
 class Problem(NamedTuple):
-    """A kind of labels.
+    """How a kind of labels is trained.
 
     Attributes:
-        loss: the sum of the losses of logits and labels.
-        counted: how much each entry of the labels counts in their mean.
+        loss: sum of the losses, given logits and labels.
+        counted: weight of each entry of the labels in the mean.
     """
 
     loss: Callable[[Tensor, Any], Tensor]
@@ -121,7 +121,7 @@ class Problem(NamedTuple):
 
 
 def _problem(name: str, ignore_index: int = -100) -> Problem:
-    """The one of a ``problem_type``."""
+    """The :class:`Problem` for a ``problem_type``."""
     if name == "regression":
         return Problem(_squared_error, _annotated)
     if name == "multi_label_classification":
@@ -141,14 +141,14 @@ def _annotated(labels: Tensor) -> Tensor:
 
 
 def _squared_error(logits: Tensor, labels: Tensor) -> Tensor:
-    """Of ``[B, 1]`` or ``[B, K]``, where labels may be ``[B]``."""
+    """Sum of squared errors of logits ``[B, 1]`` or ``[B, K]``; labels may be ``[B]``."""
     return F.mse_loss(logits.float().reshape(labels.shape), labels.float(), reduction="sum")
 
 
 def _problem_of(model: Any, collate: MixupCollate, *, refuses: bool) -> Problem:
-    """What the model is trained for: as its configuration says or, as in transformers, by its number of outputs.
+    """The problem that the model is trained for: from its configuration or, as in transformers, its number of outputs.
 
-    Where there is none, the targets say it. What does not fit is refused, unless somebody else makes the loss of it.
+    A model without a configuration is trained as the targets require. If ``refuses``, targets must fit the problem.
     """
     config = getattr(model, "config", None)
     outputs = getattr(config, "num_labels", None)
@@ -159,9 +159,9 @@ def _problem_of(model: Any, collate: MixupCollate, *, refuses: bool) -> Problem:
     fits = not targets or values == (name == "regression")
     if refuses and not fits:
         raise ValueError(
-            "targets must be 'values' where problem_type is 'regression', as it is by default for one output, and only "
-            f"there; got {' and '.join(map(repr, targets))}, {name!r} and num_labels={outputs}: set problem_type in "
-            "the model's configuration ('multi_label_classification' for one logit), or give a compute_loss_func"
+            "targets must be 'values' if and only if problem_type is 'regression', which is the default for one "
+            f"output; got {' and '.join(map(repr, targets))}, {name!r} and num_labels={outputs}: set problem_type in "
+            "the model's configuration ('multi_label_classification' for one logit), or pass a compute_loss_func"
         )
     return _problem(name if fits else _name(values), *[rule.ignore_index for rule in collate.rules[:1]])
 
@@ -173,14 +173,14 @@ def _name(is_regression: bool) -> str:
 def soft_loss(outputs: Any, labels: Tensor, num_items_in_batch: Tensor | int | None = None) -> Tensor:
     """Cross-entropy with soft or plain labels, as the ``compute_loss_func`` of a plain Trainer.
 
-    With gradient accumulation that divides by what it counts over all the step's batches: the entries of the labels,
-    ``num_classes`` for each image where they are soft, whether they are missing or not. ``MixupTrainer`` counts shares.
+    With gradient accumulation the Trainer divides by the number of labels of the whole step. It counts all entries of
+    soft labels, ``num_classes`` for each image, even if they are missing; ``MixupTrainer`` counts their shares.
 
     Raises:
-        TypeError: for sparse targets, which it cannot count.
+        TypeError: for sparse targets, which a plain Trainer cannot count.
     """
     if isinstance(labels, SoftTarget):
-        raise TypeError("labels must be rows or class numbers in a plain Trainer, got a SoftTarget; take MixupTrainer")
+        raise TypeError("labels must be rows or class numbers in a plain Trainer, got a SoftTarget; use MixupTrainer")
     entries = labels[0].numel() if len(labels) else 1
     count = None if num_items_in_batch is None else num_items_in_batch / entries
     return _mean_loss(_problem("single_label_classification"), outputs, labels, count)
@@ -189,48 +189,48 @@ def soft_loss(outputs: Any, labels: Tensor, num_items_in_batch: Tensor | int | N
 def _mean_loss(
     problem: Problem, outputs: Any, labels: Tensor | SoftTarget | None, num_items_in_batch: Tensor | float | None = None
 ) -> Tensor:
-    """The losses' sum by what counts of the labels, of this batch or as counted over all of a step's."""
-    if not isinstance(outputs, dict):  # of a tuple the Trainer would take all but the first for predictions
+    """The sum of the losses divided by the labels that count, in this batch or in all batches of the step."""
+    if not isinstance(outputs, dict):  # the Trainer would take all but the first item of a tuple for predictions
         raise TypeError(
             f"the model must return a mapping with 'logits' (return_dict=True), got {type(outputs).__name__}"
         )
     if labels is None:
-        raise ValueError("batches must have their targets at 'labels', got none: rename_column('label', 'labels')")
+        raise ValueError("batches must have their targets at 'labels', got none; use rename_column('label', 'labels')")
     count = problem.counted(labels).sum() if num_items_in_batch is None else torch.as_tensor(num_items_in_batch)
     mean = problem.loss(outputs["logits"], labels) / count.masked_fill(count == 0, 1)
-    # without a label a training step has no loss and no gradient; a batch of an evaluation, being NaN, is left out
+    # without labels, a training step gets no gradient, and a batch of an evaluation gets NaN, which is left out
     return mean if mean.requires_grad and num_items_in_batch is not None else mean.masked_fill(count == 0, math.nan)
 
 
 class MixupCallback(TrainerCallback, ExportableState):
-    """Tells the collate the epoch, turns it off at the end, and keeps its place in checkpoints."""
+    """Set the collate's epoch, turn it off at the end, and save its state in checkpoints."""
 
     def __init__(self, collate: MixupCollate, off_epochs: int = 0) -> None:
         self.collate, self.off_epochs, self.next_epoch = collate, off_epochs, 0
 
     def state(self) -> dict[str, Any]:
-        """What the Trainer writes into a checkpoint's ``trainer_state.json``."""
+        """The state that the Trainer writes into a checkpoint's ``trainer_state.json``."""
         return {"args": {}, "attributes": {"collate": self.collate.state_dict()}}
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Go on from the checkpoint, if it is one; a new run has today's state there."""
+        """Resume from the checkpoint, if there is one."""
         if self.off_epochs and state.num_train_epochs == sys.maxsize:
             raise ValueError(
-                f"off_epochs={self.off_epochs} needs a training set with a length, which says the last epoch; of one "
-                "without, give the transform p=until(epoch)"
+                f"off_epochs={self.off_epochs} requires a training set with a length, which tells the last epoch; for "
+                "one without, pass p=until(epoch) to the transform"
             )
         self.next_epoch = int(state.epoch or 0)
-        # a checkpoint of another Trainer has none, and then the Trainer could not save its own
+        # absent from the checkpoint of another Trainer; without it this one could not save its state
         saved = state.stateful_callbacks.setdefault(type(self).__name__, self.state())
         self.collate.load_state_dict(saved["attributes"]["collate"])
 
     def on_epoch_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Tell the collate the epoch, and whether it still mixes."""
-        epoch = self.next_epoch  # counted: of a set without a length the Trainer knows no whole epochs
+        """Set the collate's epoch, and whether it still mixes."""
+        epoch = self.next_epoch  # counted here: for a set without a length the Trainer does not count whole epochs
         self.next_epoch += 1
         self.collate.set_epoch(epoch)
         if self.off_epochs:
@@ -239,6 +239,6 @@ class MixupCallback(TrainerCallback, ExportableState):
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Turn the collate on again, which another run may have, too."""
+        """Turn mixing on again: another run may use the same collate."""
         if self.off_epochs:
             self.collate.enabled = True

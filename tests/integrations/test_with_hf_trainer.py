@@ -130,7 +130,9 @@ def test_the_loss_is_that_of_the_models_problem_type(problem, outputs, labels, t
 def test_targets_that_do_not_fit_the_problem_type_are_refused(problem, outputs, targets):
     classes = outputs if targets == "dense" else None
     mixup, labels = MixUp(num_classes=classes, targets=targets), [0] * 8
-    with pytest.raises(ValueError, match=r"targets must be 'values' where problem_type is 'regression'.*num_labels="):
+    with pytest.raises(
+        ValueError, match=r"targets must be 'values' if and only if problem_type is 'regression'.*num_labels="
+    ):
         trainer_of(problem, outputs, labels, mixup)
 
 
@@ -181,7 +183,7 @@ def test_what_the_loss_cannot_be_made_of_is_refused():
     with pytest.raises(TypeError, match=r"must return a mapping with 'logits' \(return_dict=True\), got tuple"):
         MixupTrainer(Pair(), TrainingArguments(**QUIET, max_steps=1), **options).train()
     options["train_dataset"] = [{"pixel_values": torch.randn(3, 4, 4), "label": 0}] * 8
-    with pytest.raises(ValueError, match=r"targets at 'labels', got none: rename_column\('label', 'labels'\)"):
+    with pytest.raises(ValueError, match=r"targets at 'labels', got none; use rename_column\('label', 'labels'\)"):
         arguments = TrainingArguments(**QUIET, max_steps=1, remove_unused_columns=False)
         MixupTrainer(Lenient(), arguments, **options).train()
     with pytest.raises(ValueError, match="restore_callback_states_from_checkpoint must be False, got True"):
@@ -220,7 +222,7 @@ def test_a_collate_that_was_turned_off_at_the_end_mixes_in_the_next_run():
 
 def test_sparse_targets_are_not_for_a_plain_trainer():
     sparse = SoftTarget(torch.zeros(8, 2, dtype=torch.int64), torch.full((8, 2), 0.5))
-    with pytest.raises(TypeError, match="got a SoftTarget; take MixupTrainer"):
+    with pytest.raises(TypeError, match="got a SoftTarget; use MixupTrainer"):
         soft_loss({"logits": torch.randn(8, 10)}, sparse)
 
 
@@ -238,7 +240,7 @@ def test_epochs_of_a_set_without_a_length_are_counted():
     MixupTrainer(Linear(), arguments, train_dataset=Endless(), data_collator=collate).train()
     assert told == [0, 0, 1, 1, 2, 2]
     trainer = MixupTrainer(Linear(), arguments, train_dataset=Endless(), data_collator=collate, off_epochs=1)
-    with pytest.raises(ValueError, match=r"off_epochs=1 needs a training set with a length"):
+    with pytest.raises(ValueError, match=r"off_epochs=1 requires a training set with a length"):
         trainer.train()
 
 
@@ -282,7 +284,7 @@ def test_images_of_a_set_transform(example, tmp_path):
     with pytest.raises(ValueError, match="no 'pixel_values' among .*remove_unused_columns=False"):
         MixupTrainer(args=TrainingArguments(str(tmp_path), **QUIET), **options)
     smoothing = TrainingArguments(str(tmp_path), remove_unused_columns=False, label_smoothing_factor=0.1, **QUIET)
-    with pytest.raises(ValueError, match="label_smoothing_factor must be 0, got 0.1: give label_smoothing to the tr"):
+    with pytest.raises(ValueError, match="label_smoothing_factor must be 0, got 0.1; pass label_smoothing to the tr"):
         MixupTrainer(args=smoothing, **options)
     with pytest.raises(TypeError, match="data_collator must be a MixupCollate, got"):
         MixupTrainer(args=arguments, **{**options, "data_collator": None})

@@ -125,7 +125,7 @@ def test_what_the_callback_refuses(example, tmp_path):
         MixupCallback([])
     with pytest.raises(ValueError, match="off_epochs must be a whole number of at least 0, got -1"):
         MixupCallback(MixupCollate(num_classes=10), off_epochs=-1)
-    with pytest.raises(ValueError, match="off_epochs=1 needs a Trainer with max_epochs"):
+    with pytest.raises(ValueError, match="off_epochs=1 requires max_epochs of the Trainer, got -1"):
         fit(example, tmp_path, epochs=-1)
 
 
