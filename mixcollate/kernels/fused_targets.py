@@ -15,21 +15,21 @@ from torch import Tensor
 from mixcollate.kernels.launch import launch
 from mixcollate.kernels.packed import PackedPlan
 
-BLOCK = 512  # numbers of a row at a time: 16 bytes for each thread of 4 warps
+BLOCK = 512  # numbers of a row per iteration: 16 bytes for each thread of 4 warps
 
 
 class Rows(NamedTuple):
-    """What soft targets are compiled for.
+    """Compile-time constants of soft targets.
 
     Attributes:
-        kind: ``"dense"``: class indices become rows of shares; ``"sparse"``: class indices and their shares, side by
-            side; ``"mixed"``: rows of numbers are weighed and added; ``""``: there are no targets.
-        sources: labels that a target is made of.
-        classes: numbers in a row.
-        kept: what label smoothing leaves of a row.
-        spread: what part of the row's sum it gives to each class.
-        ignore_index: the class that is no label.
-        block: how many numbers of a row a program does at a time.
+        kind: ``"dense"``: rows of shares from class indices; ``"sparse"``: class indices and their shares; ``"mixed"``:
+            a weighted sum of rows; ``""``: no targets.
+        sources: number of labels that a target is made of.
+        classes: length of a row.
+        kept: factor that label smoothing applies to a row.
+        spread: share of the row's sum that label smoothing adds to each class.
+        ignore_index: class index that stands for no label.
+        block: how many numbers of a row a program handles per iteration.
     """
 
     kind: str = ""
@@ -40,21 +40,21 @@ class Rows(NamedTuple):
     ignore_index: int = -100
     block: int = 1
 
-    __hash__ = object.__hash__  # there is one for each rule
+    __hash__ = object.__hash__  # there is one object for each rule
 
 
 NO_ROWS = Rows()
 
 
 class UnwrittenTargets(NamedTuple):
-    """Soft targets that are yet to be written: by further programs of the images' launch, or by :meth:`write`.
+    """Soft targets that are not written yet: extra programs of the images' launch will do it, or :meth:`write`.
 
     Attributes:
         labels: ``[B]`` class indices, or rows of numbers ``[B, ...]``, dense in memory.
-        plan: of one pass, on their device.
-        out: float32 rows ``[B, num_classes]`` or of the shape of ``labels``; of sparse targets ``[B, S]`` int64.
-        shares: of sparse targets ``[B, S]`` float32; else ``out`` again.
-        rows: what they are compiled for.
+        plan: a plan of one pass, on the same device.
+        out: float32 rows ``[B, num_classes]``, or with the shape of ``labels``; for sparse targets ``[B, S]`` int64.
+        shares: for sparse targets ``[B, S]`` float32; else ``out`` again.
+        rows: compile-time constants.
     """
 
     labels: Tensor
@@ -65,16 +65,16 @@ class UnwrittenTargets(NamedTuple):
 
     @property
     def tensors(self) -> tuple[Tensor, Tensor, Tensor]:
-        """What a kernel takes of them, after the plan's words."""
+        """The tensors that a kernel takes, after the plan's words."""
         return self.labels, self.out, self.shares
 
     @property
     def numbers(self) -> tuple[int, int]:
-        """How many there are, and where in the plan's words their partners are."""
+        """The number of targets, and the offset of their partners in the plan's words."""
         return len(self.labels), self.plan.layout.table
 
     def write(self) -> None:
-        """Write them, in one launch of their own."""
+        """Write them, in a separate launch."""
         if self.out.numel() > 0:
             grid = (len(self.labels), 1, 1)
             tensors = (self.plan.words, *self.tensors)
@@ -84,14 +84,14 @@ class UnwrittenTargets(NamedTuple):
 def prepare_dense(
     labels: Tensor, plan: PackedPlan, *, num_classes: int, label_smoothing: float = 0.0, ignore_index: int = -100
 ) -> UnwrittenTargets:
-    """``[B, num_classes]`` float32 of class indices ``[B]``. Rows sum to one, less what belongs to ignored labels."""
+    """``[B, num_classes]`` float32 from class indices ``[B]``. Rows sum to one, minus the shares of ignored labels."""
     out = torch.empty(len(labels), num_classes, dtype=torch.float32, device=labels.device)
     rows = _rows_of("dense", plan.layout.partner_count, num_classes, label_smoothing, ignore_index)
     return UnwrittenTargets(labels.contiguous(), plan, out, out, rows)
 
 
 def prepare_sparse(labels: Tensor, plan: PackedPlan) -> UnwrittenTargets:
-    """``[B, S]`` int64 and float32: the class indices ``[B]`` of each image and its partners, and their shares."""
+    """``[B, S]`` int64 and float32: the class indices of each image and its partners, and their shares."""
     shape = len(labels), 1 + plan.layout.partner_count
     out = torch.empty(shape, dtype=torch.int64, device=labels.device)
     shares = torch.empty(shape, dtype=torch.float32, device=labels.device)
@@ -99,7 +99,7 @@ def prepare_sparse(labels: Tensor, plan: PackedPlan) -> UnwrittenTargets:
 
 
 def prepare_mixed(labels: Tensor, plan: PackedPlan, *, label_smoothing: float = 0.0) -> UnwrittenTargets:
-    """Rows ``[B, ...]`` of numbers weighed by their shares and added, as float32."""
+    """The sum of rows ``[B, ...]``, weighted by their shares, as float32."""
     labels = labels.contiguous()
     labels = labels.view(torch.uint8) if labels.dtype == torch.bool else labels
     out = torch.empty(labels.shape, dtype=torch.float32, device=labels.device)
@@ -113,7 +113,7 @@ def prepare_mixed(labels: Tensor, plan: PackedPlan, *, label_smoothing: float = 
 def _rows_of(
     kind: str, partners: int, classes: int = 1, label_smoothing: float = 0.0, ignore_index: int = -100
 ) -> Rows:
-    """Made once for each rule."""
+    """The constants of a rule, made only once."""
     return Rows(
         kind=kind,
         sources=1 + partners,
@@ -133,7 +133,7 @@ def soft_targets_kernel(plan_ptr, labels_ptr, out_ptr, shares_ptr, batch, partne
 
 @triton.jit
 def write_soft_target(row, batch, partners, plan_ptr, labels_ptr, out_ptr, shares_ptr, ROWS: tl.constexpr):
-    """The soft target of one image, of its own label and those of its partners."""
+    """Write the soft target of one image, from its own label and those of its partners."""
     count: tl.constexpr = ROWS.sources
     row = row.to(tl.int64)
     partners_ptr = plan_ptr + partners
@@ -156,7 +156,7 @@ def write_soft_target(row, batch, partners, plan_ptr, labels_ptr, out_ptr, share
 
 @triton.jit
 def _write_classes(row_ptr, labels_ptr, sources, shares, ROWS: tl.constexpr):
-    """The share of each class; the same class twice adds up."""
+    """Write the share of each class; the shares of equal labels add up."""
     count: tl.constexpr = ROWS.sources
     ignored: tl.constexpr = ROWS.ignore_index  # Triton 3.5 passes constants to functions by a name alone
     classes: tl.constexpr = ROWS.classes
@@ -164,9 +164,9 @@ def _write_classes(row_ptr, labels_ptr, sources, shares, ROWS: tl.constexpr):
     known = ()
     total = 0.0
     for s in tl.static_range(count):
-        label = tl.load(labels_ptr + sources[s]).to(tl.int64)  # a narrower type may not hold the classes
+        label = tl.load(labels_ptr + sources[s]).to(tl.int64)  # num_classes may not fit a narrower type
         label, share = _known(label, shares[s], ignored, classes)
-        labels = labels + (label.to(tl.int32),)  # of a class, or one that counts nothing
+        labels = labels + (label.to(tl.int32),)  # exact for classes; for others the share is 0 or infinite
         known = known + (share,)
         total += share
     for start in range(0, ROWS.classes, ROWS.block):
@@ -182,7 +182,7 @@ def _write_classes(row_ptr, labels_ptr, sources, shares, ROWS: tl.constexpr):
 
 @triton.jit
 def _write_mixed_row(row_ptr, labels_ptr, sources, shares, ROWS: tl.constexpr):
-    """Rows of numbers, weighed and added; NaN stays NaN and counts nothing in the sum that is spread."""
+    """Write a weighted sum of rows; NaN stays NaN, and does not count in the sum that smoothing spreads."""
     total = 0.0
     if ROWS.spread > 0:
         for start in range(0, ROWS.classes, ROWS.block):
@@ -198,7 +198,7 @@ def _write_mixed_row(row_ptr, labels_ptr, sources, shares, ROWS: tl.constexpr):
 
 @triton.jit
 def _mixed_numbers(start, labels_ptr, sources, shares, ROWS: tl.constexpr):
-    """A block of a row. A share of 0 is 0, whatever it is a share of."""
+    """A block of a weighted sum of rows. A share of 0 gives 0, even of NaN or infinity."""
     count: tl.constexpr = ROWS.sources
     column = start + tl.arange(0, ROWS.block)
     values = tl.full([ROWS.block], 0.0, tl.float32)
@@ -211,8 +211,8 @@ def _mixed_numbers(start, labels_ptr, sources, shares, ROWS: tl.constexpr):
 
 @triton.jit
 def _known(label, share, ignore_index, CLASSES: tl.constexpr):
-    """A label and its share: 0 if it is ignored, infinite if there is no such class, so that the loss shows it (NaN
-    would be left out, as what is not annotated).
+    """A label and its share: 0 if it is ignored, infinite if it is not a class, so that the loss shows it. (NaN would
+    be ignored like a missing label.)
     """
     share = tl.where((label >= 0) & (label < CLASSES), share, float("inf"))
     return label, tl.where(label == ignore_index, 0.0, share)
@@ -230,15 +230,15 @@ def soft_cross_entropy(
 ) -> Tensor:
     """The float32 cross-entropy of each row of ``logits [B, num_classes]`` with its soft target.
 
-    Reads the logits and the shares once, and for the gradient once more; nothing else of their size is made.
+    Reads the logits and the shares once, and once more for the gradient; allocates nothing else of their size.
 
     Args:
         logits: float16, bfloat16 or float32; the gradient has its dtype.
-        shares: ``[B, S]`` of the classes that ``labels`` names, or ``[B, num_classes]``; float16, bfloat16 or float32.
-            No gradient flows through them.
+        shares: ``[B, S]``, for the classes in ``labels``, or ``[B, num_classes]``; float16, bfloat16 or float32. They
+            get no gradient.
         labels: ``[B, S]`` class indices.
         label_smoothing, ignore_index, reduction: see :func:`mixcollate.soft_cross_entropy`.
-        ignore_nan: leave out shares ``[B, num_classes]`` that are NaN.
+        ignore_nan: ignore shares ``[B, num_classes]`` that are NaN.
     """
     loss: Tensor = _SoftCrossEntropy.apply(logits, shares, labels, label_smoothing, ignore_index, ignore_nan, reduction)
     return loss
@@ -272,7 +272,7 @@ class _SoftCrossEntropy(torch.autograd.Function):
         ctx.save_for_backward(logits, shares, labels, counted, scale, total)
         if reduction == "none":
             return losses
-        return losses.sum() / total if ctx.mean else losses.sum()  # without a label that is NaN, as it should be
+        return losses.sum() / total if ctx.mean else losses.sum()  # NaN without any label, as documented
 
     @staticmethod
     @torch.autograd.function.once_differentiable
@@ -296,8 +296,8 @@ class _SoftCrossEntropy(torch.autograd.Function):
 
 @functools.lru_cache(maxsize=256)  # Triton takes 7 to 12 µs for a power of two
 def _row_block(classes: int, dense: bool) -> tuple[int, int]:
-    """How many classes a program reads at a time, and its warps: the whole row in registers, if it is short. Dense
-    shares need registers, too: of small programs many run at once, some of which read while others add up.
+    """How many classes a program reads per iteration, and its warps: a short row is read at once into registers. Dense
+    shares need registers, too, and many small programs run at once, so that some read while others compute.
     """
     block = min(triton.next_power_of_2(classes), 2048 if dense else 8192)
     return block, 4 if block <= 2048 else 8
@@ -305,14 +305,14 @@ def _row_block(classes: int, dense: bool) -> tuple[int, int]:
 
 @functools.lru_cache(maxsize=256)
 def _gradient_block(classes: int) -> int:
-    """How many classes a program writes the gradient of."""
+    """How many classes of a row one program writes the gradient of."""
     block: int = min(triton.next_power_of_2(classes), 2048)
     return block
 
 
 @triton.jit
 def _counted_shares(shares, column, ignore_index, IGNORE_NAN: tl.constexpr):
-    """A block of a row of shares; those that count nothing are 0."""
+    """A block of a row of shares, in which ignored ones are 0."""
     if IGNORE_NAN:
         shares = tl.where(shares == shares, shares, 0.0)
     return tl.where(column == ignore_index, 0.0, shares)
@@ -338,23 +338,23 @@ def cross_entropy_kernel(
     SMOOTH: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    """One program reads one row once, with a running maximum, from which all is measured: so large logits lose nothing.
-    It writes the row's loss, what its shares sum to, and for the gradient its maximum, and the factor that makes
-    ``exp(logit - maximum)`` its softmax: the logarithm of its sum would be a number less, but rounded as logits are.
+    """One program reads one row once, with a running maximum that is subtracted first, so that large logits lose no
+    precision. It writes the row's loss and the sum of its shares; and for the gradient its maximum, and the factor that
+    turns ``exp(logit - maximum)`` into its softmax. (Their log-sum-exp would be one number, but rounded like a logit.)
     """
     row = tl.program_id(0).to(tl.int64)
     row_ptr = logits_ptr + row * row_stride
     row_shares_ptr = shares_ptr + row * shares_stride
-    top = -3.4028234663852886e38  # the lowest finite number: of a block that is all -inf, too
+    top = -3.4028234663852886e38  # the lowest finite number, so that a block of -inf gives no NaN
     total = 0.0
-    below = 0.0  # the sum of what each logit is below the top
-    loss = 0.0  # the same, of the shares of each
+    below = 0.0  # sum of top - logit
+    loss = 0.0  # the same, weighted by the shares
     known = 0.0
     for start in range(0, CLASSES, BLOCK):
         column = start + tl.arange(0, BLOCK)
         live = column < CLASSES
         logits = tl.load(row_ptr + column, mask=live, other=-float("inf")).to(tl.float32)
-        if DENSE:  # here, so that both are on their way before the threads wait for each other
+        if DENSE:  # loaded here, so that both loads are under way before the reductions
             given = tl.load(row_shares_ptr + column, mask=live, other=0.0).to(tl.float32)
         higher = tl.maximum(top, tl.max(logits, 0))
         total = total * tl.exp(top - higher) + tl.sum(tl.exp(logits - higher), 0)
@@ -409,7 +409,7 @@ def cross_entropy_gradient_kernel(
     MEAN: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    """One program writes a block of classes of one row: the row's share of softmax, less its target."""
+    """One program writes a block of classes of one row: softmax minus target, times the gradient of the loss."""
     row = tl.program_id(0).to(tl.int64)
     column = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
     live = column < CLASSES
@@ -417,9 +417,9 @@ def cross_entropy_gradient_kernel(
     grad_loss = tl.load(grad_losses_ptr + row * grad_losses_stride)
     if MEAN:
         total = tl.load(total_ptr)
-        grad_loss = grad_loss / tl.where(total != 0, total, float("inf"))  # the mean over nothing has a gradient of 0
+        grad_loss = grad_loss / tl.where(total != 0, total, float("inf"))  # a mean over nothing has gradient 0
     row_shares_ptr = shares_ptr + row * shares_stride
-    # What is the same for the whole row is multiplied once: a class then takes a few instructions, not thirty.
+    # factors of the whole row are multiplied once, so that each class takes a few instructions instead of thirty
     if DENSE:
         known = tl.load(counted_ptr + row)
         shares = tl.load(row_shares_ptr + column, mask=live, other=0.0).to(tl.float32)
@@ -434,7 +434,7 @@ def cross_entropy_gradient_kernel(
         known += share
     of_all = known * grad_loss
     factor = tl.where(known != 0, of_all * tl.load(scale_ptr + 2 * row + 1), 0.0)
-    softmax = tl.exp(logits - tl.load(scale_ptr + 2 * row))  # but for its factor
-    softmax = tl.where(tl.zeros_like(softmax) + known != 0, softmax, 0.0)  # a row without a label, whatever its logits
+    softmax = tl.exp(logits - tl.load(scale_ptr + 2 * row))  # without its factor
+    softmax = tl.where(tl.zeros_like(softmax) + known != 0, softmax, 0.0)  # also for NaN logits in a row without labels
     grad = factor * softmax - (target + spread * of_all)
     tl.store(grad_ptr + row * CLASSES + column, grad.to(grad_ptr.dtype.element_ty), mask=live)

@@ -1,8 +1,8 @@
-"""A plan as one int32 tensor, so that it crosses to a device in one copy and a captured graph can be given a new one.
+"""A plan as one int32 tensor, so that it takes one copy to a device, and can be replaced in a captured CUDA graph.
 
-Each pass of the plan is a table with an entry for each image (for each pair, where one program can mix both), then
-the partners and shares that labels need. An entry holds the numbers of its images, then what they share, then what the
-first has of its own, then the second; floats as their bits, bitmaps as bytes.
+Each pass of the plan is a table with an entry for each image (for each pair, if one program can mix both), followed by
+the partners and shares that labels need. An entry holds the indices of its images, then the parts that they share, then
+those of the first image, then those of the second; floats as their bits, bitmaps as bytes.
 """
 
 import functools
@@ -26,36 +26,36 @@ _REQUIRED = ["width", "images", "partner_count", "mutual"]
 _OPTIONAL = ["second", "boxes", "fills", "bitmap_line", "hidden_line", *PARTS]
 
 EntryFormat = _make_namedtuple("EntryFormat", _REQUIRED + _OPTIONAL, defaults=[0] * len(_OPTIONAL))
-"""Where a kernel finds what in an entry of the table: a field for each part of a plan, in words; 0 where it is absent.
+"""The layout of an entry of the table: a field for each part of a plan with its offset in words, or 0 if absent.
 
 Attributes:
     width: words in an entry.
-    images: how many images an entry writes: 2 for a pair, else 1.
-    partner_count: how many partners each image has.
-    mutual: whether the images of a pair share the numbers of their mixing; what erases them is their own.
-    second: words from what the first image of a pair has of its own to what the second has.
+    images: number of images that an entry writes: 2 for a pair, else 1.
+    partner_count: number of partners of each image.
+    mutual: whether the images of a pair share the parts that mix them; parts that erase are never shared.
+    second: words from the unshared parts of the first image of a pair to those of the second.
     boxes: boxes to erase in each image.
     fills: numbers in each fill.
     bitmap_line: bits in a line of the bitmap.
     hidden_line: bits in a line of hidden cells.
 """
-EntryFormat.__hash__ = object.__hash__  # there is one for each layout: a launch need not look at thirty fields
+EntryFormat.__hash__ = object.__hash__  # there is one object for each layout, so a launch need not hash thirty fields
 
 
 @dataclass(frozen=True)
 class Layout:
-    """What the words of a packed plan mean: all of a plan but its numbers.
+    """The meaning of the words of a packed plan: everything about a plan except its numbers.
 
     Attributes:
         batch: number of images.
         size: ``(height, width)`` of the images.
-        partner_count: how many each image has.
-        entries: of the table; fewer than ``batch`` if an entry is a pair.
+        partner_count: number of partners of each image.
+        entries: number of entries in the table; fewer than ``batch`` if they are pairs.
         paired: whether an entry is a pair.
-        mutual: whether its images share the numbers of their mixing.
+        mutual: whether the images of a pair share the parts that mix them.
         fill_mean: as in the plan.
-        parts: name and shape (of one image) of each part that is there.
-        then: the layout of the further passes.
+        parts: name and shape (for one image) of each part that is present.
+        then: the layout of further passes.
     """
 
     batch: int
@@ -74,7 +74,7 @@ class Layout:
 
     @functools.cached_property
     def entry(self) -> Any:
-        """The offsets of the parts in an entry."""
+        """The offsets of the parts in an entry, as an :data:`EntryFormat`."""
         place: dict[str, int] = {}
         end = self.images
         for name, shape in self.parts:
@@ -100,12 +100,12 @@ class Layout:
 
     @property
     def images(self) -> int:
-        """Words in an entry for the numbers of its images."""
+        """Words in an entry for the indices of its images."""
         return 2 if self.paired else 1 + self.partner_count
 
     @functools.cached_property
     def row(self) -> int:
-        """Words of all parts of one image: those that a pair shares, then the image's own."""
+        """Words of all parts of one image: those that a pair shares, then the others."""
         return sum(_word_count(name, shape) for name, shape in self.parts)
 
     def is_shared(self, name: str) -> bool:
@@ -119,29 +119,29 @@ class Layout:
 
     @functools.cached_property
     def words(self) -> int:
-        """Words of this pass alone."""
+        """Words of this pass, without further ones."""
         return _rounded_up(self.table + self.batch * (1 + 2 * self.partner_count))
 
     @functools.cached_property
     def key(self) -> str:
-        """The layout as text, which an operator can take; :func:`layout_from_key` reads it."""
+        """The layout as a string, which can be passed to an operator; :func:`layout_from_key` parses it."""
         return json.dumps(asdict(self))
 
 
 @functools.lru_cache(maxsize=256)
 def _one_layout(**fields: Any) -> Layout:
-    """One object for equal layouts, so that each computes its offsets once."""
+    """One object for equal layouts, so that offsets are computed once."""
     return Layout(**fields)
 
 
 class PackedPlan:
-    """A plan on a device. ``copy_`` replaces its numbers in place, as before the replay of a CUDA graph.
+    """A plan on a device. ``copy_`` replaces its numbers in place, for example before a CUDA graph is replayed.
 
     Attributes:
         words: the plan, int32; further passes follow the first.
         layout: what the words mean.
-        key: the layout as text.
-        whole_fill: whether its fill can be that of integer images.
+        key: the layout as a string.
+        whole_fill: whether integer images can hold its fill.
     """
 
     def __init__(self, words: Tensor, layout: Layout, *, whole_fill: bool = True) -> None:
@@ -168,13 +168,13 @@ class PackedPlan:
 
     @property
     def partners(self) -> Tensor:
-        """``[B, K]`` int32 on the device, as the plan's."""
+        """``[B, K]`` int32, on the device."""
         start, count = self.layout.table, self.layout.batch * self.layout.partner_count
         return self.words[start : start + count].view(self.layout.batch, self.layout.partner_count)
 
     @property
     def shares(self) -> Tensor:
-        """``[B, 1 + K]`` float32 on the device, as the plan's."""
+        """``[B, 1 + K]`` float32, on the device."""
         start = self.layout.table + self.layout.batch * self.layout.partner_count
         count = self.layout.batch * (1 + self.layout.partner_count)
         return (
@@ -182,10 +182,10 @@ class PackedPlan:
         )
 
     def copy_(self, plan: MixPlan) -> "PackedPlan":
-        """Replace the numbers by those of ``plan``, in one copy that the host does not wait for.
+        """Replace the numbers by those of ``plan``, in one copy that does not block the host.
 
         Raises:
-            ValueError: if ``plan`` has parts, or pairs, that this one has no words for.
+            ValueError: if ``plan`` has parts or pairs that this one has no room for.
         """
         _check_room(check_kind("plan", plan, MixPlan), self.layout)
         self.words.copy_(_words_on_host(plan, self.layout, self.words.device), non_blocking=True)
@@ -198,8 +198,8 @@ class PackedPlan:
 
 
 def pack(plan: MixPlan, device: torch.device | str) -> PackedPlan:
-    """``plan`` on ``device``: one pinned buffer, one copy that neither the host nor the current stream waits for until
-    the plan is read.
+    """Copy ``plan`` to ``device`` from pinned memory; the host does not wait for the copy, and the current stream not
+    before it reads the plan.
 
     Raises:
         ValueError: if a partner is not in the batch.
@@ -211,16 +211,16 @@ def pack(plan: MixPlan, device: torch.device | str) -> PackedPlan:
     words = _words_on_host(plan, layout, device)
     if device.type == "cuda" and not torch.cuda.current_stream(device).query():
         words = _overtaking(words, device)
-    else:  # whose turn comes at once
+    else:  # the stream is idle, so the copy starts at once
         words = words.to(device, non_blocking=True)
     return PackedPlan(words, layout, whole_fill=_whole_fill(plan))
 
 
 def _overtaking(words: Tensor, device: torch.device, streams: Any = torch.cuda) -> Tensor:
-    """``words`` on ``device``, copied by a stream of its own: what the current one is still to do need not end first.
+    """Copy ``words`` to ``device`` on a separate stream, without waiting for the work queued on the current one.
 
-    Between two kernels, a copy and the changes to it and back take 11 µs of an H200's time, a third of the mixing; two
-    streams take 20 µs of the host's, which it has where the device is behind.
+    Between two kernels of one stream, a copy costs 11 µs on an H200, a third of the mixing. A second stream costs 20 µs
+    on the host, which has the time if the device is behind.
     """
     copying, reading = copy_stream(device, streams), streams.current_stream(device)
     with streams.stream(copying):
@@ -228,19 +228,19 @@ def _overtaking(words: Tensor, device: torch.device, streams: Any = torch.cuda) 
     copied = streams.Event()
     copied.record(copying)
     reading.wait_event(copied)
-    if there.is_cuda:  # its memory belongs to the copies' stream, which must not have it back while it is read
+    if there.is_cuda:  # allocated on the copy stream, which must not reuse it while it is read
         there.record_stream(reading)
     return there
 
 
 @functools.cache
 def copy_stream(device: torch.device, streams: Any) -> Any:
-    """The stream of the plans' copies to a device."""
+    """The stream that copies plans to a device."""
     return streams.Stream(device=device)
 
 
 def is_whole(fill: Array | None) -> bool:
-    """Whether integer images can take this fill."""
+    """Whether integer images can hold this fill."""
     largest = min(LEVELS.values())
     return fill is None or not fill.any() or not bool(((fill < 0) | (fill > largest) | (fill % 1 != 0)).any())
 
@@ -251,7 +251,7 @@ def _whole_fill(plan: MixPlan) -> bool:
 
 @functools.lru_cache(maxsize=256)
 def layout_from_key(key: str) -> Layout:
-    """The layout that ``key`` is the text of."""
+    """The layout whose ``key`` this is."""
     return _layout_of_fields(json.loads(key))
 
 
@@ -262,7 +262,7 @@ def _layout_of_fields(fields: dict[str, Any]) -> Layout:
 
 
 def layout_of(plan: MixPlan) -> Layout:
-    """What the words of a plan mean."""
+    """The layout of the words of ``plan``."""
     check_bounds(plan)
     pairs = _pairs_to_mix_at_once(plan)
     return _one_layout(
@@ -279,14 +279,14 @@ def layout_of(plan: MixPlan) -> Layout:
 
 
 def _words_on_host(plan: MixPlan, layout: Layout, device: torch.device) -> Tensor:
-    """The words of a plan on the host: pinned, if they go to a GPU."""
+    """The words of a plan on the host, pinned if they go to a GPU."""
     passes = [layout]
     while passes[-1].then is not None:
         passes.append(passes[-1].then)
     if device.type == "cuda" and torch.cuda.is_current_stream_capturing():
         raise RuntimeError(
-            "plan must be packed before a CUDA graph is captured, or each replay would repeat it: give what "
-            "pack(plan, device) returns, and before each replay copy_ the next plan into it"
+            "plan must be packed before a CUDA graph is captured, or each replay would repeat it: pass the result of "
+            "pack(plan, device), and copy_ the next plan into it before each replay"
         )
     count, pinned = sum(one.words for one in passes), device.type == "cuda"
     words = torch.empty(count, dtype=torch.int32, device="cpu", pin_memory=pinned)
@@ -326,9 +326,9 @@ def _write_pass(plan: MixPlan, layout: Layout, words: Array) -> None:
 
 
 def _check_room(plan: MixPlan | None, layout: Layout | None) -> None:
-    """Refuse a plan that a packed one has no room for."""
+    """Refuse a plan that does not fit the layout of a packed one."""
     if (plan is None) != (layout is None):
-        raise ValueError("plan must have as many passes as the packed plan; pack it anew")
+        raise ValueError("plan must have as many passes as the packed plan; pack it again")
     if plan is None or layout is None:
         return
     check_bounds(plan)
@@ -340,31 +340,31 @@ def _check_room(plan: MixPlan | None, layout: Layout | None) -> None:
         )
     for name in plan.shapes:
         if name not in layout.shapes:
-            raise ValueError(f"plan has a part {name!r} that the packed plan has no words for; pack it anew")
+            raise ValueError(f"plan has a part {name!r} that the packed plan has no room for; pack it again")
     pairs = _pairs_to_mix_at_once(plan)
     if layout.paired and (pairs is None or len(pairs) != layout.entries):
-        raise ValueError(f"plan must make {layout.entries} pairs, as the packed plan does; pack it anew")
+        raise ValueError(f"plan must make {layout.entries} pairs, as the packed plan does; pack it again")
     if layout.mutual and not plan.mutual:
-        raise ValueError("plan must mix both images of a pair in the same way, as the packed plan does; pack it anew")
+        raise ValueError("plan must mix both images of a pair in the same way, as the packed plan does; pack it again")
     _check_room(plan.then, layout.then)
 
 
 def _pairs_to_mix_at_once(plan: MixPlan) -> Array | None:
-    """The pairs of which one program can mix both images; resizing reads elsewhere."""
+    """The pairs, if one program can mix both images of each; not if it resizes, which reads other pixels."""
     return None if plan.own_outside is None or plan.resized is not None else plan.pairs
 
 
 def _padded(name: str, array: Array | None, shape: tuple[int, ...]) -> Array:
-    """``array`` padded to ``shape`` with what leaves an image as it is."""
+    """``array`` padded to ``shape`` with values that leave images unchanged."""
     if array is not None and array.shape != shape:
         fits = all(have <= room for have, room in zip(array.shape, shape, strict=True))
         if not fits or (name == "fill" and array.shape[2] != shape[2]):
-            raise ValueError(f"plan.{name} must fit the packed plan's {shape}, got {array.shape}; pack it anew")
+            raise ValueError(f"plan.{name} must fit the packed plan's {shape}, got {array.shape}; pack it again")
     return padded(array, shape, PARTS[name].neutral, PARTS[name].dtype)
 
 
 def _as_words(name: str, array: Array) -> Array:
-    """``[B, words]`` int32: floats as their bits, bitmaps as their bytes, numbers below 2**32 modulo 2**32."""
+    """``[B, words]`` int32: floats as their bits, bitmaps as bytes, numbers below 2**32 as unsigned."""
     flat = array.reshape(len(array), math.prod(array.shape[1:]))
     if PARTS[name].dtype is np.float32:
         return np.ascontiguousarray(flat, np.float32).view(np.int32)
@@ -376,7 +376,7 @@ def _as_words(name: str, array: Array) -> Array:
 
 
 def _plan_of_words(words: Array, layout: Layout) -> MixPlan:
-    """The inverse of writing, for all passes."""
+    """The plan of these words, for all passes; the inverse of :func:`_write_pass`."""
     table = words[: layout.table].reshape(layout.entries, layout.entry.width)
     order = table[:, :2].T.ravel() if layout.paired else table[:, 0]
     parts: dict[str, Any] = {}

@@ -1,4 +1,4 @@
-"""What a call of ``mix`` settles before anything is written: every check, once, and one record of the answers."""
+"""All that a call of ``mix`` checks and decides before anything is written, recorded in a :class:`Call`."""
 
 import itertools
 from collections.abc import Callable, Sequence
@@ -30,17 +30,17 @@ AXES = get_args(Axes)
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Call:
-    """One call of ``mix`` that has passed its checks. Nothing is written until :meth:`run`.
+    """A call of ``mix`` that has passed its checks. Nothing is written until :meth:`run`.
 
     Attributes:
-        images: what is read, ``[B, ...]``, with channels before height and width.
-        plan: one row for each image; packed, if ``implementation`` is ``"fused"``.
-        out: where to write, of the dtype and the shape of ``images``; ``images`` themselves for mixing in place.
-        affine: how mixed values are scaled and normalised, if they are.
-        implementation: the one that runs.
-        result: the memory of ``out`` with the axes that the caller knows.
-        samples: the images, if they are yet to be stacked.
-        targets: soft targets that are written in the same launch.
+        images: the input, ``[B, ...]``, with channels before height and width.
+        plan: one row for each image; packed if ``implementation`` is ``"fused"``.
+        out: the output, with the shape of ``images``; ``images`` itself for mixing in place.
+        affine: how to scale and normalise mixed values, if at all.
+        implementation: the implementation that runs.
+        result: the memory of ``out``, with the axes of the caller's images.
+        samples: the images, if they are not stacked yet.
+        targets: soft targets to write in the same launch.
     """
 
     images: Tensor
@@ -62,7 +62,7 @@ class Call:
                 run_passes("host", self.out, self.plan.then, self.out, None)
         else:
             run_passes(self.implementation, self.images, self.plan, self.out, self.affine, self.targets)
-        increment_version(self.result)  # so that autograd sees what NumPy, Numba and Triton have written
+        increment_version(self.result)  # so that autograd notices what NumPy, Numba and Triton write
         return self.result
 
 
@@ -79,12 +79,13 @@ def prepare(
     layout: Axes | None = None,
     targets: "UnwrittenTargets | None" = None,
 ) -> Call:
-    """Check a call of :func:`mixcollate.kernels.mix`, whose arguments these are, and settle what it leaves open;
-    ``targets`` are written with the images.
+    """Check the arguments of :func:`mixcollate.kernels.mix`, and decide what they leave open.
+
+    ``targets`` are written in the same launch as the images.
 
     Raises:
-        ValueError, TypeError: whatever ``mix`` refuses; :meth:`Call.run` refuses nothing but, on a GPU, an image of
-            over 2**30 elements.
+        ValueError, TypeError: whatever ``mix`` refuses. :meth:`Call.run` raises only for images of more than 2**30
+            elements, on a GPU.
     """
     check_kind("plan", plan, MixPlan, PackedPlan)
     check_kind("out", out, Tensor, None)
@@ -122,7 +123,7 @@ def prepare_samples(
     std: Statistic | None = None,
     out: Tensor,
 ) -> Call:
-    """Check a call of :func:`mixcollate.kernels.mix_samples`, whose arguments these are."""
+    """Check the arguments of :func:`mixcollate.kernels.mix_samples`."""
     if not isinstance(samples, Sequence) or not samples:
         raise TypeError(f"samples must be a list of tensors [C, H, W], got {shown(samples)}")
     first = samples[0]
@@ -134,12 +135,12 @@ def prepare_samples(
 
 
 def as_batch(samples: Sequence[Tensor]) -> Tensor:
-    """All of a stacked batch but its pixels, which are those of the first sample again and again."""
+    """A tensor with the shape and dtype of the stacked batch; every image has the pixels of the first sample."""
     return samples[0].expand(len(samples), *samples[0].shape)
 
 
 def prepare_masks(masks: Tensor, plan: MixPlan | PackedPlan) -> Call:
-    """Check a call of :func:`mixcollate.kernels.mix_masks`, whose arguments these are."""
+    """Check the arguments of :func:`mixcollate.kernels.mix_masks`."""
     check_tensor("masks", masks)
     check_kind("plan", plan, MixPlan, PackedPlan)
     if masks.ndim not in (3, 4, 5):
@@ -154,17 +155,17 @@ def prepare_masks(masks: Tensor, plan: MixPlan | PackedPlan) -> Call:
     numbered = not masks.dtype.is_floating_point
     as_pixels = _as_bytes if numbered else _as_planes_of_masks
     kept = torch.preserve_format if masks.ndim < 5 and not numbered else torch.contiguous_format
-    result = torch.empty_like(masks, memory_format=kept)  # of which as_pixels gives a view
+    result = torch.empty_like(masks, memory_format=kept)  # such that as_pixels returns a view
     call = prepare(as_pixels(masks), plan, out=as_pixels(result))
     return replace(call, result=result)
 
 
 def check_masks(masks: Tensor, *, blends: bool) -> None:
-    """Refuse class numbers, of which no blend can be made."""
+    """Refuse class numbers if the plan blends them."""
     if blends and not masks.dtype.is_floating_point:
         raise ValueError(
             f"masks must be one-hot floats for a plan that blends, got {masks.dtype} class numbers; "
-            "MixupCollate(mask_classes=...) makes them so"
+            "MixupCollate(mask_classes=...) converts them"
         )
 
 
@@ -174,12 +175,12 @@ def _as_planes_of_masks(masks: Tensor) -> Tensor:
 
 
 def _as_bytes(masks: Tensor) -> Tensor:
-    """``[B, C, bytes, H, W]`` uint8: integers of any dtype are copied exactly, as the bytes that they are."""
+    """``[B, C, bytes, H, W]`` uint8: integers of any dtype are copied exactly, byte by byte."""
     return _as_planes_of_masks(masks)[..., None].view(torch.uint8).movedim(-1, 2)
 
 
 def check_layout(images: Tensor, layout: Axes | None) -> None:
-    """Refuse what is no layout, and one with another number of axes than the images have."""
+    """Refuse an unknown layout, or one with another number of axes than the images."""
     if layout is None:
         return
     if layout not in AXES:
@@ -191,10 +192,10 @@ def check_layout(images: Tensor, layout: Axes | None) -> None:
 def _arrangement(
     images: Tensor, plan: MixPlan | PackedPlan, layout: Axes | None, *, normalised: bool
 ) -> Callable[[Tensor], Tensor]:
-    """The view that brings the axes of images, and of what is written, to where images and videos have them.
+    """A function that views images of this layout, and the output, as images or videos.
 
-    Volumes become videos of their slices, but only where a channel has numbers of its own: with several channels that
-    takes a copy, and otherwise it does not matter what an axis before the last two is called.
+    Volumes become videos of their slices, but only if channels have numbers of their own (a mean, a fill): with several
+    channels that takes a copy, and otherwise all axes before the last two are treated alike.
     """
     check_layout(images, layout)
     if layout == "BCT":
@@ -207,7 +208,7 @@ def _arrangement(
 
 
 def place(plan: MixPlan | PackedPlan, images: Tensor, impl: Impl = "auto") -> MixPlan | PackedPlan:
-    """``plan`` as the pixels and the labels of one batch can both read it: packed on the GPU, if that mixes it."""
+    """``plan`` in the form that both pixels and labels of a batch need: packed on the GPU, if the kernels run there."""
     if isinstance(plan, PackedPlan) or choose(images, impl) != "fused":
         return plan
     return pack(plan, images.device)
@@ -226,7 +227,7 @@ def run_passes(
         plan = plan.unpack()
     source, target = _as_planes(images), _as_planes(out)
     written = target
-    if target is not out and out.data_ptr() != target.data_ptr():  # strides that no view can fold into [B, C, H, W]
+    if target is not out and out.data_ptr() != target.data_ptr():  # no view of these strides as [B, C, H, W]
         written = torch.empty_like(target)
     if isinstance(plan, PackedPlan):
         from mixcollate.kernels import fused  # the only way to Triton, taken on first use
@@ -234,7 +235,7 @@ def run_passes(
         with torch.cuda.device(written.device):  # Triton launches on the current device
             fused.mix(source, plan, written, affine=scaled, targets=targets)
     else:
-        if targets is not None:  # of labels on a GPU beside images that another implementation mixes
+        if targets is not None:  # on a GPU, but another implementation mixes the images
             with torch.cuda.device(targets.labels.device):
                 targets.write()
         (host if implementation == "host" else reference).mix(source, plan, written, affine=scaled)
@@ -245,7 +246,7 @@ def run_passes(
 
 
 def _as_planes(images: Tensor) -> Tensor:
-    """``[B, C, H, W]``: frames of a video side by side with channels, anything else as one row of pixels."""
+    """``[B, C, H, W]``: the frames of a video as channels, anything else as one row of pixels."""
     if images.ndim == 4:
         return images
     if images.ndim == 5:
@@ -254,7 +255,7 @@ def _as_planes(images: Tensor) -> Tensor:
 
 
 def _check_images(images: Tensor, plan: MixPlan | PackedPlan) -> None:
-    """A batch, with a row for each of the plan's."""
+    """Refuse anything but a batch with an image for each row of the plan."""
     if not isinstance(images, Tensor):
         raise TypeError(f"images must be a tensor, got {type(images).__name__}; stack the samples first")
     check_tensor("images", images)
@@ -264,7 +265,7 @@ def _check_images(images: Tensor, plan: MixPlan | PackedPlan) -> None:
 
 
 def _check_plan(images: Tensor, plan: MixPlan | PackedPlan, dtype: torch.dtype, *, has_mean: bool) -> None:
-    """A plan for these images, whose numbers stay within the batch; those on a GPU are not looked at."""
+    """Refuse a plan that is not for these images. Numbers on a GPU are not read."""
     if isinstance(plan, MixPlan):
         check_bounds(plan)
     shapes = plan.layout.shapes if isinstance(plan, PackedPlan) else plan.shapes
@@ -287,31 +288,31 @@ def _check_plan(images: Tensor, plan: MixPlan | PackedPlan, dtype: torch.dtype, 
                 f"got {fill[1]}"
             )
         if plan.fill_mean and not has_mean:
-            raise ValueError("fill='mean' needs mean= and std=; without them give the mean itself, fill=(r, g, b)")
+            raise ValueError("fill='mean' needs mean= and std=; without them pass the mean itself, fill=(r, g, b)")
     if isinstance(plan, MixPlan):
         if not (dtype.is_floating_point or is_whole(plan.fill)):
             raise ValueError(
-                f"fill must be whole numbers in 0 … {LEVELS[dtype]} for {dtype} images, as a colour is, got "
-                f"{_first_not_whole(plan.fill):.3g}; mean= and std= make floats of them, which take any"
+                f"fill must be whole numbers in 0 … {LEVELS[dtype]} for {dtype} images, got "
+                f"{_first_not_whole(plan.fill):.3g}; with mean= and std= images become floats, which take any fill"
             )
     else:
         check_whole_fill(plan, dtype)
         if plan.words.device != images.device:
-            raise ValueError(f"plan must be on {images.device} as the images are, got {plan.words.device}")
+            raise ValueError(f"plan must be on {images.device} like the images, got {plan.words.device}")
     if plan.then is not None:
         _check_plan(images, plan.then, dtype, has_mean=has_mean)
 
 
 def check_whole_fill(plan: PackedPlan, dtype: torch.dtype) -> None:
-    """Refuse a packed plan with a fill that this dtype cannot hold. An operator cannot ask: it gets only the words."""
+    """Refuse a packed plan whose fill this dtype cannot hold; an operator, given only its words, cannot check that."""
     if not (dtype.is_floating_point or plan.whole_fill):
         raise ValueError(
-            f"fill must be whole numbers in 0 … {LEVELS[dtype]} for {dtype} images; normalise them, or give a colour"
+            f"fill must be whole numbers in 0 … {LEVELS[dtype]} for {dtype} images; normalise them, or pass a colour"
         )
 
 
 def _first_not_whole(fill: Any) -> float:
-    """The first number of a fill that integer images cannot take."""
+    """The first number of a fill that integer images cannot hold."""
     return next(float(number) for number in fill.ravel() if not is_whole(number))
 
 
@@ -319,18 +320,18 @@ _RESULTS = Recycler()
 
 
 def _empty(images: Tensor, dtype: torch.dtype, memory_format: torch.memory_format | None, *, recycled: bool) -> Tensor:
-    """Memory for the result, laid out as the images are or as told; of results that nobody holds any more."""
+    """Memory for the result, laid out like the images or as requested; reused from earlier results if ``recycled``."""
     if memory_format is None:
         memory_format = torch.preserve_format
     elif images.ndim != 4:
         raise ValueError(f"memory_format needs images [B, C, H, W], got {tuple(images.shape)}")
-    if recycled and not is_fake(images) and images.nbytes >= WORTH_KEEPING // 8:  # a byte may become a float64
+    if recycled and not is_fake(images) and images.nbytes >= WORTH_KEEPING // 8:  # uint8 may become float64
         return _RESULTS.empty_like(images, dtype=dtype, memory_format=memory_format)
     return torch.empty_like(images, dtype=dtype, memory_format=memory_format)
 
 
 def _check_out(images: Tensor, out: Tensor, dtype: torch.dtype, memory_format: torch.memory_format | None) -> None:
-    """Memory like that of the result, which is that of the images or shares nothing with it."""
+    """Refuse an ``out`` unlike the result, or one that overlaps the images without being the same."""
     if out.shape != images.shape or out.dtype != dtype or out.device != images.device:
         raise ValueError(
             f"out must be {tuple(images.shape)} {dtype} on {images.device}, "
@@ -345,11 +346,11 @@ def _check_out(images: Tensor, out: Tensor, dtype: torch.dtype, memory_format: t
 
 
 def _check_memory(images: Tensor, out: Tensor) -> None:
-    """An output that is the images themselves, element for element, or lies elsewhere, each element of it in its place.
+    """Refuse an ``out`` that overlaps itself, or the images, unless it is the images themselves.
 
-    Everything else would be read after it is written.
+    Anything else would be read after it is written.
     """
-    reach = 1  # elements from the first to the last along the axes seen so far, innermost first
+    reach = 1  # number of elements spanned by the axes so far, innermost first
     for step, length in sorted(zip(out.stride(), out.shape, strict=True)):
         if length > 1 and step < reach:
             raise ValueError(
@@ -363,20 +364,20 @@ def _check_memory(images: Tensor, out: Tensor) -> None:
 
 
 def reach_into_each_other(tensors: Sequence[Tensor]) -> bool:
-    """Whether any two of these, none of which is empty, have addresses between the first and the last of the other."""
+    """Whether the address ranges of any two of these tensors, none of which is empty, overlap."""
     spans = sorted([_span(tensor) for tensor in tensors])
     return any(begin < end for (_, end), (begin, _) in itertools.pairwise(spans))
 
 
 def _span(tensor: Tensor) -> tuple[int, int]:
-    """The addresses of its first element and after its last one."""
+    """The addresses of the first element and past the last one."""
     last = sum((length - 1) * step for length, step in zip(tensor.shape, tensor.stride(), strict=True))
     return tensor.data_ptr(), tensor.data_ptr() + (last + 1) * tensor.element_size()
 
 
 def _share_memory(one: Tensor, other: Tensor) -> bool:
-    """Whether two tensors have any byte in common, on any device; what is too hard to tell counts as a yes."""
-    most: Any = 100_000  # steps of the search for a common byte
+    """Whether two tensors have any byte in common, on any device; true if that is too hard to tell."""
+    most: Any = 100_000  # steps of the search
     try:
         return np.shares_memory(_addresses_of(one), _addresses_of(other), max_work=most)
     except np.exceptions.TooHardError:
@@ -384,7 +385,7 @@ def _share_memory(one: Tensor, other: Tensor) -> bool:
 
 
 def _addresses_of(tensor: Tensor) -> np.ndarray[Any, Any]:
-    """An array of the same bytes, of which only the addresses may be looked at: they may be a GPU's."""
+    """An array at the same addresses, which must not be read: they may be those of a GPU."""
     size = tensor.element_size()
     steps = (*(step * size for step in tensor.stride()), 1)
     interface = {"shape": (*tensor.shape, size), "strides": steps, "typestr": "|u1", "version": 3}
