@@ -1,4 +1,4 @@
-"""What soft targets are trained and measured with: cross-entropy, binary cross-entropy, accuracy."""
+"""Losses and accuracy for soft targets: cross-entropy, binary cross-entropy, soft accuracy."""
 
 import math
 from typing import Literal, get_args
@@ -26,38 +26,38 @@ def soft_cross_entropy(
     weight: Tensor | None = None,
     reduction: Reduction = "mean",
 ) -> Tensor:
-    """Cross-entropy with soft targets, dense or sparse; computed in float32, or in float64 for such logits.
+    """Cross-entropy with soft targets, dense or sparse; computed in float32, or in float64 for float64 logits.
 
-    For class indices it is ``F.cross_entropy``. For a :class:`SoftTarget` of one partner and ``reduction="none"`` it is
-    ``lam * F.cross_entropy(logits, a) + (1 - lam) * F.cross_entropy(logits, b)`` with ``a, b = target.labels.T`` and
-    ``lam = target.shares[:, 0]``; a dense target gives the same as the sparse one that it was made of. Beside
-    ``F.cross_entropy`` with class probabilities:
+    For class indices it equals ``F.cross_entropy``. For a :class:`SoftTarget` with one partner and
+    ``reduction="none"`` it equals ``lam * F.cross_entropy(logits, a) + (1 - lam) * F.cross_entropy(logits, b)`` with
+    ``a, b = target.labels.T`` and ``lam = target.shares[:, 0]``; the corresponding dense target gives the same. It
+    differs from ``F.cross_entropy`` with class probabilities:
 
     ======================  ========================================  =====================================
     \\                       here                                      ``F.cross_entropy``
     ======================  ========================================  =====================================
     ``"mean"``              over the total (weighted) share           over the rows
     ``label_smoothing``     spreads each row's own sum                spreads 1 in each row
-    share 0 of a -inf logit counts 0                                  NaN
-    ``ignore_index``        that class counts nothing                 refused from 0 on
+    share 0 of -inf logits  0                                         NaN
+    ``ignore_index``        that class does not count                 must be negative
     NaN in the target       left out, if ``ignore_nan``               NaN
     half-precision logits   a float32 loss                            a loss in their dtype
     ======================  ========================================  =====================================
 
-    On a GPU, logits ``[B, num_classes]`` and their target are read once, and once more for the gradient, by a kernel
-    each. That gradient has no gradient of its own; with ``weight``, for float64, and for a target that is
-    differentiated, too, plain torch computes both.
+    On a GPU, one kernel computes the loss of logits ``[B, num_classes]`` and one the gradient; each reads the logits
+    and the target once. That gradient cannot be differentiated again. With ``weight``, float64 logits or a target that
+    requires a gradient, plain torch computes both.
 
     Args:
         logits: ``[B, num_classes]`` or ``[B, num_classes, d1, ...]``, floating point.
-        target: class indices ``[B, d1, ...]`` (as in evaluation); rows of the shape of ``logits``; or a
+        target: class indices ``[B, d1, ...]`` (as in evaluation); shares with the shape of ``logits``; or a
             :class:`SoftTarget` whose tensors are ``[B, K, d1, ...]``.
-        ignore_index: class index that counts nothing.
-        ignore_nan: leave out those entries of a dense target that are NaN.
+        ignore_index: class index that does not count.
+        ignore_nan: ignore the entries of a dense target that are NaN.
         label_smoothing: in [0, 1]; leave it at 0 if the targets are smoothed already.
         weight: ``[num_classes]``, a factor for each class.
         reduction: ``"none"``: ``[B, d1, ...]``; ``"sum"``; ``"mean"``: the sum over the total weight of all targets, so
-            that ignored labels do not lower it. If nothing counts that is NaN, with a gradient of 0.
+            that ignored labels do not lower it. If nothing counts, it is NaN, with a gradient of 0.
     """
     label_smoothing = check_number("label_smoothing", label_smoothing, 0, 1)
     check_choice("reduction", reduction, REDUCTIONS)
@@ -87,7 +87,7 @@ def soft_cross_entropy(
     if weight is not None:
         check_tensor("weight", weight)
         if weight.shape != logits.shape[1:2]:
-            raise ValueError(f"weight must be [{logits.shape[1]}], one a class, got {tuple(weight.shape)}")
+            raise ValueError(f"weight must be [{logits.shape[1]}], one for each class, got {tuple(weight.shape)}")
         _check_device("weight", weight, logits)
         weight = weight.to(wide).view(-1, *[1] * (logits.ndim - 2))
     if isinstance(target, SoftTarget):
@@ -100,7 +100,7 @@ def soft_cross_entropy(
         usual = (counted * logs).sum(1) if _is_readable(logs) else None
         if usual is not None and usual.isfinite().all():
             rows = usual
-        else:  # there may be NaN in the target, or infinities that count nothing
+        else:  # there may be NaN in the target, or infinite logits with a share of 0
             shares = _without_nan(shares) if ignore_nan else shares
             counted = shares if weight is None else shares * weight
             rows = _product(counted, logs).sum(1)
@@ -121,27 +121,26 @@ def soft_binary_cross_entropy(
     pos_weight: Tensor | None = None,
     reduction: Reduction = "mean",
 ) -> Tensor:
-    """Binary cross-entropy with soft targets of which some may be missing; in float32 or float64.
+    """Binary cross-entropy with soft targets, some of which may be missing; computed in float32 or float64.
 
-    With a whole target it is ``F.binary_cross_entropy_with_logits``.
+    If none is missing it equals ``F.binary_cross_entropy_with_logits``.
 
     Args:
         logits: floating point, of any shape: ``[B, num_classes]``, or ``[B, 1]`` for one logit.
-        target: of the same shape, in [0, 1]; NaN where nothing is annotated.
-        ignore_nan: leave out those entries that are NaN: their loss and their gradient are 0, and ``"mean"`` does not
-            count them.
-        label_smoothing: in [0, 1]: targets are drawn towards one half by so much.
-        weight: a factor for each entry, and ``pos_weight`` for each entry's positive part; of a shape that ``logits``
-            can be broadcast with.
+        target: of the same shape, in [0, 1]; NaN for missing labels.
+        ignore_nan: ignore the entries that are NaN: their loss and gradient are 0, and ``"mean"`` does not count them.
+        label_smoothing: in [0, 1]; how far to move targets towards one half.
+        weight: a factor for each entry; broadcast with ``logits``.
+        pos_weight: a factor for the positive part of each entry's loss; broadcast with ``logits``.
         reduction: ``"none"``: the shape of ``logits``; ``"sum"``; ``"mean"``: over the entries that count. If none
-            counts that is NaN, with a gradient of 0.
+            counts, it is NaN, with a gradient of 0.
     """
-    check_number("label_smoothing", label_smoothing, 0, 1)
+    label_smoothing = check_number("label_smoothing", label_smoothing, 0, 1)
     check_choice("reduction", reduction, REDUCTIONS)
-    check_flag("ignore_nan", ignore_nan)
+    ignore_nan = check_flag("ignore_nan", ignore_nan)
     _check_logits(logits, least=0)
     if isinstance(target, SoftTarget):
-        raise TypeError("target must be a tensor, got a SoftTarget; give target.dense(num_classes)")
+        raise TypeError("target must be a tensor, got a SoftTarget; pass target.dense(num_classes)")
     check_tensor("target", target)
     _check_device("target", target, logits)
     if target.shape != logits.shape:
@@ -159,12 +158,12 @@ def soft_binary_cross_entropy(
 
 
 def soft_accuracy(logits: Tensor, target: Tensor | SoftTarget, *, ignore_index: int = -100) -> Tensor:
-    """The share of the targets that lies on the predicted classes, in [0, 1], as a scalar tensor.
+    """The share of the targets that the predicted classes have, in [0, 1], as a scalar tensor.
 
     For class indices this is the accuracy; for mixed targets, mixup's ``lam``-weighted training accuracy.
 
     Args:
-        logits, target, ignore_index: as for :func:`soft_cross_entropy`; what is NaN in a target counts nothing.
+        logits, target, ignore_index: as for :func:`soft_cross_entropy`; NaN in a target does not count.
     """
     check_class("ignore_index", ignore_index)
     target = _counted(_as_target(logits, target), ignore_index)
@@ -180,7 +179,7 @@ def soft_accuracy(logits: Tensor, target: Tensor | SoftTarget, *, ignore_index: 
 
 
 def _as_target(logits: Tensor, target: Tensor | SoftTarget) -> Tensor | SoftTarget:
-    """``target`` beside its ``logits``, dense or sparse, which class indices become."""
+    """``target``, checked against ``logits``; class indices become a :class:`SoftTarget`."""
     _check_logits(logits, least=2)
     batch, _, *places = logits.shape
     if isinstance(target, SoftTarget):
@@ -191,21 +190,21 @@ def _as_target(logits: Tensor, target: Tensor | SoftTarget) -> Tensor | SoftTarg
         wanted = (batch, target.labels.shape[1] if target.labels.ndim > 1 else 1, *places)
         if target.labels.shape != wanted or target.shares.shape != wanted:
             raise ValueError(
-                f"target.labels and target.shares must be [B, K, ...] beside logits {tuple(logits.shape)}, got "
+                f"target.labels and target.shares must be [B, K, ...] for logits {tuple(logits.shape)}, got "
                 f"{tuple(target.labels.shape)} and {tuple(target.shares.shape)}"
             )
         _check_device("target", target.labels, logits)
         _check_device("target", target.shares, logits)
         return SoftTarget(target.labels.to(torch.int64), target.shares)
     if isinstance(target, tuple):  # what indexing a SoftTarget gives
-        raise TypeError("target must be a tensor or a SoftTarget, got a tuple; index its labels and its shares")
+        raise TypeError("target must be a tensor or a SoftTarget, got a tuple; index its labels and shares instead")
     check_tensor("target", target)
     _check_device("target", target, logits)
     if target.ndim == logits.ndim - 1:
         if target.dtype.is_floating_point or target.dtype == torch.bool:
-            raise TypeError(f"target must be integers where it is class indices, got {target.dtype}")
+            raise TypeError(f"target must have an integer dtype to be class indices, got {target.dtype}")
         if target.shape != (batch, *places):
-            raise ValueError(f"target must be {(batch, *places)}, one index a row of logits, got {tuple(target.shape)}")
+            raise ValueError(f"target must be {(batch, *places)}, one index per logits row, got {tuple(target.shape)}")
         labels = target[:, None].to(torch.int64)
         return SoftTarget(labels, torch.ones_like(labels, dtype=torch.float32))
     if target.shape != logits.shape:
@@ -214,7 +213,7 @@ def _as_target(logits: Tensor, target: Tensor | SoftTarget) -> Tensor | SoftTarg
 
 
 def _counted(target: Tensor | SoftTarget, ignore_index: int) -> Tensor | SoftTarget:
-    """``target`` with a share of 0 for the class that is to be ignored."""
+    """``target`` with the share of the ignored class set to 0."""
     if isinstance(target, SoftTarget):
         return target.known(ignore_index)
     if 0 <= ignore_index < target.shape[1]:
@@ -229,8 +228,8 @@ def _check_logits(logits: Tensor, least: int) -> None:
         raise ValueError(f"logits must be [B, num_classes] or [B, num_classes, d1, ...], got {tuple(logits.shape)}")
     if least == 2 and logits.shape[1] < 2:
         raise ValueError(
-            f"logits must be of two classes or more, got {tuple(logits.shape)}: the softmax of one is always 1, so for "
-            "one logit take soft_binary_cross_entropy"
+            f"logits must have two classes or more, got {tuple(logits.shape)}: the softmax of one is always 1; "
+            "use soft_binary_cross_entropy"
         )
     if not logits.dtype.is_floating_point:
         raise TypeError(f"logits must be floating point, got {logits.dtype}")
@@ -238,7 +237,7 @@ def _check_logits(logits: Tensor, least: int) -> None:
 
 def _check_device(name: str, part: Tensor, logits: Tensor) -> None:
     if part.device != logits.device:
-        raise ValueError(f"{name} must be on {logits.device} as the logits are, got {part.device}; move it there")
+        raise ValueError(f"{name} must be on {logits.device} like the logits, got {part.device}; move it there")
 
 
 def _check_factor(name: str, factor: Tensor | None, logits: Tensor) -> None:
@@ -253,22 +252,22 @@ def _check_factor(name: str, factor: Tensor | None, logits: Tensor) -> None:
 
 
 def _without_nan(target: Tensor) -> Tensor:
-    """A dense target in which what is NaN counts nothing."""
+    """A dense target with NaN replaced by 0."""
     return target.nan_to_num(nan=0.0, posinf=math.inf, neginf=-math.inf) if target.is_floating_point() else target
 
 
 def _is_readable(values: Tensor) -> bool:
-    """Whether values can be looked at here and now: not on a GPU, nor while they are traced or stand for others."""
+    """Whether values can be read at once: not on a GPU, nor fake, traced or transformed by ``torch.func``."""
     return values.device.type == "cpu" and not (torch.compiler.is_compiling() or is_fake(values) or is_transformed())
 
 
 def _product(shares: Tensor, values: Tensor) -> Tensor:
-    """``shares * values`` in which a share of 0 counts 0, beside infinities and NaN too."""
+    """``shares * values``, where a share of 0 gives 0 even if its value is infinite or NaN."""
     return shares * values.masked_fill((shares == 0) & ~values.isfinite(), 0.0)
 
 
 def _gathered(values: Tensor, labels: Tensor) -> Tensor:
-    """``values.gather(1, labels)``, with a clear message for labels that are no classes."""
+    """``values.gather(1, labels)``, with a clear error for labels that are not classes."""
     try:
         return values.gather(1, labels)
     except RuntimeError as error:
@@ -277,7 +276,7 @@ def _gathered(values: Tensor, labels: Tensor) -> Tensor:
 
 
 def _check_classes(labels: Tensor, classes: int) -> None:
-    """Refuse labels that are no classes, where their values can be read."""
+    """Refuse labels that are not classes, if their values can be read."""
     if not _is_readable(labels):
         return
     wrong = labels[(labels < 0) | (labels >= classes)]
@@ -286,7 +285,7 @@ def _check_classes(labels: Tensor, classes: int) -> None:
 
 
 def _reduced(losses: Tensor, total: Tensor, reduction: Reduction) -> Tensor:
-    """The losses, their sum, or that over their ``total`` weight."""
+    """The losses, their sum, or their sum divided by ``total``."""
     if reduction == "none":
         return losses
     if reduction == "sum":

@@ -419,10 +419,10 @@ def test_what_no_loss_can_be_made_of_is_refused():
         (ValueError, lambda: cross_entropy(logits[0], torch.rand(5)), r"logits must be \[B, num_classes\].*\(5,\)"),
         (ValueError, lambda: cross_entropy(logits, torch.arange(4)), r"target must be \(6,\), .* got \(4,\)"),
         (ValueError, lambda: cross_entropy(logits[..., None], torch.zeros(6, 2).long()), r"\(6, 1\), .* got \(6, 2\)"),
-        (ValueError, lambda: cross_entropy(logits[:4], sparse), r"beside logits \(4, 5\), got \(6, 2\) and \(6, 2\)"),
+        (ValueError, lambda: cross_entropy(logits[:4], sparse), r"for logits \(4, 5\), got \(6, 2\) and \(6, 2\)"),
         (ValueError, lambda: cross_entropy(logits, mc.SoftTarget(sparse.labels, torch.ones(6, 1))), r"and \(6, 1\)"),
-        (TypeError, lambda: cross_entropy(logits, torch.rand(6)), "must be integers .* got torch.float32"),
-        (TypeError, lambda: cross_entropy(logits, torch.ones(6).bool()), "must be integers .* got torch.bool"),
+        (TypeError, lambda: cross_entropy(logits, torch.rand(6)), "an integer dtype .* got torch.float32"),
+        (TypeError, lambda: cross_entropy(logits, torch.ones(6).bool()), "an integer dtype .* got torch.bool"),
         (TypeError, lambda: cross_entropy(logits.long(), torch.arange(6)), "logits must be floating .* torch.int64"),
         (ValueError, lambda: cross_entropy(logits, torch.arange(6)), "classes in 0 … 4 or ignore_index, got 5"),
         (ValueError, lambda: cross_entropy(logits, torch.arange(6) - 1), "classes in 0 … 4 or ignore_index, got -1"),
@@ -432,7 +432,7 @@ def test_what_no_loss_can_be_made_of_is_refused():
         (ValueError, lambda: cross_entropy(logits, rows, weight=torch.ones(())), r"weight must be \[5\], .* got \(\)"),
         (ValueError, lambda: cross_entropy(logits, rows, weight=torch.ones(1)), r"weight must be \[5\], .* got \(1,\)"),
         (ValueError, lambda: cross_entropy(logits, rows, weight=torch.ones(1, 5)), r"got \(1, 5\)"),
-        (TypeError, lambda: binary(logits, sparse), r"got a SoftTarget; give target.dense\(num_classes\)"),
+        (TypeError, lambda: binary(logits, sparse), r"got a SoftTarget; pass target.dense\(num_classes\)"),
         (ValueError, lambda: binary(logits[:, 0], rows[:, :1]), r"shape of logits \(6,\), got \(6, 1\)"),
         (ValueError, lambda: binary(logits, rows, label_smoothing=-0.1), r"in \[0, 1\], got -0.1"),
         (ValueError, lambda: binary(logits, rows, reduction="max"), "reduction must be .* got 'max'"),
@@ -455,7 +455,7 @@ def test_what_is_no_soft_target_is_refused_by_name():
         (mc.SoftTarget(labels.float(), shares), "target.labels must be class indices, got torch.float32"),
         (mc.SoftTarget(labels.tolist(), shares), "target.labels must be a tensor, got list"),
         (mc.SoftTarget(labels, shares.tolist()), "target.shares must be a tensor, got list"),
-        (mc.SoftTarget(labels, shares)[:2], "got a tuple; index its labels and its shares"),
+        (mc.SoftTarget(labels, shares)[:2], "got a tuple; index its labels and shares instead"),
     ):
         with pytest.raises(TypeError, match=message):
             mc.soft_cross_entropy(logits, target)
@@ -472,7 +472,7 @@ def test_targets_that_lie_elsewhere_are_refused():
         mc.SoftTarget(labels.to("meta"), shares),
         mc.SoftTarget(labels, shares.to("meta")),
     ):
-        with pytest.raises(ValueError, match="target must be on cpu as the logits are, got meta"):
+        with pytest.raises(ValueError, match="target must be on cpu like the logits, got meta"):
             mc.soft_cross_entropy(logits, target)
     rows, there = torch.rand(4, 5), torch.rand(5, device="meta")
     for name, call in (
@@ -481,14 +481,14 @@ def test_targets_that_lie_elsewhere_are_refused():
         ("weight", lambda: mc.soft_binary_cross_entropy(logits, rows, weight=there)),
         ("pos_weight", lambda: mc.soft_binary_cross_entropy(logits, rows, pos_weight=there)),
     ):
-        with pytest.raises(ValueError, match=f"^{name} must be on cpu as the logits are, got meta"):
+        with pytest.raises(ValueError, match=f"^{name} must be on cpu like the logits, got meta"):
             call()
 
 
 def test_one_logit_is_no_softmax():
     logits, target = torch.randn(8, 1), torch.rand(8, 1)
     for function in (mc.soft_cross_entropy, mc.soft_accuracy):
-        with pytest.raises(ValueError, match=r"two classes or more, got \(8, 1\).*take soft_binary_cross_entropy"):
+        with pytest.raises(ValueError, match=r"two classes or more, got \(8, 1\).*use soft_binary_cross_entropy"):
             function(logits, target)
         with pytest.raises(ValueError, match=r"two classes or more, got \(8, 0\)"):
             function(logits[:, :0], target[:, :0])
