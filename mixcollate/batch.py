@@ -1,4 +1,4 @@
-"""``MixBatch``: a stacked batch that is mixed once, where it is wanted, by the collate object that has the counter."""
+"""``MixBatch``: a stacked batch that is mixed once, on the device of its consumer."""
 
 import threading
 import weakref
@@ -13,30 +13,30 @@ from mixcollate.roles import Key, Roles, first_labels, leaf_at, map_tensors, rep
 
 
 class Owner(Protocol):
-    """What makes batches and mixes them: a collate, as this module, which stands below it, sees it."""
+    """What this module needs of a ``MixupCollate``, which it must not import."""
 
     name: str
 
     def mix_stacked(
         self, batch: Any, roles: Roles, *, labels: Tensor | None, may_overwrite: bool, dtype: torch.dtype | None
     ) -> Any:
-        """Draw the next plan and run it on a batch; ``labels`` are the first ones, where they were stacked."""
+        """Draw the next plan and run it on a batch; ``labels`` are its first labels, on the host."""
 
 
 _OWNERS: "weakref.WeakValueDictionary[str, Owner]" = weakref.WeakValueDictionary()
-"""The collate objects of this process by name: how a batch from a worker finds the one that has the counter."""
+"""This process's collates by name: a batch from a worker finds the one that counts the plans here."""
 
 
 def register(owner: Owner) -> bool:
-    """Let batches find their owner by its name; ``False`` if another one has that name."""
+    """Let batches find ``owner`` by its name; ``False`` if another one has that name."""
     return _OWNERS.setdefault(owner.name, owner) is owner
 
 
 class MixBatch:
-    """A stacked batch that is mixed once, where it is wanted.
+    """A stacked batch that is mixed once, where it is needed.
 
-    ``images, targets = batch`` mixes it where it is, ``batch.to("cuda")`` there. It is neither a tuple nor a dict,
-    because data loaders and frameworks rebuild those. Threads that ask at once get the same tensors.
+    ``images, targets = batch`` mixes it on its current device, ``batch.to("cuda")`` on the GPU. It is neither a tuple
+    nor a dict, because data loaders and frameworks rebuild those. Threads that unpack it at once get the same tensors.
     """
 
     def __init__(self, batch: Any, roles: Roles, owner: Owner, *, may_overwrite: bool = False) -> None:
@@ -50,38 +50,38 @@ class MixBatch:
 
     @property
     def owner(self) -> Owner:
-        """The collate object that made it, and mixes it."""
+        """The collate that made this batch and mixes it."""
         if self._owner is None:
             raise RuntimeError("the MixupCollate that made this batch is gone from this process; keep it alive")
         return self._owner
 
     @property
     def images(self) -> Tensor:
-        """The stacked images as they came, not mixed."""
+        """The stacked images, not mixed."""
         images: Tensor = leaf_at(self._raw(), self._roles.images[0])
         return images
 
     @property
     def labels(self) -> Any:
-        """The labels as they came, or ``None``."""
+        """The original labels, or ``None``."""
         raw = self._raw()
         return leaf_at(raw, self._roles.labels[0]) if self._roles.labels else None
 
     def mix(self, *, dtype: torch.dtype | None = None) -> Any:
-        """The mixed batch, in the place of the stacked one: ``(images, targets)``, or a dict for dict samples.
+        """Mix the batch on its current device: ``(images, targets)``, or a dict for dict samples.
 
         Args:
             dtype: of the images; default: the collate's.
         """
         with self._once:
             if self._mixed is None:
-                batch, self._batch = self._waiting(), None  # for good, if this is interrupted, perhaps half way
+                batch, self._batch = self._waiting(), None  # stays None if this is interrupted, perhaps half-way
                 try:
                     self._mixed = self.owner.mix_stacked(
                         batch, self._roles, labels=self._labels, may_overwrite=self._may_overwrite, dtype=dtype
                     )
                 except Exception:
-                    self._batch = batch  # what is refused is refused before anything is written
+                    self._batch = batch  # errors are raised before anything is written
                     raise
                 self._labels = None
             elif dtype is not None:
@@ -92,8 +92,8 @@ class MixBatch:
     def to(self, *args: Any, **kwargs: Any) -> Any:
         """Copy to a device and mix there: ``(images, targets)``, or a dict for dict samples.
 
-        Takes what ``Tensor.to`` takes: ``to(device, dtype, non_blocking)``. A dtype is that of the images, which are
-        mixed in float32 and then cast. The host does not wait for copies to CUDA, unless ``non_blocking=False``.
+        Takes the arguments of ``Tensor.to``: ``to(device, dtype, non_blocking)``. The dtype applies to the images,
+        which are mixed in float32 and then cast. Copies to CUDA do not block the host unless ``non_blocking=False``.
         """
         device, dtype, non_blocking = _parse_to(*args, **kwargs)
         with self._once:
@@ -104,12 +104,12 @@ class MixBatch:
 
     @property
     def stacked(self) -> Any:
-        """The whole stacked batch (if it is mixed already, the mixed one), for a loader that copies it itself."""
+        """The whole stacked batch, or the mixed one if it is mixed already; for a loader that copies it itself."""
         with self._once:
             return self._raw() if self._mixed is None else self._mixed
 
     def with_stacked(self, stacked: Any) -> "MixBatch":
-        """The same batch with ``stacked``, a copy of its tensors whose memory is not to be mixed in."""
+        """This batch with ``stacked``, a copy of its tensors, whose memory mixing leaves as it is."""
         other = object.__new__(MixBatch)
         vars(other).update(vars(self), _once=threading.RLock())
         if self._mixed is None:
@@ -119,14 +119,14 @@ class MixBatch:
         return other
 
     def pin_memory(self, device: Any = None) -> "MixBatch":
-        """Copy to pinned memory what is not there yet; called by the loader."""
+        """Copy the tensors to pinned memory; called by the loader."""
         with self._once:
             if self._mixed is None:
                 self._batch = self._copied(map_tensors(self._waiting(), lambda tensor: tensor.pin_memory()))
         return self
 
     def _copied(self, batch: Any) -> Any:
-        """``batch``, made of this one's; if all its images are others now, their memory is ours to mix in."""
+        """``batch``, made from this one's tensors; if all its images are copies, they may be mixed in place."""
         places = self._roles.images
         self._may_overwrite |= all(leaf_at(batch, path) is not leaf_at(self._batch, path) for path in places)
         return batch
@@ -156,60 +156,60 @@ class MixBatch:
         mixed = self.mix()
         if not isinstance(mixed, Mapping):
             raise TypeError(
-                f"{method}() needs samples that are dicts, got a batch that is a {type(mixed).__name__}: unpack it, "
-                "as in images, targets = batch, or take batch.mix()"
+                f"{method}() needs a batch of dict samples, got a {type(mixed).__name__}; unpack it, as in "
+                "images, targets = batch, or use batch.mix()"
             )
         return mixed
 
     def __getattr__(self, name: str) -> Any:
-        way_out = "" if name.startswith("_") else ": unpack it, or take batch.mix(), which is a tuple or a mapping"
-        raise AttributeError(f"a MixBatch has no {name}{way_out}")
+        way_out = "" if name.startswith("_") else "; unpack it, or use batch.mix(), which returns a tuple or a mapping"
+        raise AttributeError(f"MixBatch has no attribute {name!r}{way_out}")
 
     def _raw(self) -> Any:
         with self._once:
             if self._mixed is not None:
-                raise RuntimeError("this batch is mixed already; look at batch.images and batch.labels before that")
+                raise RuntimeError("this batch is mixed already; read batch.images and batch.labels before mixing")
             batch = self._waiting()
-            self._may_overwrite = False  # somebody looks at this memory now: mixing must leave it as it is
+            self._may_overwrite = False  # the caller can see this memory now, so mixing must leave it as it is
             return batch
 
     def _waiting(self) -> Any:
-        """The stacked batch that is yet to be mixed."""
+        """The stacked batch, which is not mixed yet."""
         if self._batch is None:
-            raise RuntimeError("mixing this batch was interrupted and may have left it half mixed; take the next one")
+            raise RuntimeError("mixing this batch was interrupted and may have left it half mixed; use the next batch")
         return self._batch
 
     def __repr__(self) -> str:
         state = "not mixed yet" if self._mixed is None else "mixed"
-        return f"MixBatch({state}; unpack it, or take .mix() or .to(device))"
+        return f"MixBatch({state}; unpack it, or call .mix() or .to(device))"
 
     def __getstate__(self) -> dict[str, Any]:
         with self._once:
-            self._may_overwrite = False  # a copy, and whoever receives it once or twice, may share this memory
+            self._may_overwrite = False  # the copies made from this state may share its memory
             return {**vars(self), "_owner": None, "_once": None}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state)
         self._once = threading.RLock()
-        self._owner = _OWNERS.get(self._name)  # on this side the batch belongs to the object of that name
+        self._owner = _OWNERS.get(self._name)  # in this process
 
 
 def _parse_to(*args: Any, **kwargs: Any) -> tuple[torch.device | None, torch.dtype | None, bool]:
-    """Device, dtype and whether the host goes on, as ``Tensor.to`` reads its arguments; not waiting is the default."""
-    said = "non_blocking" in kwargs or any(isinstance(value, bool) for value in args)
+    """Device, dtype and ``non_blocking``, parsed as by ``Tensor.to``, except that copies do not block by default."""
+    given = "non_blocking" in kwargs or any(isinstance(value, bool) for value in args)
     try:
         device, dtype, non_blocking, memory_format = torch._C._nn._parse_to(*args, **kwargs)
     except (TypeError, RuntimeError) as error:
         raise TypeError(
-            f"to() takes a device, a dtype of the images and non_blocking, as Tensor.to does, got {args} {kwargs}: "
+            f"to() takes a device, a dtype for the images and non_blocking, as Tensor.to does, got {args} {kwargs}: "
             f"{error}"
         ) from error
     if memory_format is not None:
         raise TypeError(f"memory_format must be given to MixupCollate, got to(memory_format={memory_format})")
-    return device, dtype, bool(non_blocking) if said else True
+    return device, dtype, bool(non_blocking) if given else True
 
 
 def _moved(batch: Any, device: torch.device, non_blocking: bool) -> Any:
-    # a copy that the host does not wait for is safe towards CUDA alone: elsewhere it may be read before it is there
+    # only copies to CUDA are ordered by a stream: on the host a non-blocking one could be read before it has arrived
     non_blocking = non_blocking and device.type == "cuda"
     return map_tensors(batch, lambda tensor: tensor.to(device, non_blocking=non_blocking))

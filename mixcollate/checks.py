@@ -1,4 +1,4 @@
-"""Checks at the public door, one a kind of argument: each names the argument, the rule and the value that came."""
+"""Checks of public arguments, one for each kind. An error names the argument, the rule and the value it got."""
 
 import math
 import reprlib
@@ -20,30 +20,28 @@ DTYPES = frozenset(
         *(torch.float16, torch.bfloat16, torch.float32, torch.float64),
     }
 )
-"""The dtypes of plain real numbers: not the complex, the quantized, nor the 8-bit floating point ones."""
+"""The dtypes of plain real numbers; complex, quantized and 8-bit floating point ones are not among them."""
 
 
 class Settled:
-    """A base class of what is configured once: set later, arguments would be unchecked, or do nothing."""
+    """Base class of objects that are configured when they are made: what is set later would go unchecked, or unused."""
 
     _settled: frozenset[str] = frozenset()
 
     def _settle(self, kind: type, names: Iterable[str]) -> None:
-        """Refuse to set these from now on, if this is a ``kind`` itself: a subclass may use the names for its own."""
+        """Make these attributes read-only, unless this is a subclass of ``kind``, which may reuse the names."""
         if type(self) is kind:
             vars(self).update(_settled=frozenset(names))
 
     def __setattr__(self, name: str, value: object) -> None:
         if name in self._settled:
             kind = type(self).__name__
-            raise AttributeError(
-                f"{name} is checked when a {kind} is made, and stays so, got {shown(value)}: make another"
-            )
+            raise AttributeError(f"{name} cannot be changed after a {kind} is made, got {shown(value)}; make a new one")
         super().__setattr__(name, value)
 
 
 def result_of(name: str, function: Callable[..., T], *arguments: Any) -> T:
-    """What a user's function returns. A ``StopIteration`` from it is an error here: a loader would end the epoch."""
+    """Call a user's function. ``StopIteration`` becomes an error: a loader would take it for the end of the epoch."""
     try:
         return function(*arguments)
     except StopIteration as error:
@@ -58,14 +56,14 @@ def check_choice(name: str, value: T, choices: Sequence[str]) -> T:
 
 
 def check_flag(name: str, value: object) -> bool:
-    """True or False, not just something that counts as one of them: ``"no"`` is true to Python."""
+    """True or False itself, not merely something truthy: ``bool("no")`` is True."""
     if not isinstance(value, (bool, np.bool_)):
         raise TypeError(f"{name} must be True or False, got {shown(value)}")
     return bool(value)
 
 
 def check_count(name: str, value: object, least: int = 1, most: int | None = None) -> int:
-    """A whole number from ``least`` to ``most``, Python's, NumPy's or a tensor's; True is none."""
+    """A whole number from ``least`` to ``most``, from Python, NumPy or a tensor; bools are refused."""
     rule = f"a whole number of at least {least}" if most is None else f"a whole number from {least} to {most}"
     count = as_number(value)
     if not isinstance(count, int):
@@ -85,16 +83,16 @@ def check_number(
     below: bool = False,
     advice: str = "",
 ) -> float:
-    """A finite real number from ``low`` to ``high``, Python's, NumPy's or a tensor's.
+    """A finite real number from ``low`` to ``high``, from Python, NumPy or a tensor.
 
     Args:
-        name: of the argument.
-        value: that came.
-        low: least value.
-        high: greatest value.
-        above: ``low`` itself is refused.
-        below: ``high`` itself is refused.
-        advice: the way out, where the rule does not say it.
+        name: the argument's name.
+        value: what the caller passed.
+        low: smallest value.
+        high: largest value.
+        above: refuse ``low`` itself.
+        below: refuse ``high`` itself.
+        advice: what to do instead, if the rule does not say so.
     """
     number = as_number(value)
     if number is None or not _within(number, low, high, above, below):
@@ -114,12 +112,12 @@ def check_probability(name: str, value: object) -> float:
 
 
 def check_positive(name: str, value: object) -> float:
-    """A finite number above 0: how strongly to mix. Not at all is said in another way, which the message names."""
+    """A finite number above 0: how strongly to mix. The message says how to turn mixing off instead."""
     return check_number(name, value, 0, above=True, advice="drop the transform or use p=0 to turn mixing off")
 
 
 def check_not_negative(name: str, value: object) -> float:
-    """A finite number of at least 0: how strongly to mix in an epoch of a schedule, where 0 is not at all."""
+    """A finite number of at least 0: how strongly to mix in one epoch of a schedule, where 0 means not at all."""
     return check_number(name, value, 0)
 
 
@@ -129,12 +127,12 @@ def check_range(
     """A pair of finite numbers, in order, from ``low`` to ``high``.
 
     Args:
-        name: of the argument.
-        value: that came.
-        low: what the first may be.
-        high: what the second may be.
-        above: ``low`` itself is refused.
-        whole: only whole numbers will do.
+        name: the argument's name.
+        value: what the caller passed.
+        low: lower bound of the first number.
+        high: upper bound of the second.
+        above: refuse ``low`` itself.
+        whole: accept only whole numbers.
     """
     parts: list[float | None] = []
     if isinstance(value, (Sequence, np.ndarray, Tensor)) and getattr(value, "ndim", 1) == 1:  # a set has no order
@@ -151,7 +149,7 @@ def check_range(
 
 
 def check_class(name: str, value: object) -> int:
-    """A class index that int64 holds; negative ones are none of the classes."""
+    """A class index that fits int64; a negative one stands for no class."""
     return check_count(name, value, least=-(2**63), most=2**63 - 1)
 
 
@@ -162,12 +160,12 @@ def check_counts(name: str, value: object, least: int = 1, most: float = math.in
 
 
 def check_scheduled(name: str, value: T, check: Callable[[str, Any], Any]) -> T:
-    """A number that passes ``check``, or a function of the epoch, whose numbers are checked when they are used."""
+    """A number that passes ``check``, or a function of the epoch, whose values are checked when they are used."""
     return value if callable(value) else check(name, value)
 
 
 def check_kind(name: str, value: T, *kinds: type | None) -> T:
-    """An object of one of these classes, or ``None`` if that is among them."""
+    """An instance of one of these classes; ``None`` if that is listed."""
     if type(value) in kinds or (value is None and None in kinds):  # the usual case
         return value
     if not any([kind is not None and isinstance(value, kind) for kind in kinds]):
@@ -185,11 +183,11 @@ def check_device(value: Any) -> torch.device:
 
 
 def check_tensor(name: str, value: object) -> Tensor:
-    """A plain tensor: dense, strided, of real numbers; one that holds its values as they are in its memory."""
+    """A plain tensor: dense, strided, of real numbers, whose memory holds its values as they are."""
     if torch.compiler.is_compiling():  # what is asked here cannot be traced
         return value  # type: ignore[return-value]
     if not isinstance(value, Tensor):
-        way_out = "; torch.as_tensor makes one" if isinstance(value, (np.ndarray, list, tuple)) else ""
+        way_out = "; convert it with torch.as_tensor" if isinstance(value, (np.ndarray, list, tuple)) else ""
         raise TypeError(f"{name} must be a tensor, got {type(value).__name__}{way_out}")
     if value.layout == torch.strided and value.dtype in DTYPES and not value.is_nested and not value.is_neg():
         return value
@@ -209,7 +207,7 @@ def check_tensor(name: str, value: object) -> Tensor:
 
 
 def as_number(value: object) -> float | None:
-    """``value`` as Python's int or float, if it is one real number; a text that looks like one is none."""
+    """``value`` as a Python int or float, or ``None`` if it is not one real number; strings are never parsed."""
     if type(value) is float:
         return value
     if isinstance(value, (np.generic, np.ndarray, Tensor)):
@@ -220,7 +218,7 @@ def as_number(value: object) -> float | None:
 
 
 def shown(value: object) -> str:
-    """``value`` in a message: in short, and without reading what a tensor holds."""
+    """``value`` for an error message: abbreviated, and without reading what a tensor holds."""
     if isinstance(value, (Tensor, np.ndarray)) and value.ndim:
         return f"a {type(value).__name__} of shape {tuple(value.shape)}"
     return _SHORT.repr(value)
@@ -233,13 +231,13 @@ _SHORT.maxlist = _SHORT.maxtuple = 8
 
 
 def _within(number: float, low: float, high: float, above: bool = False, below: bool = False) -> bool:
-    """Whether a number is finite and in the interval, whose ends belong to it but for ``above`` and ``below``."""
+    """Whether a number is finite and in the interval; ``above`` and ``below`` exclude its ends."""
     fits = (low < number if above else low <= number) and (number < high if below else number <= high)
     return fits and abs(number) <= _LARGEST  # Python's whole numbers have no limit
 
 
 def _interval(low: float, high: float, above: bool, below: bool) -> str:
-    """The rule as it is written: `` in [0, 1)``, `` above 0``, `` of at least 1``."""
+    """The interval in words: `` in [0, 1)``, `` above 0``, `` of at least 1``."""
     if math.isfinite(low) and math.isfinite(high):
         return f" in {'(' if above else '['}{low}, {high}{')' if below else ']'}"
     if math.isfinite(low):

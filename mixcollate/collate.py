@@ -1,4 +1,4 @@
-"""``MixupCollate`` stacks samples in the workers; the batch it returns is mixed on the device, once."""
+"""``MixupCollate`` stacks samples in the workers and returns a batch that is mixed on the device, once."""
 
 import copy
 import inspect
@@ -49,43 +49,44 @@ from mixcollate.transforms import MixTransform, Unchanged
 
 Classes = int | Sequence[int] | Mapping[Key, int]
 
-_ENABLED, _EPOCH, _EPOCH_IS_TOLD, _WORKERS_DREW = range(4)  # places in a collate's state
+_ENABLED, _EPOCH, _EPOCH_IS_TOLD, _WORKERS_DREW = range(4)  # indices of a collate's shared state
 
 
 class MixupCollate(Settled):
     """A ``collate_fn`` that mixes after the transfer: workers stack, the main process decides, the device mixes.
 
-    ``DataLoader(dataset, collate_fn=MixupCollate(num_classes=10))`` yields :class:`MixBatch`; unpacked where they are,
-    or sent ``.to("cuda")``, they become ``(images, targets)``. Plans are drawn by the object that was given to the
-    loader, in the order in which batches are used, whatever the workers do: ``enabled``, ``set_epoch`` and schedules
-    act on the next batch, and with a seed any number of workers gives the same stream. The transform stays as it is:
-    the collate has a stream and an epoch of its own.
+    ``DataLoader(dataset, collate_fn=MixupCollate(num_classes=10))`` yields :class:`MixBatch`. Unpacking a batch, or
+    moving it with ``.to("cuda")``, mixes it there and gives ``(images, targets)``. Plans are drawn in the main process,
+    in the order in which batches are used: ``enabled``, ``set_epoch`` and schedules act on the next batch, and with a
+    seed the stream does not depend on the number of workers. The collate has its own stream and epoch, and leaves those
+    of the transform alone.
 
     Args:
-        transform: what to do to a batch; default: :class:`MixUp` with ``alpha``.
-        num_classes: number of classes, unless the transform knows it; of several labels one each, in the order of
-            ``label_key`` or by their keys. With a transform that leaves labels alone (Cutout, say) it turns them into
-            one-hot rows.
-        alpha: of the default transform; default: 1.
-        mean: subtracted after mixing, in the units of images in [0, 1]; a number, or one for each channel.
-        std: divided by after that; likewise.
-        dtype: of the images that come out; default: as they are, float32 if uint8 is normalised.
-        memory_format: of the images that come out, e.g. ``torch.channels_last``; default: as they are.
-        collate_fn: makes a batch of samples first; default: torch's. PIL images need one that makes tensors.
-        image_key: where images are in a batch: an index or a key (of a nested one ``"outer.inner"``), or several.
-            Default: torchvision's ``tv_tensors``, what is called image(s), pixel_values, img or x, or the first item.
-        label_key: where labels are, likewise; default: what is called label(s), target(s), y or class_label, or the
-            second item.
-        mask_keys: where segmentation masks or heat maps are, which the same plan mixes.
+        transform: what to apply to a batch; default: :class:`MixUp` with ``alpha``.
+        num_classes: number of classes, unless the transform has it; for several labels one number each, in the order
+            of ``label_key``, or a mapping from their keys. With a transform that does not change labels (such as
+            Cutout), labels become one-hot rows.
+        alpha: alpha of the default transform; default: 1.
+        mean: subtracted after mixing, for images in [0, 1]; one number, or one for each channel.
+        std: then divided by; likewise.
+        dtype: dtype of the resulting images; default: unchanged, or float32 if uint8 images are normalised.
+        memory_format: memory format of the resulting images, e.g. ``torch.channels_last``; default: unchanged.
+        collate_fn: makes a batch of samples; default: torch's. For PIL images, it must convert them to tensors.
+        image_key: where the images are in a batch: an index or a key (nested: ``"outer.inner"``), or several of them.
+            Default: torchvision's ``tv_tensors``, else an entry named image(s), pixel_values, img or x, else the first
+            item.
+        label_key: where the labels are, likewise; default: an entry named label(s), target(s), y or class_label, else
+            the second item.
+        mask_keys: where segmentation masks or heat maps are, which are mixed by the same plan.
         blend_keys: where float tensors ``[B, ...]`` are (a teacher's logits, embeddings) that are blended by the
             labels' shares.
-        keep_keys: what stays as it is though its images are mixed: indices, weights, names.
-        mask_classes: masks are class numbers ``[B, H, W]`` and come out as one-hot (where blended: soft) float32 masks
-            ``[B, mask_classes, H, W]``; pixels of ``mask_ignore_index`` belong to no class.
-        mask_ignore_index: see ``mask_classes``.
-        layout: of the images, ``"BCDHW"`` for volumes, ``"BCT"`` for signals; default: that of the transform.
-        eager: mix in the worker and return plain tensors, for frameworks that move nothing else.
-        seed: of the stream of plans; default: that of the transform, or else torch's default generator.
+        keep_keys: what stays unchanged although its images are mixed: indices, weights, names.
+        mask_classes: number of classes of masks ``[B, H, W]`` that hold class numbers. They become float32 masks
+            ``[B, mask_classes, H, W]``, one-hot or, where blended, soft.
+        mask_ignore_index: class number of pixels that belong to no class, for ``mask_classes``.
+        layout: axes of the images, ``"BCDHW"`` for volumes, ``"BCT"`` for signals; default: that of the transform.
+        eager: mix in the worker and return plain tensors, for frameworks that move only those.
+        seed: seed of the stream of plans; default: that of the transform, else torch's default generator.
     """
 
     def __init__(
@@ -113,7 +114,7 @@ class MixupCollate(Settled):
         if transform is None:
             transform = MixUp(alpha=1.0 if alpha is None else alpha)
         elif alpha is not None:
-            raise ValueError(f"alpha is of the default transform, got alpha={alpha} and a {type(transform).__name__}")
+            raise ValueError(f"alpha is for the default transform, got alpha={alpha} and a {type(transform).__name__}")
         if not isinstance(transform, MixTransform):
             kind = transform if isinstance(transform, type) else type(transform)
             way_out = f"; write {kind.__name__}()" if kind is transform else ""
@@ -135,7 +136,7 @@ class MixupCollate(Settled):
             layout=transform.layout if layout is None else check_choice("layout", layout, AXES),
         )
         self.rules = _rules(transform, num_classes, self.keys.label)
-        # a worker may lack the transform
+        # the transform itself may be missing in a worker
         self._mixes, self._blends, self._inplace = transform.mixes, transform.blends, transform.inplace
         self.output: dict[str, Any] = {"mean": mean, "std": std, "dtype": dtype, "memory_format": memory_format}
         check_affine(mean, std, dtype)
@@ -154,7 +155,7 @@ class MixupCollate(Settled):
 
     @property
     def enabled(self) -> bool:
-        """Whether batches are mixed. When off, images are still erased and normalised, and targets keep their type."""
+        """Whether batches are mixed. If not, images are still erased and normalised, and targets keep their type."""
         return bool(self._shared[_ENABLED])
 
     @enabled.setter
@@ -172,42 +173,43 @@ class MixupCollate(Settled):
 
     @property
     def epoch(self) -> int:
-        """What schedules are asked for; see ``set_epoch``."""
+        """The epoch that schedules are evaluated for; see ``set_epoch``."""
         return int(self._shared[_EPOCH]) if self._shared[_EPOCH_IS_TOLD] else Untold(0)
 
     @epoch.setter
     def epoch(self, epoch: int) -> None:
-        raise AttributeError(f"epoch must be told by set_epoch(epoch), got {shown(epoch)}")
+        raise AttributeError(f"epoch must be set with set_epoch(epoch), got {shown(epoch)}")
 
     def set_epoch(self, epoch: int) -> None:
-        """Tell the schedules which epoch it is; acts on the next batch."""
+        """Set the epoch that schedules are evaluated for, from the next batch on."""
         self._shared[_EPOCH] = check_count("epoch", epoch, least=0, most=2**44 - 2)  # so that parts fit in 64 bits
         self._shared[_EPOCH_IS_TOLD] = 1
         self._shared[_WORKERS_DREW] = 0
 
     def state_dict(self) -> dict[str, int | None]:
-        """Where the stream of plans stands; with a seed all it takes to resume exactly, where ``set_epoch`` is told the
-        epoch and ``enabled`` is as it was.
+        """The position in the stream of plans. With a seed, this is all that is needed to resume exactly, provided that
+        ``set_epoch`` is called with the epoch and ``enabled`` is set as before.
 
-        With ``eager=True`` workers draw, each from a stream of its own. ``set_epoch`` at the start of each epoch makes
-        that a function of the seed, the rank, the epoch, the number of workers and the worker's count of batches, so
-        that a run resumes at the beginning of an epoch (workers that stay count on, if they are told the same again).
+        With ``eager=True`` workers draw the plans, each from its own stream. If ``set_epoch`` is called at the start of
+        each epoch, plans depend only on the seed, the rank, the epoch, the number of workers and the worker's count of
+        batches, so that a run can resume at the start of an epoch. (If it is called with the same epoch again,
+        persistent workers continue their count.)
 
         Raises:
-            RuntimeError: if workers have drawn and nobody has told them the epoch: that cannot be resumed.
+            RuntimeError: if workers have drawn plans without knowing the epoch, which cannot be resumed.
         """
         state = {"seed": self.stream.seed, "step": self.stream.step}
         if not self.eager:
             return state
         if self._shared[_WORKERS_DREW]:
             raise RuntimeError(
-                "an eager collate whose workers draw cannot be resumed unless they are told the epoch: call "
+                "an eager collate whose workers draw cannot be resumed unless they know the epoch: call "
                 "set_epoch(epoch) before each epoch, or let the main process draw with eager=False"
             )
         return {**state, "epoch": int(self.epoch)}
 
     def load_state_dict(self, state: Mapping[str, int | None]) -> None:
-        """Go on where ``state_dict`` was taken."""
+        """Resume from what ``state_dict`` returned."""
         if not isinstance(state, Mapping) or not {"seed", "step"} <= set(state):
             raise ValueError(f"state must be what state_dict() returned, with seed and step, got {state!r}")
         if state["seed"] != self.stream.seed:
@@ -218,9 +220,10 @@ class MixupCollate(Settled):
         self.stream.step = step
 
     def plain(self) -> "MixupCollate":
-        """The collate of evaluation: stacks, normalises and casts images as this one, draws nothing.
+        """A collate for evaluation, which stacks, normalises and casts images like this one, but never mixes.
 
-        Labels, masks and what other keys name stay as they are, and may be missing. Its switch and epoch are its own.
+        Labels, masks and whatever other keys name stay unchanged, and may be missing. It has its own ``enabled`` and
+        epoch.
         """
         other = copy.copy(self)
         vars(other).update(
@@ -228,7 +231,7 @@ class MixupCollate(Settled):
             rules=(),
             keys=replace(self.keys, labels_getter="default", partial=True),
             masks={},
-            stream=Stream(0),  # which asks no generator for a seed
+            stream=Stream(0),  # draws nothing from torch's generator
             _mixes=False,
             _blends=False,
             _inplace=False,
@@ -238,11 +241,12 @@ class MixupCollate(Settled):
         return other
 
     def __call__(self, samples: Any) -> Any:
-        """Stack samples into a :class:`MixBatch`; if ``eager``, into a mixed batch.
+        """Stack samples into a :class:`MixBatch`, or, if ``eager``, into a mixed batch.
 
-        What is no list of samples is a batch already, as from a loader with ``batch_size=None``: a tensor, a tuple, a
-        mapping, or a list as torch's ``default_collate`` makes it of them (``[images, labels]``, with one first axis).
-        Tensors of equally many axes are samples there, unless a key is the place of one.
+        Anything but a list of samples is taken for a batch, as from a loader with ``batch_size=None``: a tensor, a
+        tuple, a mapping, or a list like those of torch's ``default_collate`` (``[images, labels]``, equal in their
+        first axis). In a list, tensors that all have the same number of axes are samples, unless a key is an index
+        into it.
         """
         stacks = self.collate_fn is default_collate
         is_made = not isinstance(samples, list) or (stacks and len(samples) > 0 and is_batch(samples, self.keys))
@@ -259,10 +263,10 @@ class MixupCollate(Settled):
                     refuse_boxes(path, kind, self.keys.keep)
             batch = self._stacking.stack(samples)
         if isinstance(batch, list):
-            batch = tuple(batch)  # torch's default makes lists of tuples
-        may_overwrite = self._inplace or (stacks and not is_made)  # stacking copies: the memory is nobody else's
+            batch = tuple(batch)  # torch's default turns tuples into lists
+        may_overwrite = self._inplace or (stacks and not is_made)  # stacked memory is not the caller's
         unstacked = {path: leaf for path, leaf in leaves(batch) if isinstance(leaf, Unstacked)} if self.eager else {}
-        stacked = replace_at(batch, {path: leaf.like for path, leaf in unstacked.items()})  # but for its pixels
+        stacked = replace_at(batch, {path: leaf.like for path, leaf in unstacked.items()})  # large images lack pixels
         roles = self._find(stacked, kinds if stacks else None)
         self._check_units(leaf_at(stacked, roles.images[0]))
         if not self.eager:
@@ -272,11 +276,11 @@ class MixupCollate(Settled):
         return self.mix_stacked(batch, roles, labels=first_labels(batch, roles), may_overwrite=may_overwrite)
 
     def mix(self, batch: Any, *, inplace: bool = False) -> Any:
-        """Draw the next plan and mix a collated batch, where it is, once.
+        """Draw the next plan and mix a collated batch on its device.
 
         Args:
             batch: ``images``, ``(images, labels, ...)`` or a mapping of tensors.
-            inplace: the memory of the images may be used for the result.
+            inplace: allow the result to be written into the memory of the images.
 
         Returns:
             The same structure with mixed images (and masks) and soft targets.
@@ -288,20 +292,20 @@ class MixupCollate(Settled):
     def mix_stacked(
         self, batch: Any, roles: Roles, *, labels: Tensor | None, may_overwrite: bool, dtype: torch.dtype | None = None
     ) -> Any:
-        """Draw the next plan and run it on a batch whose roles are known; for :class:`MixBatch`.
+        """Draw the next plan and apply it to a batch whose roles are known; called by :class:`MixBatch`.
 
         Args:
-            batch: stacked, on the device where it is mixed.
-            roles: what is where in it.
-            labels: the first ones, on the host, if there are any.
-            may_overwrite: whether the images may be mixed in their own memory.
-            dtype: of the images; default: the collate's.
+            batch: a stacked batch, on the device where it is mixed.
+            roles: where the images, labels and masks are in it.
+            labels: the first labels, on the host, if there are any.
+            may_overwrite: whether the images may be mixed in place.
+            dtype: dtype of the resulting images; default: the collate's.
         """
         if torch.compiler.is_compiling():
             options: dict[str, Any] = {"labels": labels, "may_overwrite": may_overwrite, "dtype": dtype}
             return uncompiled(self.mix_stacked, batch, roles, **options)
         if self.transform is None:
-            raise RuntimeError("this MixupCollate came here without its transform, which cannot be pickled")
+            raise RuntimeError("this MixupCollate was sent to a worker without its transform, which cannot be pickled")
         plan = self.transform.make_plan(
             pixels(batch, roles), labels=labels, stream=self._stream(), epoch=self.epoch, layout=self.keys.layout
         )
@@ -315,7 +319,7 @@ class MixupCollate(Settled):
             roles,
             plan,
             self.rules,
-            inplace=may_overwrite and not learned,  # autograd needs what images were
+            inplace=may_overwrite and not learned,  # autograd needs the original images
             memory=self._stacking,
             layout=self.keys.layout,
             **self.masks,
@@ -323,26 +327,26 @@ class MixupCollate(Settled):
         )
 
     def _stream(self) -> Stream:
-        """The stream to draw from; in a worker that knows the epoch, the one of this epoch and worker."""
+        """The stream to draw from: in a worker that knows the epoch, one for this epoch and worker."""
         worker = get_worker_info()
         if worker is None or self.stream.seed is None:
             return self.stream
         if not self._shared[_EPOCH_IS_TOLD]:
             self._shared[_WORKERS_DREW] = 1
             return self.stream
-        part = (self.epoch + 1 << 20) + worker.id  # not 0, which is the main process's
+        part = ((self.epoch + 1) << 20) + worker.id  # never 0, which is the main process's
         if self._workers_stream is None or self._workers_stream.part != part:
             self._workers_stream = self.stream.of_part(part)
         return self._workers_stream
 
     def _unmixed(self, plan: MixPlan) -> MixPlan:
-        """The plan that erases what it erases and mixes nothing; sparse targets keep their width."""
+        """The same plan without its mixing; sparse targets keep their width."""
         if any(rule.targets == "sparse" for rule in self.rules):
             return only(np.zeros(len(plan), bool), plan, alike=True, keep=ERASING)
         return without_mixing(plan)
 
     def _check_units(self, images: Tensor) -> None:
-        """Refuse mean and std of other units than the images', and warn of images that look normalised already."""
+        """Refuse a mean and std in other units than the images, and warn if images look normalised already."""
         mean, std = self.output["mean"], self.output["std"]
         if mean is None and std is None:
             return
@@ -351,13 +355,13 @@ class MixupCollate(Settled):
             low, high = torch.aminmax(images[:1])
             if low < -0.01 or high > 2:
                 warnings.warn(
-                    f"mean and std are for images in [0, 1], but these reach from {low:.2f} to {high:.2f}: are they "
-                    "normalised in the data set already, or still in 0 … 255?",
+                    f"mean and std are for images in [0, 1], but these range from {low:.2f} to {high:.2f}: are they "
+                    "normalised in the dataset already, or still in 0 … 255?",
                     stacklevel=2,
                 )
 
     def _find(self, batch: Any, kinds: dict[Path, type] | None) -> Roles:
-        """The roles in a batch; what could not be mixed later is refused here, in the worker."""
+        """Find the roles in a batch; what could not be mixed later is refused here, in the worker."""
         labelled = any(rule.num_classes is not None for rule in self.rules)
         roles = find(batch, self.keys, mixes=self._mixes, labelled=labelled, kinds=kinds)
         if self._blends and self.masks["mask_classes"] is None:
@@ -373,7 +377,7 @@ class MixupCollate(Settled):
             try:
                 ForkingPickler.dumps(self.transform)
             except (pickle.PicklingError, AttributeError, TypeError):
-                state["transform"] = None  # a loader's worker only stacks, so a schedule need not be picklable
+                state["transform"] = None  # the worker only stacks, so schedules need not be picklable
         return state
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -381,7 +385,7 @@ class MixupCollate(Settled):
         if self.eager:
             self._shared.share_memory_()  # type: ignore[no-untyped-call]
         if not register(self):
-            self.name = uuid.uuid4().hex  # batches of a copy are mixed by the copy
+            self.name = uuid.uuid4().hex  # a copy mixes its own batches
             register(self)
 
     @classmethod
@@ -403,24 +407,26 @@ class MixupCollate(Settled):
         recount: int = 1,
         **options: Any,
     ) -> "MixupCollate":
-        """What timm's ``Mixup``, ``FastCollateMixup`` and loader do with these arguments, odd batches included.
+        """Make the collate that does what timm's ``Mixup``, ``FastCollateMixup`` and loader do with these arguments.
+
+        Batches of an odd size are allowed.
 
         Args:
-            mixup_alpha: mixup's alpha; 0: no mixup.
-            cutmix_alpha: CutMix's alpha; 0: no CutMix.
-            cutmix_minmax: CutMix boxes with sides between these shares; makes CutMix active.
+            mixup_alpha: alpha of mixup; 0 turns mixup off.
+            cutmix_alpha: alpha of CutMix; 0 turns CutMix off.
+            cutmix_minmax: smallest and largest side of CutMix boxes, as shares of the image's; turns CutMix on.
             prob: probability of mixing a batch, pair or element.
-            switch_prob: probability of CutMix where both are active.
-            mode: ``"batch"``, ``"pair"`` or ``"elem"``; ``"half"`` is refused.
-            correct_lam: count the label's share from CutMix's pixels.
-            label_smoothing: timm's default is 0.1.
-            num_classes: timm's default is 1000.
-            multi_label: labels are rows of zeros and ones. timm smooths each towards 0.5, which is left to the data
-                set here: give ``label_smoothing=0``.
-            reprob: probability of erasing a box of an image after normalising (give ``mean`` and ``std``).
-            remode: ``"const"``, ``"rand"`` (one colour a box) or ``"pixel"``.
-            recount: most boxes an image.
-            options: of :class:`MixupCollate`.
+            switch_prob: probability of CutMix if both are on.
+            mode: ``"batch"``, ``"pair"`` or ``"elem"``; ``"half"`` is not supported.
+            correct_lam: count the labels' shares from the pixels of CutMix's box.
+            label_smoothing: as in timm.
+            num_classes: as in timm.
+            multi_label: labels are rows of zeros and ones. timm smooths each towards 0.5; here that is left to the
+                dataset, and ``label_smoothing`` must be 0.
+            reprob: probability of erasing a box of an image after normalising (which takes ``mean`` and ``std``).
+            remode: ``"const"``, ``"rand"`` (one colour for each box) or ``"pixel"``.
+            recount: maximum number of boxes in an image.
+            options: further arguments of :class:`MixupCollate`.
         """
         transform = timm_arguments.transform(
             mixup_alpha=mixup_alpha,
@@ -445,13 +451,13 @@ _ARGUMENTS = frozenset(
 
 
 def _own_state(*, shared: bool) -> Tensor:
-    """The switch and the epoch of one collate; where ``shared``, workers see at once what changes."""
+    """The ``enabled`` flag and the epoch of one collate; if ``shared``, workers see changes at once."""
     state = torch.tensor([1, 0, 0, 0], dtype=torch.int64, device="cpu")
     return state.share_memory_() if shared else state  # type: ignore[no-untyped-call]
 
 
 def _rules(transform: MixTransform, classes: Classes | None, labels: Sequence[Key]) -> tuple[TargetRule, ...]:
-    """How each of the labels becomes a target; none if they stay as they are."""
+    """A rule for each of the labels; none if they stay as they are."""
     if classes is None:
         return transform.rules if transform.mixes else ()
     if isinstance(classes, Mapping):

@@ -1,4 +1,4 @@
-"""``RandomChoice`` and ``Compose``: several transforms as one, in one pass where a plan can hold them."""
+"""``RandomChoice`` and ``Compose``: several transforms as one, in a single pass over the pixels if possible."""
 
 import inspect
 from collections.abc import Mapping, Sequence
@@ -14,23 +14,23 @@ from mixcollate.plan import Draw, MixPlan, Per, chain, draw_from, identity, sele
 from mixcollate.transforms import LabelOptions, MixTransform
 
 ROUNDING = 1e-6
-"""By how much probabilities that sum to one may miss it."""
+"""Tolerance for probabilities that sum to one."""
 
 
 class RandomChoice(MixTransform):
     """Choose one of several transforms for each pair (sample, batch).
 
-    What happens to labels is told here or by the transforms: those that are told it must agree. With ``per="pair"``
-    both images of a pair are treated alike; where a chosen transform mixes twice (a ``Compose`` of two mixes), its
-    second partners may have chosen otherwise, so that an image then counts more or less than once in its batch.
+    Options for labels can be given here or to the transforms; where they are given more than once, they must agree.
+    With ``per="pair"`` both images of a pair get the same transform. If that mixes twice (a ``Compose`` of two mixes),
+    the second partner may have got another one, so that an image can count more or less than once in its batch.
 
     Args:
-        transforms: the transforms to choose from; those that mix must share one ``pairing``.
-        p: their probabilities; what they lack to 1 is the probability that an image is left as it is. Default: all
-            the same.
-        per: how far one choice reaches; default: ``"pair"`` if any of them mixes mutual partners (``"matching"``,
+        transforms: the transforms to choose from; those that mix must have the same ``pairing``.
+        p: their probabilities; if they sum to less than 1, the rest is the probability that an image is left unchanged.
+            Default: all equal.
+        per: what one choice applies to; default: ``"pair"`` if any of them mixes mutual partners (``"matching"``,
             ``"flip"``), else ``"sample"``.
-        options: ``inplace``, ``layout``, ``seed`` and what :class:`MixTransform` takes for labels.
+        options: ``inplace``, ``layout``, ``seed`` and the options of :class:`MixTransform` for labels.
     """
 
     def __init__(
@@ -47,7 +47,7 @@ class RandomChoice(MixTransform):
         transforms = _check_transforms("RandomChoice", transforms)
         pairings = {t.pairing for t in transforms if t.mixes}
         if len(pairings) > 1:
-            raise ValueError(f"the transforms of RandomChoice must share one pairing, got {sorted(map(str, pairings))}")
+            raise ValueError(f"the transforms of RandomChoice must share a pairing, got {sorted(map(str, pairings))}")
         self.mixes = mixes = bool(pairings)
         self.blends = any(transform.blends for transform in transforms)
         super().__init__(
@@ -60,7 +60,7 @@ class RandomChoice(MixTransform):
         )
         chances = _check_chances(p, len(transforms))
         self.transforms = torch.nn.ModuleList(transforms)
-        self._upper = np.cumsum(chances)  # transform k is chosen by numbers from upper[k - 1] on, none from the last on
+        self._upper = np.cumsum(chances)  # a number in [upper[k - 1], upper[k]) chooses transform k, a larger one none
         if self._upper[-1] > 1 - ROUNDING:
             self._upper = self._upper[:-1] / self._upper[-1]
 
@@ -74,14 +74,14 @@ class RandomChoice(MixTransform):
 
 
 class Compose(MixTransform):
-    """Do several transforms one after the other, in one pass where it can hold them all (mix, then erase).
+    """Apply several transforms in sequence, in a single pass if possible (mix, then erase).
 
-    Where one mix follows another, labels are mixed twice, too: the second share counts what the first has put into the
-    images evenly over their area, whatever part of it a box then shows.
+    If one mix follows another, labels are mixed twice, too. The second mix then assumes that the first has mixed each
+    image evenly over its area, whatever part of it a box shows.
 
     Args:
-        transforms: in order.
-        options: ``inplace``, ``layout``, ``seed`` and what :class:`MixTransform` takes for labels.
+        transforms: the transforms, in order.
+        options: ``inplace``, ``layout``, ``seed`` and the options of :class:`MixTransform` for labels.
     """
 
     def __init__(
@@ -111,7 +111,7 @@ class Compose(MixTransform):
         first, *others = _members(self)
         plan, mixed = first.draw_plan(draw), first.mixes
         for transform in others:
-            if transform.mixes and mixed:  # a second mix has partners of its own
+            if transform.mixes and mixed:  # a second mix has its own partners
                 draw = draw_from(draw.numbers, draw.shape, transform.pairing, draw.epoch, draw.labels)
             plan, mixed = chain(plan, transform.draw_plan(draw)), mixed or transform.mixes
         return plan
@@ -122,7 +122,7 @@ def _members(container: RandomChoice | Compose) -> list[MixTransform]:
 
 
 def _check_chances(p: Sequence[float] | None, count: int) -> list[float]:
-    """One probability for each of ``count`` transforms; they sum to at most one."""
+    """A probability for each of ``count`` transforms, which sum to at most one."""
     if p is None:
         return [1 / count] * count
     is_list = isinstance(p, (Sequence, np.ndarray, torch.Tensor)) and getattr(p, "ndim", 1) > 0
@@ -130,7 +130,7 @@ def _check_chances(p: Sequence[float] | None, count: int) -> list[float]:
         raise ValueError(f"p must be one probability for each of {count} transforms, got {shown(p)}")
     chances = [check_probability(f"p[{k}]", chance) for k, chance in enumerate(p)]
     if not 0 < sum(chances) <= 1 + ROUNDING:
-        raise ValueError(f"p must sum to at most 1 (the rest stays as it is), and to more than 0, got {chances}")
+        raise ValueError(f"p must sum to more than 0 and at most 1 (the rest is left unchanged), got {chances}")
     return chances
 
 
@@ -143,7 +143,7 @@ def _check_transforms(name: str, transforms: Sequence[MixTransform]) -> list[Mix
     for transform in transforms:
         if not isinstance(transform, MixTransform):
             found = type(transform).__name__
-            raise TypeError(f"{name} takes mixcollate's transforms, got {found}; put others around it in v2.Compose")
+            raise TypeError(f"{name} takes mixcollate's transforms, got {found}; combine it with others in v2.Compose")
         if transform.stream.seed is not None:
             raise ValueError(f"seed must be given to {name}, not to the {type(transform).__name__} in it")
         if transform.inplace:
@@ -152,22 +152,22 @@ def _check_transforms(name: str, transforms: Sequence[MixTransform]) -> list[Mix
 
 
 def _shared_layout(transforms: Sequence[MixTransform], layout: Axes | None) -> Axes | None:
-    """The layout of the container, or of its members, which must be the same."""
+    """The layout that a container or its members were given, which must agree."""
     given = [one for one in (layout, *(transform.layout for transform in transforms)) if one is not None]
     if any(one != given[0] for one in given):
-        raise ValueError(f"layout must be the same for all transforms in a container, got {given}; give it once")
+        raise ValueError(f"layout must be the same for all transforms in a container, got {given}; pass it once")
     return given[0] if given else None
 
 
 def _shared_options(transforms: Sequence[MixTransform], options: Mapping[str, object]) -> dict[str, Any]:
-    """The options for labels that are given to a container or to its members, which must agree."""
+    """The options for labels that a container or its members were given, which must agree."""
     shared: dict[str, Any] = {}
     for name in LabelOptions.__annotations__:
         default = inspect.signature(MixTransform).parameters[name].default
         given = [options[name]] if name in options else []
         given += [getattr(t, name) for t in transforms if t.mixes and getattr(t, name) != default]
         if any(value != given[0] for value in given[1:]):
-            raise ValueError(f"{name} must be the same for all transforms in a container, got {given}; give it once")
+            raise ValueError(f"{name} must be the same for all transforms in a container, got {given}; pass it once")
         if given:
             shared[name] = given[0]
     return shared

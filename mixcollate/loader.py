@@ -17,27 +17,28 @@ from mixcollate.checks import Settled, check_count, check_device, shown
 from mixcollate.collate import MixupCollate
 from mixcollate.roles import leaves, map_tensors, replace_at
 
-_PASSED_ON = ("dataset", "sampler", "batch_sampler", "batch_size", "num_workers", "collate_fn")  # of the loader's own
-_WRAPPED_AS = ("loader", "root", "source", "base_dataloader")  # where those who wrap a loader, or a node, keep it
+_PASSED_ON = ("dataset", "sampler", "batch_sampler", "batch_size", "num_workers", "collate_fn")  # to the loader
+_WRAPPED_AS = ("loader", "root", "source", "base_dataloader")  # attributes in which wrappers keep a loader or a node
 
 
 class DeviceLoader(Settled):
-    """Wrap a loader so that it yields batches on ``device``, mixed, with the copy of the next one under way.
+    """Wrap a loader so that it yields mixed batches on ``device``, copying the next one in the meantime.
 
-    Copies run on one stream of their own into memory that is kept; mixing runs on the consumer's stream, from there
-    into fresh tensors, which are the consumer's for as long as they are wanted. On CPU it only mixes. Use
+    Copies run on a separate stream, into memory that is reused. Mixing runs on the consumer's stream and writes fresh
+    tensors, which may be kept for as long as needed. On the CPU it only mixes. Use
     ``DataLoader(..., pin_memory=True)``: without it the host waits for every copy.
 
-    Frameworks give each rank its part of a ``DataLoader``, and know no other: let them prepare the loader first, and
-    wrap what they return, or give the loader a ``DistributedSampler``.
+    Frameworks shard only a plain ``DataLoader`` across ranks: let them prepare it first and wrap what they return, or
+    give the loader a ``DistributedSampler``.
 
     Args:
-        loader: any iterable of batches: of :class:`~mixcollate.MixBatch`, or of tensors in tuples and mappings. What
-            else there is in a batch stays where it is, unless it has a ``to`` of its own.
-        device: where to; default: the current CUDA device if there is one, else the CPU.
-        prefetch: how many batches are copied ahead, at least 1.
-        collate: whose epoch, switch and state belong to this loader's; default: what ``loader``, or the loader or node
-            that it wraps, has as ``collate_fn`` or ``map_fn``; else the one that made the first batch.
+        loader: any iterable of batches: of :class:`~mixcollate.MixBatch`, or of tensors in tuples and mappings. Other
+            objects in a batch stay where they are, unless they have a ``to`` method.
+        device: the target; default: the current CUDA device if there is one, else the CPU.
+        prefetch: how many batches to copy ahead, at least 1.
+        collate: the collate that this loader's ``set_epoch``, ``mixup_enabled`` and ``state_dict`` act on; default: the
+            ``collate_fn`` or ``map_fn`` of ``loader``, or of the loader or node that it wraps; else the one that made
+            the first batch.
     """
 
     _streams: Any = torch.cuda
@@ -62,11 +63,11 @@ class DeviceLoader(Settled):
         self._copy_stream: Any = None
         self._free_slots: list[Slot] = []
         self._loader_state: Any = None
-        self._epoch: int | None = None  # as it was told
+        self._epoch: int | None = None  # the last one given to set_epoch
         self._settle(DeviceLoader, ("loader", "device", "prefetch", "collate", *_PASSED_ON))
 
     def __iter__(self) -> Iterator[Any]:
-        _check_usable(self.device)  # here, since a loader may be made in one process and used in another
+        _check_usable(self.device)  # not before: a loader may be made in one process and used in another
         self._loader_state = None
         _warn_unless_sharded(self.loader)
         if self.device.type == "cuda":
@@ -74,7 +75,7 @@ class DeviceLoader(Settled):
         return (_delivered(batch, self.device) for batch in self._batches())
 
     def _batches(self) -> Iterator[Any]:
-        """Those of the loader. Where that shows no collate, the first batch tells whose it is, in time to be mixed."""
+        """The loader's batches. If no collate was found, it is taken from the first batch, before that is mixed."""
         for batch in self.loader:
             if self.collate is None and isinstance(batch, MixBatch) and isinstance(batch.owner, MixupCollate):
                 vars(self).update(collate=batch.owner)
@@ -87,8 +88,8 @@ class DeviceLoader(Settled):
         ahead = deque([self._start(batches)])
         try:
             while isinstance(current := ahead[0], Ahead):
-                # the next batches are asked for before this one is handed out, so that their copies overlap the
-                # step even where the step makes the host wait
+                # the next batches are requested before this one is handed out, so that their copies overlap the
+                # training step even if that makes the host wait
                 while len(ahead) <= self.prefetch and not isinstance(ahead[-1], End):
                     ahead.append(self._start(batches))
                 ahead.popleft()
@@ -96,12 +97,12 @@ class DeviceLoader(Settled):
                 yield self._finish(current)
             if current.error is not None:
                 raise current.error
-            self._loader_state = None  # its own is that of a whole epoch now
+            self._loader_state = None  # the loader has finished its epoch
         finally:
             self._free_slots += [waiting.slot for waiting in ahead if isinstance(waiting, Ahead)]
 
     def _start(self, batches: Iterator[Any]) -> "Ahead | End":
-        """Queue the copy of the next batch; an exception is kept until those before it are delivered."""
+        """Queue the copy of the next batch; an exception is held back until the batches before it are delivered."""
         state = _state_of(self.loader)
         try:
             batch = next(batches)
@@ -119,7 +120,7 @@ class DeviceLoader(Settled):
         return Ahead(state, batch, slot)
 
     def _finish(self, ahead: "Ahead") -> Any:
-        """Queue the mixing on the consumer's stream; after it the slot is free for another copy."""
+        """Queue the mixing on the consumer's stream, after which the slot is free for another copy."""
         slot = ahead.slot
         consumer = self._streams.current_stream(self.device)
         consumer.wait_event(slot.copied)
@@ -129,7 +130,7 @@ class DeviceLoader(Settled):
         return delivered
 
     def __len__(self) -> int:
-        return len(self.loader)  # type: ignore[arg-type]  # an iterable without a length says so itself
+        return len(self.loader)  # type: ignore[arg-type]  # raises TypeError if the loader has no length
 
     def __getattr__(self, name: str) -> Any:
         if name in _PASSED_ON:
@@ -138,7 +139,7 @@ class DeviceLoader(Settled):
 
     @property
     def mixup_enabled(self) -> bool:
-        """Whether the collate mixes, by timm's name: its ``train.py`` turns mixing off through its loader."""
+        """Whether the collate mixes; timm's ``train.py`` turns mixing off by this attribute of its loader."""
         return self._collate().enabled
 
     @mixup_enabled.setter
@@ -146,36 +147,37 @@ class DeviceLoader(Settled):
         self._collate().enabled = value
 
     def set_epoch(self, epoch: int) -> None:
-        """Pass the epoch on to whatever below has a ``set_epoch``: the loader, its samplers, its data, its collate."""
+        """Call ``set_epoch`` of the loader, its samplers, its dataset and its collate, where they have one."""
         self._epoch = epoch = check_count("epoch", epoch, least=0)
         below = [getattr(self.loader, name, None) for name in ("sampler", "batch_sampler", "dataset")]
-        below += [getattr(part, "sampler", None) for part in below]  # a batch sampler's own
+        below += [getattr(part, "sampler", None) for part in below]  # that of a batch sampler
         for part in {id(part): part for part in (self.loader, *below, self.collate)}.values():
             tell = getattr(part, "set_epoch", None)
             if tell is not None:
                 tell(epoch)
 
     def state_dict(self) -> dict[str, Any]:
-        """The states of the loader and of its collate, where they have one, after the last batch handed out."""
+        """The states of the loader and of its collate, where they have one, as of the last batch handed out."""
         states = {"loader": _state_of(self.loader) if self._loader_state is None else self._loader_state}
         if self.collate is not None:
             states["collate"] = self.collate.state_dict()
         return {name: state for name, state in states.items() if state is not None}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on where ``state_dict`` was taken."""
-        parts: dict[str, Any] = {"collate": self.collate, "loader": self.loader}  # first what checks before it changes
+        """Resume from what ``state_dict`` returned."""
+        # the collate first: it refuses a wrong state before it changes
+        parts: dict[str, Any] = {"collate": self.collate, "loader": self.loader}
         if not isinstance(state, Mapping) or not state.keys() <= parts.keys():
             raise ValueError(
                 f"state must be what state_dict() returned, with 'loader' and 'collate', got {shown(state)}; "
-                "a collate's own is for collate.load_state_dict"
+                "load the state of a collate with collate.load_state_dict"
             )
         for name, part in parts.items():
             takes = hasattr(part, "load_state_dict") and (name in state or _state_of(part) is not None)
             if takes != (name in state):
                 raise ValueError(
-                    f"state must be of a DeviceLoader {'with' if takes else 'without'} a {name} that takes a state, as "
-                    f"this one is, got {shown(state)}; see collate= and torchdata's StatefulDataLoader"
+                    f"state must be of a DeviceLoader {'with' if takes else 'without'} a {name} that takes a state, "
+                    f"like this one, got {shown(state)}; see collate= and torchdata's StatefulDataLoader"
                 )
         for name, part in parts.items():
             if name in state:
@@ -184,19 +186,19 @@ class DeviceLoader(Settled):
 
     def _collate(self) -> MixupCollate:
         if self.collate is None:
-            raise RuntimeError("this loader does not say who its MixupCollate is: DeviceLoader(loader, collate=...)")
+            raise RuntimeError("cannot find the MixupCollate of this loader; use DeviceLoader(loader, collate=...)")
         return self.collate
 
 
 class Slot:
-    """Device memory for one batch in flight, kept from batch to batch and from epoch to epoch."""
+    """Device memory for one batch in flight, reused from batch to batch and from epoch to epoch."""
 
     def __init__(self, streams: Any) -> None:
         self.memory: dict[int, Tensor] = {}
         self.copied, self.freed = streams.Event(), streams.Event()
 
     def receive(self, batch: Any, device: torch.device) -> Any:
-        """Queue the copy of a batch into this memory; the same batch, there."""
+        """Queue the copy of a batch into this memory, and return the copy."""
         stacked = batch.stacked if isinstance(batch, MixBatch) else batch
         places = itertools.count()
         copied = map_tensors(stacked, lambda tensor: self._receive(next(places), tensor, device))
@@ -214,9 +216,9 @@ class Slot:
         return target.copy_(tensor, non_blocking=True)
 
     def leave(self, batch: Any, consumer: Any) -> Any:
-        """The batch, which the stream ``consumer`` reads, without this memory: what still lies in it is copied out."""
+        """The batch for the stream ``consumer``, with tensors that still lie in this memory copied out of it."""
         for held in self.memory.values():
-            if held.is_cuda:  # made on the copies' stream, which must not have it back while the consumer reads it
+            if held.is_cuda:  # allocated on the copy stream, which must not reuse it while the consumer reads it
                 held.record_stream(consumer)
         slots = {held.untyped_storage().data_ptr() for held in self.memory.values()}
 
@@ -232,7 +234,7 @@ def _is_dense(tensor: Tensor) -> bool:
 
 
 def _fits(held: Tensor, tensor: Tensor) -> bool:
-    """Whether memory that is held takes a batch as it is: its dtype, its shape, and its order of axes."""
+    """Whether memory can hold a tensor as it is: its dtype, its shape, and its order of axes."""
     alike = held.dtype == tensor.dtype and held.shape[1:] == tensor.shape[1:]
     if not alike or tensor.ndim == 0 or len(held) < len(tensor):
         return False
@@ -240,7 +242,7 @@ def _fits(held: Tensor, tensor: Tensor) -> bool:
 
 
 class Ahead(NamedTuple):
-    """A batch on its way to the device, and the loader's state before it was asked for."""
+    """A batch on its way to the device, and the loader's state before it was requested."""
 
     state: Any
     batch: Any
@@ -248,7 +250,7 @@ class Ahead(NamedTuple):
 
 
 class End(NamedTuple):
-    """No further batch: the loader is through, or has raised ``error``."""
+    """No further batch: the loader is exhausted, or has raised ``error``."""
 
     state: Any
     error: Exception | None
@@ -257,9 +259,9 @@ class End(NamedTuple):
 def _check_usable(device: torch.device) -> None:
     try:
         torch.empty(0, device=device)
-    except (RuntimeError, AssertionError, ImportError) as error:  # as the kind of device has it
+    except (RuntimeError, AssertionError, ImportError) as error:  # depends on the kind of device
         raise ValueError(
-            f"device must be one that torch can use here, got {device}; device=None takes a GPU only if there is one: "
+            f"device must be one that torch can use here, got {device}; device=None uses a GPU only if there is one: "
             f"{error}"
         ) from error
 
@@ -272,14 +274,14 @@ def _delivered(batch: Any, device: torch.device) -> Any:
 
 
 def _moved(leaf: Any, device: torch.device) -> Any:
-    """What a batch holds, on the device: a tensor, or what knows itself how to move; numbers and names stay."""
+    """An item of a batch on the device, if it is a tensor or has a ``to``; anything else is returned as it is."""
     if callable(getattr(leaf, "to", None)) and not isinstance(leaf, type):
         return leaf.to(device)
     inside = vars(leaf).values() if dataclasses.is_dataclass(leaf) and not isinstance(leaf, type) else ()
     if any(isinstance(value, Tensor) for value in inside):
         raise TypeError(
             f"a batch must be of tensors in tuples, lists and mappings, got a {type(leaf).__name__} with tensors, "
-            "which has no to(device): give it one, or let the collate_fn return vars(batch)"
+            "which has no to(device); add one, or let the collate_fn return vars(batch)"
         )
     return leaf
 
@@ -290,7 +292,7 @@ def _state_of(loader: Any) -> Any:
         return None
     try:
         return loader.state_dict()
-    except AttributeError:  # a loader that hands on what its own loader lacks, as Accelerate's does
+    except AttributeError:  # a wrapper whose inner loader has no state, as Accelerate's may be
         return None
 
 
@@ -305,17 +307,17 @@ def _collate_of(loader: Any) -> MixupCollate | None:
 
 
 def _warn_unless_sharded(loader: Any) -> None:
-    """Warn if several ranks run and each will get all batches, as one of torch's own samplers gives them."""
+    """Warn if there are several ranks and each would get every batch, because the sampler is torch's default."""
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         ranks = torch.distributed.get_world_size()
     else:
         ranks = int(os.environ.get("WORLD_SIZE") or 1)
     sampler, batches = getattr(loader, "sampler", None), getattr(loader, "batch_sampler", None)
     whole = type(sampler) in (RandomSampler, SequentialSampler) and type(batches) is BatchSampler
-    if ranks > 1 and whole and not hasattr(loader, "base_dataloader"):  # as Accelerate's have, which deal batches out
+    if ranks > 1 and whole and not hasattr(loader, "base_dataloader"):  # Accelerate's, which shard by themselves
         warnings.warn(
-            f"{ranks} ranks run, and each gets all batches of this loader: its sampler is a {type(sampler).__name__}, "
-            "and frameworks give no rank its part of a DeviceLoader. Give the DataLoader a DistributedSampler, or "
-            "wrap what the framework has prepared: DeviceLoader(accelerator.prepare(loader))",
+            f"each of {ranks} ranks gets every batch of this loader: its sampler is a {type(sampler).__name__}, and "
+            "frameworks do not shard a DeviceLoader. Give the DataLoader a DistributedSampler, or wrap what the "
+            "framework has prepared: DeviceLoader(accelerator.prepare(loader))",
             stacklevel=3,
         )

@@ -1,4 +1,4 @@
-"""Host memory that is used again once nobody holds it: on a CPU, fresh pages can cost more than mixing does."""
+"""Host memory that is reused once nobody holds it: on a CPU, fresh pages can cost more than mixing."""
 
 import weakref
 from collections import deque
@@ -9,21 +9,21 @@ from torch import Tensor
 from mixcollate.plan import Array
 
 KEPT = 3  # buffers kept free: one for the batch in use, one for the next, one more for a second dtype
-WORTH_KEEPING = 2**20  # bytes: less than this the allocator keeps itself
+WORTH_KEEPING = 2**20  # bytes: the allocator itself keeps anything smaller
 
 
 class Recycler:
-    """Makes tensors whose memory goes to a later one when the last view of them is gone.
+    """Allocate tensors whose memory is given to a later one when their last view is gone.
 
-    It can be used by several threads. There is no lock: a finalizer may run at any moment, also in the middle of what
-    its own thread does here, and would wait for itself.
+    Threads may share it. It has no lock: a finalizer may run at any moment, even while its own thread is in a method
+    of this object, and would deadlock.
     """
 
     def __init__(self) -> None:
-        self._free: deque[Array] = deque(maxlen=KEPT)  # each of its methods is one step for other threads
+        self._free: deque[Array] = deque(maxlen=KEPT)  # its methods are atomic
 
     def empty(self, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
-        """A contiguous CPU tensor, not initialised."""
+        """An uninitialised, contiguous CPU tensor."""
         return self.empty_like(torch.empty(shape, dtype=dtype, device="meta"))
 
     def empty_like(
@@ -46,7 +46,7 @@ class Recycler:
         return torch.empty(0, dtype=like.dtype, device="cpu").set_(storage, 0, like.shape, like.stride())
 
     def _take(self, size: int) -> Array | None:
-        """A free buffer of so many bytes, the last that was given back; others stay."""
+        """The most recently freed buffer of exactly ``size`` bytes, if there is one."""
         for _ in range(KEPT):
             try:
                 buffer = self._free.pop()
@@ -58,4 +58,4 @@ class Recycler:
         return None
 
     def __reduce__(self) -> tuple[type["Recycler"], tuple[()]]:
-        return Recycler, ()  # memory stays in its process
+        return Recycler, ()  # the memory stays in its process

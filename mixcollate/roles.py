@@ -1,7 +1,6 @@
-"""Where the images, labels and masks of a batch are, and what else in it is refused: asked once a batch, here.
+"""Find the images, labels and masks of a batch, and refuse what cannot be mixed; done once for each batch.
 
-A batch is a tensor, or tuples, lists and mappings of tensors, nested as they like. A place in it is its path: the keys
-and indices that lead there.
+A batch is a tensor, or nested tuples, lists and mappings of tensors. A path is the keys and indices that lead to one.
 """
 
 import copy
@@ -25,28 +24,28 @@ LabelsGetter = Callable[[Any], Any] | Literal["default"] | None
 
 IMAGE_NAMES = ("image", "images", "pixel_values", "img", "x")
 LABEL_NAMES = ("label", "labels", "target", "targets", "y", "class_label")
-"""What is found by its name, in any case, the first of them first."""
+"""Names by which images and labels are found, ignoring case; earlier names take precedence."""
 
 BOX_NAMES = ("bbox", "bboxes", "box", "boxes", "keypoint", "keypoints")
-"""What is known by its name to hold places in the images, whatever torch has made of the numbers in each sample."""
+"""Names of entries that hold positions in the images, whatever type torch has collated them to."""
 
-OTHER_ROLES = "in blend_keys (floats, by the labels' shares), label_key or keep_keys (left as it is)"
+OTHER_ROLES = "in blend_keys (floats, by the labels' shares), label_key or keep_keys (left unchanged)"
 WHOSE = "(keys are arguments of MixupCollate)"
 AS_A_COLLATE = "as in DataLoader(dataset, collate_fn=MixupCollate(...))"
 
 CHANNELS = (1, 3, 4)
-"""How many an image has whose last axis looks like that of its channels."""
+"""Sizes of a last axis that looks like channels."""
 
 
 @dataclass(frozen=True)
 class Roles:
-    """What the tensors of a batch are, by their paths.
+    """The paths of the tensors of a batch, by what they are.
 
     Attributes:
         images: mixed by the plan; all share batch, height and width.
         labels: become soft targets.
-        masks: mixed by the plan as their images are, but never erased, normalised or cast.
-        blended: tensors ``[B, ...]`` that are blended whole, by the labels' shares.
+        masks: mixed by the plan like their images, but never erased, normalised or cast.
+        blended: tensors ``[B, ...]`` that are blended as a whole, by the labels' shares.
     """
 
     images: tuple[Path, ...]
@@ -57,7 +56,7 @@ class Roles:
 
 @dataclass(frozen=True, kw_only=True)
 class Keys:
-    """What the caller has said of places in a batch: a key, an index, or those of a path joined by dots."""
+    """The entries of a batch that the caller has named: by a key, an index, or a path joined by dots."""
 
     image: tuple[Key, ...] = ()
     label: tuple[Key, ...] = ()
@@ -66,13 +65,13 @@ class Keys:
     keep: tuple[Key, ...] = ()
     labels_getter: LabelsGetter = "default"
     layout: Axes | None = None
-    partial: bool = False  # what is named, but for the images, may be missing, or be no tensor
+    partial: bool = False  # entries other than images may be missing, or not tensors
 
     def __post_init__(self) -> None:
         named = [str(key) for key in (*self.image, *self.label, *self.mask, *self.blend, *self.keep)]
         if twice := sorted({name for name in named if named.count(name) > 1}):
             raise ValueError(
-                f"each part of a batch must have one role, got {', '.join(twice)} more than once in image_key, "
+                f"each entry of a batch must have one role, got {', '.join(twice)} more than once in image_key, "
                 "label_key, mask_keys, blend_keys and keep_keys"
             )
 
@@ -86,7 +85,7 @@ UNTOLD = Keys()
 
 
 def several(name: str, key: Key | Sequence[Key] | None) -> tuple[Key, ...]:
-    """One key or several, as given for an argument."""
+    """The keys given for an argument, one or several, as a tuple."""
     if key is None:
         return ()
     keys = (key,) if isinstance(key, (int, str)) else key
@@ -98,20 +97,20 @@ def several(name: str, key: Key | Sequence[Key] | None) -> tuple[Key, ...]:
 def find(
     batch: Any, keys: Keys = UNTOLD, *, mixes: bool, labelled: bool = False, kinds: Mapping[Path, type] | None = None
 ) -> Roles:
-    """The roles of what is in a batch; refuses, before anything is drawn or written, what would be half mixed.
+    """Find the role of each entry of a batch; refuse, before anything is drawn or written, what would be half mixed.
 
     Args:
-        batch: stacked.
-        keys: what the caller has named; the rest is found by its type (torchvision's ``tv_tensors``), its name, or
-            its place: images first, then labels.
-        mixes: whether partners' pixels are taken. Then every tensor of two axes or more needs a role, or to be kept
-            by name; of what has one axis, and could be labels or could be an index, a warning tells.
-        labelled: whether there must be labels.
-        kinds: types that the tensors had before they were stacked, by their paths.
+        batch: a stacked batch.
+        keys: the entries that the caller has named. Others are found by type (torchvision's ``tv_tensors``), by name,
+            or by position: images first, then labels.
+        mixes: whether pixels of partners are used. If so, every tensor of two or more axes must have a role or be
+            named in ``keep_keys``; a tensor of one axis, which may be labels or an index, causes a warning.
+        labelled: whether labels are required.
+        kinds: the types that tensors had before they were stacked, by their paths.
     """
     if type(batch) is tuple and [type(item) for item in batch] == [Tensor, Tensor] and keys == UNTOLD and not kinds:
         images, labels = batch
-        if 0 < images.ndim > labels.ndim < 3:  # the usual call is spared the search
+        if 0 < images.ndim > labels.ndim < 3:  # the common call needs no search
             check_pixels(images)
             _refuse_layout(images, (0,))
             return USUAL
@@ -129,13 +128,13 @@ def find(
 
 
 class _Search:
-    """One search through one batch."""
+    """The search for roles in one batch."""
 
     def __init__(self, batch: Any, keys: Keys, kinds: Mapping[Path, type]) -> None:
         if not isinstance(batch, (Tensor, tuple, list, Mapping)):
             raise TypeError(
                 f"a batch must be a tensor, or tuples, lists and mappings of tensors, got {shown(batch)}"
-                + ("; torch.as_tensor makes one of an array" if isinstance(batch, np.ndarray) else "")
+                + ("; convert it with torch.as_tensor" if isinstance(batch, np.ndarray) else "")
             )
         self.batch, self.keys = batch, keys
         self.leaves = dict(leaves(batch))
@@ -143,7 +142,7 @@ class _Search:
         self.taken: set[Path] = set()
 
     def named(self, argument: str, keys: Sequence[Key]) -> tuple[Path, ...]:
-        """The paths of the tensors that an argument names."""
+        """The paths of the tensors named by an argument."""
         if self.keys.partial and argument != "image_key":
             return tuple(path for key in keys for path in self._matching(key)[:1])
         paths = tuple(self._named(argument, key) for key in keys)
@@ -152,7 +151,7 @@ class _Search:
         return paths
 
     def kept(self) -> set[Path]:
-        """The paths of what is kept, with all that is below them."""
+        """The paths of everything in or below an entry of ``keep_keys``."""
         kept = set()
         for key in self.keys.keep:
             below = {path for path in self.leaves if _leads_to(path, key)}
@@ -162,11 +161,11 @@ class _Search:
         return kept
 
     def of_type(self, *types: type) -> tuple[Path, ...]:
-        """The paths of the tensors of these types that are not taken yet."""
+        """The paths of tensors of these types that have no role yet."""
         return tuple(path for path, kind in self.kinds.items() if issubclass(kind, types) and path not in self.taken)
 
     def labels(self, *, needed: bool, wanted: bool) -> tuple[Path, ...]:
-        """The paths of the labels: as named, as their getter says, by name, or the second item."""
+        """The paths of the labels: from ``label_key``, from the getter, by name, or the second item."""
         getter = self.keys.labels_getter
         if self.keys.label:
             return self.named("label_key", self.keys.label)
@@ -181,9 +180,8 @@ class _Search:
             like = [one for one in self.leaves if one not in self.taken and _is_like_a_label(one)]
             if needed or (wanted and like):
                 raise ValueError(
-                    f"no labels found: pass (images, labels), or label_key must be given: none of "
-                    f"{', '.join(LABEL_NAMES)} is among {self._names()}; or labels_getter, which is None for no labels "
-                    f"{WHOSE}"
+                    f"no labels found: none of {', '.join(LABEL_NAMES)} is among {self._names()}; pass "
+                    f"(images, labels), name them in label_key, or use labels_getter=None if there are none {WHOSE}"
                 )
             return ()
         if needed or wanted:
@@ -191,13 +189,13 @@ class _Search:
             if self.leaves[path].ndim > 2:
                 raise ValueError(
                     f"labels must be class indices [B] or rows [B, num_classes], got {tuple(self.leaves[path].shape)} "
-                    f"at {dotted(path)}; if it is a mask wrap it in tv_tensors.Mask or name it in mask_keys, and the "
-                    f"labels, if there are any, in label_key {WHOSE}"
+                    f"at {dotted(path)}; if it is a mask, wrap it in tv_tensors.Mask or name it in mask_keys, and name "
+                    f"the labels, if any, in label_key {WHOSE}"
                 )
         return (path,)
 
     def images(self, *, mixes: bool) -> tuple[Path, ...]:
-        """The paths of the images: as named, by type, by name, or the first tensor that is not taken."""
+        """The paths of the images: from ``image_key``, by type, by name, or the first tensor that has no role yet."""
         images = self.named("image_key", self.keys.image) or self.of_type(tv_tensors.Image, tv_tensors.Video)
         if not images:
             path = self._by_name(IMAGE_NAMES)
@@ -215,12 +213,12 @@ class _Search:
                 shapes = [tuple(self.leaves[path].shape) for path in images]
                 raise ValueError(
                     f"images must share batch, height and width to be mixed by one plan, got {shapes}; "
-                    f"name those of another size in mask_keys, or keep them with keep_keys {WHOSE}"
+                    f"name images of another size in mask_keys or keep_keys {WHOSE}"
                 )
         return images
 
     def refuse_the_rest(self, images: Sequence[Path]) -> None:
-        """Refuse what belongs to the images and has no role; warn of what may."""
+        """Refuse entries that belong to the images and have no role; warn about those that might."""
         size = tuple(self.leaves[images[0]].shape)
         for path, leaf in self.leaves.items():
             if path in self.taken:
@@ -230,13 +228,13 @@ class _Search:
                 raise _no_rule(str(name), path)
             if isinstance(leaf, PIL.Image.Image) or (isinstance(leaf, (Tensor, np.ndarray)) and leaf.ndim >= 2):
                 raise ValueError(
-                    f"{dotted(path)} looks like masks, further images or targets of these images, so it must be mixed, "
+                    f"{dotted(path)} looks like masks, further images or targets of these images, so it must be mixed "
                     "too: wrap it in tv_tensors.Mask or Image, or name it in mask_keys or image_key, or "
-                    f"{OTHER_ROLES} {WHOSE}; got {_shape(leaf)} beside {size}"
+                    f"{OTHER_ROLES} {WHOSE}; got {_shape(leaf)} beside images {size}"
                 )
             if _is_one_each(leaf, size[0]):
                 warnings.warn(
-                    f"{dotted(path)} stays as it is beside images that are mixed: if it is a target, name it in "
+                    f"{dotted(path)} is left unchanged although its images are mixed: if it is a target, name it in "
                     f"label_key; if it is not (an index, a weight), name it in keep_keys {WHOSE}",
                     stacklevel=2,
                 )
@@ -258,21 +256,21 @@ class _Search:
         return f"[{', '.join(map(dotted, self.leaves))}]"
 
     def _returned(self, returned: Any) -> tuple[Path, ...]:
-        """Where the tensors are that a ``labels_getter`` has returned."""
+        """The paths of the tensors that a ``labels_getter`` returned."""
         paths = []
         for labels in returned if isinstance(returned, (tuple, list)) else (returned,):
             place = next((path for path, leaf in self.leaves.items() if leaf is labels), None)
             if not isinstance(labels, Tensor) or place is None:
                 found = f"a tensor {tuple(labels.shape)}" if isinstance(labels, Tensor) else type(labels).__name__
                 raise ValueError(
-                    f"labels_getter must return the tensors of the batch that are its labels, got {found} that is not "
-                    "in it; give labels their shape and dtype before"
+                    f"labels_getter must return tensors that are in the batch, got {found} that is not; convert the "
+                    "labels before the transform, not in the getter"
                 )
             paths.append(place)
         return tuple(paths)
 
     def _by_name(self, names: Sequence[str]) -> Path | None:
-        """The path whose last key is one of these names; the nearest to the top, then the first name."""
+        """The path whose last key is one of these names: the least nested one, then the one with the earliest name."""
         found = [
             (len(path), names.index(name), path)
             for path in self.leaves
@@ -285,26 +283,26 @@ class _Search:
         like = [path for path in tensors if self.leaves[path].ndim >= 3] or tensors
         if not like:
             raise ValueError(
-                f"images must be a tensor [B, C, H, W], found none among {self._names()}: stack the samples first, or "
-                f"name them with image_key {WHOSE}"
+                f"images must be a tensor [B, C, H, W], found none among {self._names()}; stack the samples first, or "
+                f"name the images in image_key {WHOSE}"
             )
         first = self.leaves[like[0]]
         rivals = [path for path in like[1:] if first.ndim >= 3 and self.leaves[path].ndim >= first.ndim]
         if rivals:
             shapes = ", ".join(f"{dotted(path)} {tuple(self.leaves[path].shape)}" for path in (like[0], *rivals))
             raise ValueError(
-                f"more than one tensor looks like images: {shapes}; wrap those that are images in tv_tensors.Image or "
-                f"Video, or name them in image_key, and the rest {OTHER_ROLES} {WHOSE}"
+                f"more than one tensor looks like images: {shapes}; wrap the images in tv_tensors.Image or Video, or "
+                f"name them in image_key, and the others {OTHER_ROLES} {WHOSE}"
             )
         return (like[0],)
 
     def _refuse_one_sample(self, path: Path, *, mixes: bool) -> None:
-        """Refuse one image where a batch is needed: its channels would be taken for images."""
+        """Refuse a single image where a batch is needed: its channels would be taken for images."""
         leaf, kind = self.leaves[path], self.kinds[path]
         one = is_one_sample(leaf, kind)
         alone = path == () and leaf.ndim == 3 and self.keys.layout is None and not (one or self.keys.partial)
         if alone or (one and mixes):
-            way_out = f"mix behind the loader's collation, {AS_A_COLLATE}" if mixes else "wrap it in tv_tensors.Image"
+            way_out = f"mix batches, {AS_A_COLLATE}" if mixes else "wrap it in tv_tensors.Image"
             raise ValueError(
                 f"images must be a batch [B, C, H, W], got {tuple(leaf.shape)}, which looks like one image: {way_out}; "
                 "signals [B, C, T] take layout='BCT'"
@@ -314,17 +312,17 @@ class _Search:
         leaf = leaf_at(self.batch, path)
         if isinstance(leaf, Tensor):
             return
-        way_out = f"name another with {argument}, or make one with collate_fn {WHOSE}"
+        way_out = f"name another entry in {argument}, or convert it in collate_fn {WHOSE}"
         alike = isinstance(self.batch, (tuple, list)) and len({type(item) for item in self.batch}) == 1
         if isinstance(leaf, (int, float)) or (alike and path not in self.leaves):
-            way_out = f"samples are stacked by MixupCollate, {AS_A_COLLATE}"
+            way_out = f"let MixupCollate stack the samples, {AS_A_COLLATE}"
         elif isinstance(leaf, np.ndarray) or _are_numbers(leaf):
-            way_out = "torch.as_tensor makes one"
+            way_out = "convert it with torch.as_tensor"
         raise TypeError(f"a batch must have a tensor at {dotted(path)}, got {type(leaf).__name__}; {way_out}")
 
 
 def leaves(batch: Any) -> list[tuple[Path, Any]]:
-    """Everything in a batch that is no tuple, list or mapping, with its path; a list of names or of numbers is one."""
+    """The leaves of a batch and their paths: whatever is no tuple, list or mapping, and lists of names or numbers."""
     found: list[tuple[Path, Any]] = []
     waiting: list[tuple[Path, Any]] = [((), batch)]
     while waiting:
@@ -341,7 +339,7 @@ def leaves(batch: Any) -> list[tuple[Path, Any]]:
 
 
 def refuse_boxes(path: Path, kind: type, kept: Sequence[Key] = ()) -> None:
-    """Refuse boxes and key points among what is mixed, unless they are kept by name."""
+    """Refuse bounding boxes and keypoints, unless they are named in ``keep_keys``."""
     key_points = getattr(tv_tensors, "KeyPoints", tv_tensors.BoundingBoxes)  # since torchvision 0.23
     boxes = issubclass(kind, (tv_tensors.BoundingBoxes, key_points))
     if boxes and not any(_leads_to(path, key) for key in kept):
@@ -350,38 +348,38 @@ def refuse_boxes(path: Path, kind: type, kept: Sequence[Key] = ()) -> None:
 
 def _no_rule(name: str, path: Path) -> ValueError:
     return ValueError(
-        f"a batch with {name} cannot be mixed: there is no rule for what is at {dotted(path)}; leave it out, or keep "
-        f"it as it is with keep_keys {WHOSE}"
+        f"a batch with {name} cannot be mixed: there is no rule for what is at {dotted(path)}; leave it out, or name "
+        f"it in keep_keys to leave it unchanged {WHOSE}"
     )
 
 
 def is_one_sample(value: Tensor, kind: type) -> bool:
-    """Whether a tensor of one of torchvision's types is a single image or video, not a batch of them."""
+    """Whether a tensor of a torchvision type is a single image or video, not a batch of them."""
     if issubclass(kind, tv_tensors.Image):
         return value.ndim == 3
     return issubclass(kind, tv_tensors.Video) and value.ndim == 4
 
 
 def kinds_of(sample: Any) -> dict[Path, type]:
-    """The types of torchvision's tensors in a sample, by their paths: stacking makes plain tensors of them."""
+    """The types of torchvision tensors in a sample, by their paths; stacking turns them into plain tensors."""
     return {path: type(leaf) for path, leaf in leaves(sample) if isinstance(leaf, tv_tensors.TVTensor)}
 
 
 def leaf_at(batch: Any, path: Path) -> Any:
-    """What a batch has at a path."""
+    """The entry of a batch at a path."""
     for key in path:
         batch = batch[key]
     return batch
 
 
 def first_labels(batch: Any, roles: Roles) -> Tensor | None:
-    """The labels that a ``pairing`` function looks at; ``None`` if there are none, or they are no tensor."""
+    """The labels that a ``pairing`` function gets; ``None`` if there are none or they are not a tensor."""
     labels = leaf_at(batch, roles.labels[0]) if roles.labels else None
     return labels if isinstance(labels, Tensor) else None
 
 
 def replace_at(batch: Any, changed: Mapping[Path, Any]) -> Any:
-    """A batch of the same structure with other things at some paths."""
+    """A batch of the same structure with the entries at some paths replaced."""
     if () in changed:
         return changed[()]
     if not changed:
@@ -390,14 +388,14 @@ def replace_at(batch: Any, changed: Mapping[Path, Any]) -> Any:
     for path, value in changed.items():
         below.setdefault(path[0], {})[path[1:]] = value
     if isinstance(batch, Mapping):
-        # another mapping's copy may write into what it is a copy of, unless it says itself how it is made
+        # a copy of another mapping may share its storage with the original, unless the class defines __copy__
         copied = isinstance(batch, MutableMapping) and (isinstance(batch, dict) or hasattr(batch, "__copy__"))
         result: Any = copy.copy(batch) if copied else dict(batch)
         for key, inner in below.items():
             result[key] = replace_at(batch[key], inner)
         return result
     values = [replace_at(value, below[key]) if key in below else value for key, value in enumerate(batch)]
-    if isinstance(batch, tuple):  # what it may ask for when it is made anew has been asked already
+    if isinstance(batch, tuple):  # not by the constructor, whose arguments a subclass may have changed
         return tuple.__new__(type(batch), values)
     result = copy.copy(batch)
     result[:] = values
@@ -417,8 +415,10 @@ def map_tensors(batch: Any, function: Callable[[Tensor], Tensor]) -> Any:
 
 
 def is_batch(samples: Sequence[Any], keys: Keys) -> bool:
-    """Whether a list holds the items of a batch, not samples: samples are all alike, images and labels are not, but
-    share their first axis; and nobody names items by their places where each sample is one tensor.
+    """Whether a list holds the items of a batch, ``[images, labels]``, rather than samples.
+
+    Samples are tensors that all have the same number of axes. Items of a batch do not, but are equal in their first
+    axis; and if a key is an index into the list, it must be a batch.
     """
     first, *others = samples
     if not isinstance(first, Tensor) or first.ndim == 0:
@@ -431,14 +431,14 @@ def is_batch(samples: Sequence[Any], keys: Keys) -> bool:
 
 
 def _is_item(one: Any, batch: int) -> bool:
-    """Whether something can lie in a batch beside its images: one for each of them, or several such things."""
+    """Whether this could be an item of a batch beside its images: one entry for each of them, or a nested structure."""
     if isinstance(one, (Tensor, np.ndarray)):
         return one.shape[:1] in ((), (batch,))
     return isinstance(one, (list, tuple, Mapping))
 
 
 def dotted(path: Path) -> str:
-    """A path as messages show it: ``'outer.inner'``."""
+    """A path for error messages: ``'outer.inner'``."""
     return repr(path[0] if len(path) == 1 else ".".join(map(str, path))) if path else "the batch"
 
 
@@ -451,17 +451,17 @@ def _is_like_a_label(path: Path) -> bool:
 
 
 def _leads_to(path: Path, key: Key) -> bool:
-    """Whether a key, or several joined by dots, is the path or its beginning."""
+    """Whether a key, or several joined by dots, is this path or a parent of it."""
     return str(key) in (".".join(map(str, path[:end])) for end in range(1, len(path) + 1))
 
 
 def _are_values(batch: Sequence[Any]) -> bool:
-    """Whether a list has one name or number for each image: what default_collate makes of strings, for one."""
+    """Whether a list holds names or numbers, such as the strings of a batch from ``default_collate``."""
     return 0 < len(batch) and {type(one) for one in batch} <= {str, bytes, int, float}
 
 
 def _is_one_each(leaf: Any, batch: int) -> bool:
-    """Whether something is a number for each image, and so may be a target."""
+    """Whether this holds one number for each image, and so might be a target."""
     if isinstance(leaf, (Tensor, np.ndarray)):
         return tuple(leaf.shape) == (batch,)
     return _are_numbers(leaf) and len(leaf) == batch
@@ -472,13 +472,13 @@ def _are_numbers(leaf: Any) -> bool:
 
 
 def _refuse_layout(images: Tensor, path: Path) -> None:
-    """Refuse what looks like images with their channels last, of which boxes would be cut through the channels."""
+    """Refuse what looks like images with their channels last, whose boxes would be cut through the channels."""
     if images.ndim in (4, 5):
         height, width, channels = images.shape[-3:]
         if channels in CHANNELS and min(height, width) > max(CHANNELS):
             order = "(0, 3, 1, 2)" if images.ndim == 4 else "(0, 1, 4, 2, 3)"
             raise ValueError(
                 f"images must be [B, C, H, W] or [B, T, C, H, W], got {tuple(images.shape)} at {dotted(path)}, whose "
-                f"last axis looks like channels: permute{order} it, or wrap it in tv_tensors.Image or Video if it is "
-                "not"
+                f"last axis looks like channels; use .permute{order}, or wrap it in tv_tensors.Image or Video if they "
+                "are not"
             )

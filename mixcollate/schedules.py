@@ -1,4 +1,4 @@
-"""Hyper-parameters that change with the epoch: any function of it will do; these two pickle."""
+"""Hyper-parameters that change with the epoch. Any function of the epoch is a schedule; these two can be pickled."""
 
 import warnings
 from collections.abc import Callable
@@ -11,11 +11,11 @@ Scheduled = float | Callable[[int], float]
 
 
 class Untold(int):
-    """Epoch 0, for as long as nobody has told which it is."""
+    """Epoch 0, assumed until ``set_epoch`` is called."""
 
 
 def at(name: str, value: Scheduled, epoch: int, check: Callable[[str, Any], float]) -> float:
-    """The argument ``name`` in this epoch: a number, or what a function of the epoch says; if it passes ``check``."""
+    """The value of the argument ``name`` in this epoch, checked: a number, or what a function of the epoch returns."""
     if not callable(value):
         return check(name, value)
     try:
@@ -27,20 +27,20 @@ def at(name: str, value: Scheduled, epoch: int, check: Callable[[str, Any], floa
     number = check(f"{name} in epoch {epoch}", scheduled)
     if isinstance(epoch, Untold):
         warnings.warn(
-            f"{name} is a function of the epoch, which nobody has told, so that it is taken for {epoch}: call "
-            "set_epoch(epoch) before each epoch, of the collate if there is one",
+            f"{name} is a function of the epoch, but set_epoch was never called, so epoch {epoch} is assumed: call "
+            "set_epoch(epoch) before each epoch, on the collate if there is one",
             stacklevel=2,
         )
     return number
 
 
 def until(epoch: int, value: float = 1.0) -> Callable[[int], float]:
-    """``value`` before ``epoch``, 0 from then on: ``p=until(280)`` trains the last epochs on plain images."""
+    """``value`` before ``epoch``, then 0: ``p=until(280)`` trains the epochs from 280 on with plain images."""
     return partial(_until, check_count("epoch", epoch, least=0), check_number("value", value, 0))
 
 
 def ramp(value: float, epochs: int) -> Callable[[int], float]:
-    """From 0 in epoch 0 linearly to ``value`` in epoch ``epochs``, then constant: GridMask's ``p=ramp(0.8, 240)``."""
+    """Linear from 0 in epoch 0 to ``value`` in epoch ``epochs``, then constant: GridMask's ``p=ramp(0.8, 240)``."""
     return partial(_ramp, check_number("value", value, 0), check_count("epochs", epochs))
 
 

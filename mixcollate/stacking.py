@@ -1,4 +1,4 @@
-"""Samples into one batch, in memory that is shared with the main process or that was a batch before."""
+"""Stack samples into one batch, in memory that is shared with the main process or reused from earlier batches."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -19,26 +19,26 @@ from mixcollate.memory import Recycler
 from mixcollate.roles import Path, dotted, leaves
 
 _KINDS = (Tensor, np.ndarray, (int, float, np.generic), (str, bytes))
-"""What torch makes a batch of, each in a way of its own."""
+"""The kinds of leaves that torch collates, each in its own way."""
 
 
 @dataclass(frozen=True, eq=False)
 class Unstacked:
-    """Samples of one shape and dtype that are stacked while they are mixed."""
+    """Samples of one shape and dtype that will be stacked while they are mixed."""
 
     samples: Sequence[Tensor]
 
     @property
     def like(self) -> Tensor:
-        """The stacked batch but for its pixels."""
+        """A tensor with the shape and dtype of the stacked batch, but not its pixels."""
         return as_batch(self.samples)
 
 
 class Stacking:
-    """torch's ``default_collate``, into memory of our own.
+    """torch's ``default_collate``, into memory that this object provides.
 
     Args:
-        on_the_way: leave large samples :class:`Unstacked`, because they are mixed in this process.
+        on_the_way: leave large samples :class:`Unstacked`, to be stacked while they are mixed in this process.
     """
 
     def __init__(self, *, on_the_way: bool) -> None:
@@ -46,8 +46,8 @@ class Stacking:
         self._memory = Recycler()
 
     def stack(self, samples: list[Any]) -> Any:
-        """One batch of samples; raises what torch does, or which part of them has no one shape."""
-        if not torch.empty(0).is_cpu:  # where torch's own collation would put numbers
+        """Make one batch of samples; an error says which part of them cannot be stacked, and why."""
+        if not torch.empty(0).is_cpu:  # torch would collate numbers into tensors on its default device
             with torch.device("cpu"):
                 return self._stack(samples)
         return self._stack(samples)
@@ -61,11 +61,11 @@ class Stacking:
         return batch
 
     def join(self, tensors: Sequence[Tensor]) -> Tensor:
-        """``torch.stack`` into memory of our own."""
+        """``torch.stack`` into memory of :meth:`empty`."""
         return torch.stack(list(tensors), out=self.empty((len(tensors), *tensors[0].shape), tensors[0].dtype))
 
     def empty(self, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
-        """Memory for a batch: what a worker sends must be shared, so it is from the start."""
+        """Uninitialised memory for a batch; in a worker it is shared, so that sending it takes no copy."""
         if get_worker_info() is None:
             return self._memory.empty(shape, dtype)
         size = math.prod(shape) * dtype.itemsize
@@ -75,10 +75,10 @@ class Stacking:
     def _stack_tensors(self, tensors: Sequence[Tensor], *, collate_fn_map: Any = None) -> Tensor | Unstacked:
         first = tensors[0]
         if not all([isinstance(tensor, Tensor) for tensor in tensors]):
-            raise TypeError("samples of tensors and of other things make no batch")
+            raise TypeError("cannot stack tensors with other objects")
         dtypes = {tensor.dtype for tensor in tensors}
         if len({dtype.is_floating_point for dtype in dtypes}) > 1:
-            raise TypeError("samples of integers and of floats make no batch")
+            raise TypeError("cannot stack integers with floats")
         if get_worker_info() is not None and not self._on_the_way and len(dtypes) == 1:  # torch would cast to the first
             shared: Tensor = collate_tensor_fn(tensors, collate_fn_map=collate_fn_map)
             return shared
@@ -91,13 +91,13 @@ class Stacking:
 
 
 def _refuse_further_keys(samples: Sequence[Any]) -> None:
-    """Refuse what only some of the samples that have been stacked have: torch takes the keys of the first."""
+    """Refuse keys that only some of the samples have: torch collates the keys of the first and drops the others."""
     first = samples[0]
     if isinstance(first, Mapping):
         for sample in samples:
             if len(sample) > len(first):
                 more = [key for key in sample if key not in first]
-                raise ValueError(f"samples must have the same keys to make a batch, but only some have {more}")
+                raise ValueError(f"samples must have the same keys to be stacked, but only some have {more}")
     elif not isinstance(first, (tuple, list)):
         return
     for place in first if isinstance(first, Mapping) else range(len(first)):
@@ -106,9 +106,9 @@ def _refuse_further_keys(samples: Sequence[Any]) -> None:
 
 
 def _why_not(samples: Sequence[Any], error: Exception) -> Exception:
-    """A better reason why samples make no batch than torch's, where there is one."""
+    """Why samples cannot be stacked, in clearer words than torch's ``error``, which is returned if none are found."""
     if isinstance(error, KeyError):
-        return ValueError(f"samples must have the same keys to make a batch, but one lacks {error}")
+        return ValueError(f"samples must have the same keys to be stacked, but one lacks {error}")
     shapes: dict[Any, tuple[int, ...]] = {}
     firsts: dict[Any, Any] = {}
     several = len(leaves(samples[0]))
@@ -120,34 +120,34 @@ def _why_not(samples: Sequence[Any], error: Exception) -> Exception:
             first = firsts.setdefault(path, leaf)
             if _kind(first) is not _kind(leaf):
                 return TypeError(
-                    f"samples must be of one kind to make a batch, got {type(first).__name__} and "
-                    f"{type(leaf).__name__} at {dotted(path)}: let the data set make all of them tensors"
+                    f"samples must have one type to be stacked, got {type(first).__name__} and "
+                    f"{type(leaf).__name__} at {dotted(path)}; convert all of them to tensors in the dataset"
                 )
             if isinstance(leaf, (Tensor, np.ndarray)) and _is_floating(first) != _is_floating(leaf):
                 return TypeError(
-                    f"samples must be all integers or all floats to make a batch, got {first.dtype} and {leaf.dtype} "
-                    f"at {dotted(path)}: torchvision.transforms.v2.ToDtype(torch.float32, scale=True) makes images "
-                    "floats"
+                    f"samples must be all integers or all floats to be stacked, got {first.dtype} and {leaf.dtype} "
+                    f"at {dotted(path)}; torchvision.transforms.v2.ToDtype(torch.float32, scale=True) converts images "
+                    "to floats"
                 )
             shape = tuple(leaf.shape) if hasattr(leaf, "shape") else (len(leaf),) if isinstance(leaf, list) else ()
             if shapes.setdefault(path, shape) != shape:
                 return ValueError(
-                    f"images must have one size to make a batch, resize them first: at {dotted(path)} the samples have "
-                    f"the shapes {shapes[path]} and {shape}; other things of many sizes need a collate_fn of their own"
+                    f"samples must have one shape to be stacked, got {shapes[path]} and {shape} at {dotted(path)}; "
+                    "resize images in the dataset, and pass a collate_fn for anything else that varies in size"
                 )
         if len(found) != several:
             return ValueError(
-                f"samples must have the same parts to make a batch, got {several} in one and {len(found)} in another; "
-                "lists of many lengths need a collate_fn of their own"
+                f"samples must have the same structure to be stacked, got {several} items in one and {len(found)} in "
+                "another; lists of different lengths need a collate_fn that handles them"
             )
         if paths := {path for path, _ in found} ^ firsts.keys():
             places = ", ".join(sorted(map(dotted, paths)))
-            return ValueError(f"samples must have the same parts to make a batch, but only some have {places}")
+            return ValueError(f"samples must have the same structure to be stacked, but only some have {places}")
     return error
 
 
 def _kind(leaf: Any) -> Any:
-    """To which of these kinds something belongs, or else its type."""
+    """The entry of ``_KINDS`` that a leaf is an instance of, or else its type."""
     return next((kind for kind in _KINDS if isinstance(leaf, kind)), type(leaf))
 
 
@@ -156,22 +156,22 @@ def _is_floating(array: Tensor | np.ndarray[Any, Any]) -> bool:
 
 
 def _misfit(path: Path, leaf: Any) -> Exception | None:
-    """Why no batch can be made of what a sample has there, whatever the others have."""
+    """Why this leaf cannot be stacked, whatever the other samples have there; ``None`` if it can."""
     if isinstance(leaf, PIL.Image.Image):
         return TypeError(
-            f"images must be tensors to be stacked, got PIL images at {dotted(path)}: convert them in the data set, as "
-            "with torchvision.transforms.v2.PILToTensor()"
+            f"images must be tensors to be stacked, got PIL images at {dotted(path)}; convert them in the dataset, "
+            "with torchvision.transforms.v2.PILToTensor() for example"
         )
     array = leaf if isinstance(leaf, np.ndarray) else None
     if not isinstance(leaf, (*default_collate_fn_map, list)) or (array is not None and array.dtype.kind not in "biufc"):
         kind = type(leaf).__name__ if array is None else f"an array of {array.dtype}"
         return TypeError(
-            f"samples must be of tensors, arrays of numbers, numbers and texts to make a batch, got {kind} at "
-            f"{dotted(path)}: leave it out, or give a collate_fn that knows what to make of it"
+            f"samples must consist of tensors, numeric arrays, numbers and strings to be stacked, got {kind} at "
+            f"{dotted(path)}; leave it out, or pass a collate_fn that handles it"
         )
     if array is not None and (min(array.strides, default=0) < 0 or not array.dtype.isnative):
         return TypeError(
-            f"arrays must lie in memory as torch's tensors do, got strides {array.strides} of {array.dtype.str} at "
-            f"{dotted(path)}: np.ascontiguousarray(array, array.dtype.newbyteorder('=')) does"
+            f"arrays must have positive strides and native byte order, as tensors do, got strides {array.strides} of "
+            f"{array.dtype.str} at {dotted(path)}; use np.ascontiguousarray(array, array.dtype.newbyteorder('='))"
         )
     return None

@@ -1,4 +1,4 @@
-"""What the arguments of timm's ``Mixup``, ``FastCollateMixup`` and loader mean here."""
+"""The arguments of timm's ``Mixup``, ``FastCollateMixup`` and loader, as a transform of this library."""
 
 from mixcollate.checks import check_choice, check_count, check_flag, check_number, check_probability, check_range
 from mixcollate.containers import Compose, RandomChoice
@@ -26,11 +26,11 @@ def transform(
     remode: str,
     recount: int,
 ) -> MixTransform:
-    """The transform that does what timm does with these arguments; see ``MixupCollate.from_timm``."""
+    """The transform that does the same as timm with these arguments; see ``MixupCollate.from_timm``."""
     if mode == "half":
         raise ValueError(
-            "mode must be 'batch', 'pair' or 'elem', got 'half', which mixes a batch and throws half of it away: "
-            "give the loader half the batch size and mode='elem'"
+            "mode must be 'batch', 'pair' or 'elem', got 'half', which mixes a batch and drops half of it; use half "
+            "the batch size and mode='elem'"
         )
     per = _PER[check_choice("mode", mode, tuple(_PER))]
     fill = _FILLS[check_choice("remode", remode, tuple(_FILLS))]
@@ -41,7 +41,7 @@ def transform(
     if multi_label and label_smoothing != 0:
         raise ValueError(
             f"label_smoothing must be 0 with multi_label=True, got {label_smoothing}; "
-            "smooth the rows in the data set: labels * (1 - s) + s / 2"
+            "smooth the rows in the dataset: labels * (1 - s) + s / 2"
         )
     if cutmix_minmax is not None:
         cutmix_minmax = check_range("cutmix_minmax", cutmix_minmax, 0, 1)

@@ -154,7 +154,7 @@ def test_tensors():
     ]:
         with pytest.raises(TypeError, match=f"^images must be a dense tensor of real numbers, got {words}"):
             checks.check_tensor("images", tensor)
-    with pytest.raises(TypeError, match="^images must be a tensor, got ndarray; torch.as_tensor makes one$"):
+    with pytest.raises(TypeError, match="^images must be a tensor, got ndarray; convert it with torch.as_tensor$"):
         checks.check_tensor("images", np.ones(3))
     with pytest.raises(TypeError, match="^images must be a tensor, got NoneType$"):
         checks.check_tensor("images", None)

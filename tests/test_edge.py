@@ -118,7 +118,7 @@ def test_lists_of_boxes_of_many_lengths_are_refused_too():
 def test_what_has_one_axis_stays_with_a_warning(way, value):
     for batch in ((COLOURS, LABELS, value), {"image": COLOURS, "label": LABELS, "gender_label": value}):
         key = 2 if isinstance(batch, tuple) else "gender_label"
-        with pytest.warns(UserWarning, match=f"{key!r} stays as it is .* label_key; .* keep_keys"):
+        with pytest.warns(UserWarning, match=f"{key!r} is left unchanged .* label_key; .* keep_keys"):
             mixed = through(way, batch, num_classes=B)
         assert torch.equal(mixed[key], value)
         assert torch.equal(through(way, batch, num_classes=B, keep_keys=key)[key], value)  # and no warning
@@ -194,15 +194,13 @@ def test_several_targets_and_one_number_are_refused():
     one = mc.MixUp(labels_getter=lambda batch: (batch["a"], batch["b"]), num_classes=B)
     with pytest.raises(ValueError, match="num_classes must be one for each of 2 labels"):
         one({"image": COLOURS, "a": LABELS, "b": LABELS // 2})
-    with pytest.raises(
-        ValueError, match=r"label_key must be given: .* among \['image', 'fine_label', 'coarse_label'\]"
-    ):
+    with pytest.raises(ValueError, match=r"no labels found: .* among \['image', 'fine_label', 'coarse_label'\]"):
         mc.MixUp(num_classes=B)({"image": COLOURS, "fine_label": LABELS, "coarse_label": LABELS})
 
 
 def test_a_getter_gives_tensors_of_the_batch():
     for getter in (lambda batch: batch[1][:, None].squeeze(1), lambda batch: batch[1].float(), lambda batch: None):
-        with pytest.raises(ValueError, match="labels_getter must return the tensors of the batch"):
+        with pytest.raises(ValueError, match="labels_getter must return tensors that are in the batch"):
             mc.MixUp(num_classes=B, labels_getter=getter)(COLOURS, LABELS)
         loader = DataLoader(Samples(samples_of((COLOURS, LABELS))), B, collate_fn=mc.MixupCollate(
             mc.MixUp(labels_getter=getter), num_classes=B))  # fmt: skip
@@ -317,7 +315,7 @@ def test_numbers_in_other_units_are_refused_with_those_that_are_right(way):
     with pytest.raises(TypeError, match="dtype must be floating point to normalise, got torch.int32"):
         mc.MixupCollate(num_classes=B, mean=0.5, dtype=torch.int32)
     for normalised in ((COLOURS - 0.5) / 0.1, COLOURS * 255):
-        with pytest.warns(UserWarning, match="normalised in the data set already"):
+        with pytest.warns(UserWarning, match="normalised in the dataset already"):
             mc.MixupCollate(num_classes=B, mean=0.5, std=0.25)(samples_of((normalised, LABELS)))
     overshot = torch.zeros_like(COLOURS)  # as resizing leaves pixels at an edge
     overshot[0, 0, 0, :2] = torch.tensor([-0.01, 2.0])
@@ -416,7 +414,7 @@ def test_lists_are_batches_where_they_are_batches(own):
 
 def test_one_sample_is_no_batch():
     image = torch.rand(3, H, W)
-    with pytest.raises(ValueError, match="looks like one image: mix behind the loader's collation"):
+    with pytest.raises(ValueError, match="looks like one image: mix batches, as in DataLoader"):
         mc.MixupCollate()(image)
     with pytest.raises(TypeError, match="must have a tensor at 1, got int"):
         mc.MixupCollate(num_classes=B)((image, 3))
@@ -503,7 +501,7 @@ def test_batches_of_dicts_are_read_like_dicts():
     assert set(batch().keys()) == {"image", "label"} and dict(**batch())["label"].shape == (B, B)
     (_, images), (_, targets) = batch().items()
     assert images.shape == COLOURS.shape and [value.shape for value in batch().values()][1] == targets.shape
-    with pytest.raises(TypeError, match=r"items\(\) needs samples that are dicts, .* batch.mix\(\)"):
+    with pytest.raises(TypeError, match=r"items\(\) needs a batch of dict samples, .* batch.mix\(\)"):
         mc.MixupCollate(num_classes=B)(samples_of((COLOURS, LABELS))).items()
 
 
@@ -560,7 +558,7 @@ def test_collates_and_transforms_have_streams_and_epochs_of_their_own():
 
 
 def test_alpha_belongs_to_the_default_transform():
-    with pytest.raises(ValueError, match="alpha is of the default transform, got alpha=0.2 and a CutMix"):
+    with pytest.raises(ValueError, match="alpha is for the default transform, got alpha=0.2 and a CutMix"):
         mc.MixupCollate(mc.CutMix(), alpha=0.2)
     assert mc.MixupCollate(alpha=0.2).transform.alpha == 0.2
 
@@ -934,7 +932,7 @@ def test_the_rule_itself(made, method, transform):
     flat, kept = dict(mc.roles.leaves(mixed)), dict(mc.roles.leaves(before))
     assert flat.keys() == kept.keys()
     torch.testing.assert_close(mixed["image"].mean((2, 3)), mixed["label"], rtol=0, atol=1e-5)
-    warned = {str(one.message).split(" stays")[0] for one in told}
+    warned = {str(one.message).split(" is left")[0] for one in told}
     assert warned == {repr(key) for key, value in fate.items() if value == "warn"}
     for key, value in fate.items():
         got, was = flat[tuple(key.split("."))], kept[tuple(key.split("."))]
@@ -952,27 +950,27 @@ def test_the_rule_itself(made, method, transform):
 
 def test_pil_images_say_what_to_do():
     rows = [(PIL.Image.new("RGB", (4, 4)), 1)] * 2
-    with pytest.raises(TypeError, match=r"got PIL images at 0: convert them in the data set, .*PILToTensor\(\)"):
+    with pytest.raises(TypeError, match=r"got PIL images at 0; convert them in the dataset, .*PILToTensor\(\)"):
         mc.MixupCollate(num_classes=B)(rows)
 
 
 MISFITS = [
-    ([(COLOURS[0], 0), (COLOURS[1].byte(), 1)], r"torch.float32 and torch.uint8 at 0: .*ToDtype"),
+    ([(COLOURS[0], 0), (COLOURS[1].byte(), 1)], r"torch.float32 and torch.uint8 at 0; .*ToDtype"),
     ([(COLOURS[0], torch.tensor(0)), (COLOURS[1], torch.tensor(1.0))], "torch.int64 and torch.float32 at 1"),
     ([{"image": COLOURS[0], "label": 0}, {"image": COLOURS[1]}], "samples must have the same keys .* 'label'"),
     ([{"image": COLOURS[0]}, {"image": COLOURS[1], "label": 0}], r"samples must have the same keys .* \['label'\]"),
     ([(COLOURS[0], {"a": 0}), (COLOURS[1], {"a": 0, "m": 1})], r"samples must have the same keys .* \['m'\]"),
     ([[COLOURS[0], {"a": 0}], [COLOURS[1], {"a": 0, "m": 1}]], r"samples must have the same keys .* \['m'\]"),
     ([{"x": {"a": 0}, "y": 0}, {"x": {"a": 0, "m": 1}, "y": 0}], r"samples must have the same keys .* \['m'\]"),
-    ([{"image": COLOURS[0], "label": 0}, (COLOURS[1], 1)], "same parts .* only some have 'image', 'label'"),
+    ([{"image": COLOURS[0], "label": 0}, (COLOURS[1], 1)], "same structure .* only some have 'image', 'label'"),
     ([(COLOURS[0], 0), (None, 1)], "got NoneType at 0"),
     ([(COLOURS[0], 0), (PIL.Image.new("RGB", (4, 4)), 1)], "got PIL images at 0"),
-    ([(COLOURS[0], 0), (COLOURS[1].numpy(), 1)], "of one kind .* got Tensor and ndarray at 0"),
-    ([(COLOURS[0], torch.tensor(0)), (COLOURS[1], 1)], "of one kind .* got Tensor and int at 1"),
-    ([(COLOURS[0], 1), (COLOURS[1], "a")], "of one kind .* got int and str at 1"),
-    ([(COLOURS[0].numpy(), 0), (COLOURS[1].byte().numpy(), 1)], "float32 and uint8 at 0: .*ToDtype"),
+    ([(COLOURS[0], 0), (COLOURS[1].numpy(), 1)], "one type .* got Tensor and ndarray at 0"),
+    ([(COLOURS[0], torch.tensor(0)), (COLOURS[1], 1)], "one type .* got Tensor and int at 1"),
+    ([(COLOURS[0], 1), (COLOURS[1], "a")], "one type .* got int and str at 1"),
+    ([(COLOURS[0].numpy(), 0), (COLOURS[1].byte().numpy(), 1)], "float32 and uint8 at 0; .*ToDtype"),
     ([COLOURS[0], None], "got NoneType at the batch"),
-    ([COLOURS[0], COLOURS[1][0]], r"images must have one size .* and \(8, 12\)"),
+    ([COLOURS[0], COLOURS[1][0]], r"one shape .* and \(8, 12\) at the batch"),
 ]
 
 
@@ -1051,9 +1049,9 @@ def test_what_is_no_batch_is_told(batch):
 @pytest.mark.parametrize(
     "batch, message",
     [
-        ((COLOURS[0], 1), "a tensor at 1, got int; samples are stacked by MixupCollate"),
-        ((COLOURS, LABELS.tolist()), "a tensor at 1, got list; torch.as_tensor makes one"),
-        ((COLOURS, LABELS.numpy()), "a tensor at 1, got ndarray; torch.as_tensor makes one"),
+        ((COLOURS[0], 1), "a tensor at 1, got int; let MixupCollate stack the samples"),
+        ((COLOURS, LABELS.tolist()), "a tensor at 1, got list; convert it with torch.as_tensor"),
+        ((COLOURS, LABELS.numpy()), "a tensor at 1, got ndarray; convert it with torch.as_tensor"),
         ((COLOURS, ["a"] * B), r"a tensor at 1, got list; name another .* \(keys are arguments of MixupCollate\)"),
         ((COLOURS, mc.SoftTarget(LABELS[:, None], torch.ones(B, 1))), "a tensor at 1, got SoftTarget"),
         ({"image": COLOURS, "label": None}, "a tensor at 'label', got NoneType"),
@@ -1114,7 +1112,7 @@ def test_sequences_that_are_made_in_ways_of_their_own_come_back(make):
 
 @pytest.mark.parametrize("keys", [{"label_key": "y", "keep_keys": "y"}, {"mask_keys": ("m", "m")}])
 def test_what_has_two_roles_is_refused(keys):
-    with pytest.raises(ValueError, match=r"each part of a batch must have one role, got (y|m) more than once"):
+    with pytest.raises(ValueError, match=r"each entry of a batch must have one role, got (y|m) more than once"):
         mc.MixupCollate(num_classes=B, **keys)
 
 
@@ -1138,7 +1136,7 @@ def test_one_image_that_is_to_be_erased_is_told_from_signals():
 
 def test_a_transform_that_is_given_samples_says_who_stacks_them():
     """As it is where somebody gives the loader a transform for its ``collate_fn``."""
-    with pytest.raises(TypeError, match=r"samples are stacked by MixupCollate, as in DataLoader"):
+    with pytest.raises(TypeError, match=r"let MixupCollate stack the samples, as in DataLoader"):
         next(iter(DataLoader(Samples(samples_of((COLOURS, LABELS))), B, collate_fn=mc.MixUp(num_classes=B))))
 
 

@@ -328,7 +328,7 @@ def test_it_warns_where_each_rank_gets_all_batches(monkeypatch):
 
     assert warned(DataLoader(data, 4)) == []
     monkeypatch.setenv("WORLD_SIZE", "2")
-    assert "2 ranks run, and each gets all batches" in warned(DataLoader(data, 4, shuffle=True))[0]
+    assert "each of 2 ranks gets every batch" in warned(DataLoader(data, 4, shuffle=True))[0]
     assert "its sampler is a SequentialSampler" in warned(DataLoader(data, 4))[0]
     assert warned(DataLoader(data, 4, sampler=DistributedSampler(data, 2, 0))) == []
     prepared = DataLoader(data, 4)
@@ -412,7 +412,7 @@ WITHOUT, WITH = (rf"must be of a DeviceLoader {word} a {{}} that takes a state" 
     "state, loader, message",
     [
         (None, DataLoader([0]), "must be what state_dict.. returned, with 'loader' and 'collate', got None"),
-        ({"seed": 0, "step": 7}, DataLoader([0]), "got {'seed': 0, 'step': 7}; a collate's own is for collate.load"),
+        ({"seed": 0, "step": 7}, DataLoader([0]), "got {'seed': 0, 'step': 7}; load the state of a collate"),
         ({"colate": {}, "loader": 1}, Resumable(), "must be what state_dict.. returned"),
         ({}, DataLoader([0]), WITH.format("collate")),
         ({"collate": {"seed": 0, "step": 7}}, Resumable(), WITH.format("loader")),

@@ -142,7 +142,7 @@ def test_fills_are_timms(remode, colours):
 def test_what_timm_would_not_take_is_refused():
     for arguments, message in (
         ({"mode": "image"}, "mode must be one of 'batch', 'pair', 'elem', got 'image'"),
-        ({"mode": "half"}, "got 'half', which mixes a batch and throws half of it away: give the loader half"),
+        ({"mode": "half"}, "got 'half', which mixes a batch and drops half of it; use half the batch size"),
         ({"remode": "noise"}, "remode must be one of 'const', 'rand', 'pixel', got 'noise'"),
         ({"mixup_alpha": 0.0}, "mixup_alpha or cutmix_alpha must be positive, got 0.0 and 0.0"),
     ):

@@ -351,7 +351,7 @@ def test_what_was_checked_cannot_be_set_past_its_check(made):
     scheduled = {"p", "alpha", "beta"} & vars(made).keys() - ({"p"} if kind is mc.RandomChoice else set())
     before = dict(vars(made))
     for name in asked - {"options"} - scheduled:
-        with pytest.raises(AttributeError, match=f"^{name} is checked when a {kind.__name__} is made"):
+        with pytest.raises(AttributeError, match=f"^{name} cannot be changed after a {kind.__name__} is made"):
             setattr(made, name, "something else")
     assert vars(made) == before
     for name in scheduled:
