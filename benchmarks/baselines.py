@@ -1,7 +1,7 @@
-"""The official algorithms of methods that the peers do not have, written from their papers' definitions.
+"""The official algorithms of methods that the peers do not have, written from the definitions in their papers.
 
-They work as the authors' code does: RICAP with one draw a batch; the others image by image, on the host, where the
-authors do so too.
+They work like the authors' code: RICAP with one draw for each batch; the others image by image, on the host if the
+authors do so.
 """
 
 import random
@@ -45,7 +45,7 @@ def mosaic(images: Tensor, labels: Tensor, num_classes: int) -> tuple[Tensor, Te
 
 
 def cutout(images: Tensor, length: int) -> Tensor:
-    """A square of zeros around a random centre (https://arxiv.org/abs/1708.04552): a mask on the host each."""
+    """A square of zeros around a random centre (https://arxiv.org/abs/1708.04552); masks are made on the host."""
     height, width = images.shape[2:]
     out = torch.empty_like(images)
     for i, image in enumerate(images):
@@ -57,7 +57,7 @@ def cutout(images: Tensor, length: int) -> Tensor:
 
 
 def gridmask(images: Tensor, ratio: float = 0.6, p: float = 0.8) -> Tensor:
-    """A turned grid of holes (https://arxiv.org/abs/2001.04086): a mask on the host each, turned by PIL."""
+    """A turned grid of holes (https://arxiv.org/abs/2001.04086); masks are made on the host and rotated by PIL."""
     height, width = images.shape[2:]
     shorter = min(height, width)
     out = images.clone()

@@ -1,7 +1,7 @@
-"""What only a GPU can show, as checks that run on the CPU, too: ``python -m benchmarks.checks graph --device cuda``.
+"""Checks of what only a GPU can show, which also run on the CPU: ``python -m benchmarks.checks graph --device cuda``.
 
-Each runs in a process of its own, so that one that breaks the device breaks no other. On the CPU the host's
-implementation stands in for the kernels, and what only CUDA has (streams, memory statistics) counts nothing.
+Each runs in a separate process, so that one that breaks the device does not affect the others. On the CPU the host's
+implementation replaces the kernels, and what only CUDA has (streams, memory statistics) is not checked.
 """
 
 import argparse
@@ -70,7 +70,7 @@ def labels_for(images: Tensor) -> Tensor:
 
 
 def same(result: Tensor, expected: Tensor, what: str) -> None:
-    """Equal to rounding: noise and resizing are floating-point functions, the rest is exact."""
+    """Assert that results are equal up to rounding: noise and resizing are computed, everything else is exact."""
     assert bool(torch.isfinite(result).all()), f"{what}: an element was not written"
     wanted = expected.double()
     error = float((result.cpu().double() - wanted).norm() / wanted.norm())
@@ -92,7 +92,7 @@ def small(device: torch.device) -> None:
 
 
 def graph(device: torch.device) -> None:
-    """A captured call, replayed with fresh plans, gives what a call gives."""
+    """A captured call that is replayed with new plans gives the same as a direct call."""
     for name in ("MixUp", "CutMix", "choice, erased"):
         images, transform = make_images(device), METHODS[name](seed=2)
         plans = [transform.make_plan(images) for _ in range(6)]
@@ -109,7 +109,7 @@ def graph(device: torch.device) -> None:
 
 
 def overtaking(device: torch.device) -> None:
-    """A plan is on the device before what was queued earlier has ended; its pixels wait for it."""
+    """The copy of a plan does not wait for work that was queued before, but mixing waits for the copy."""
     images, transform = make_images(device), METHODS["MixUp"](seed=8)
     for compiled in (False, *[True] * 10):
         plan = transform.make_plan(images)
@@ -117,7 +117,7 @@ def overtaking(device: torch.device) -> None:
         wait(device)
         slept = None
         if device.type == "cuda":
-            torch.cuda._sleep(int(2e8))  # cycles: a tenth of a second
+            torch.cuda._sleep(int(2e8))  # cycles, about a tenth of a second
             slept = torch.cuda.current_stream().record_event()
         mixed = mix(images, pack(plan, device))
         if compiled and slept is not None:
@@ -160,7 +160,7 @@ def compiled(device: torch.device) -> None:
 
 
 def sync(device: torch.device) -> None:
-    """The whole path from a pinned batch to the loss's gradient makes the host wait nowhere."""
+    """The host never waits on the way from a pinned batch to the gradient of the loss."""
     images = make_images(torch.device("cpu"))
     samples = list(zip(images, labels_for(images).tolist(), strict=True))
     head = torch.nn.Linear(3, CLASSES, device=device)
@@ -177,7 +177,7 @@ def sync(device: torch.device) -> None:
 
 @contextlib.contextmanager
 def no_waiting(device: torch.device) -> Iterator[None]:
-    """An error where the host waits for the device."""
+    """Raise an error if the host waits for the device."""
     wait(device)
     if device.type == "cuda":
         torch.cuda.set_sync_debug_mode("error")
@@ -194,7 +194,7 @@ def wait(device: torch.device) -> None:
 
 
 def race(device: torch.device) -> None:
-    """The same plan gives the same bits, again and again, beside other work and in place."""
+    """The same plan gives the same bits every time, beside other work and in place."""
     images = make_images(device, torch.float32)
     elsewhere = torch.cuda.Stream() if device.type == "cuda" else None
     for number, (name, make) in enumerate(METHODS.items()):
@@ -213,9 +213,9 @@ def race(device: torch.device) -> None:
 
 
 def memory(device: torch.device) -> None:
-    """In place, no memory is taken but the plan's."""
+    """Mixing in place allocates no memory except for the plan."""
     images = make_images(device, torch.float32)
-    elsewhere = ("RICAP", "ResizeMix", "Mosaic")  # they read pixels that other programs write
+    elsewhere = ("RICAP", "ResizeMix", "Mosaic")  # not in place: they read pixels that other programs write
     for name in (name for name in METHODS if name not in elsewhere):
         transform = METHODS[name](seed=6)
         for counted in (False, True):  # the first call compiles, and caches what never changes
@@ -243,7 +243,7 @@ def statistic(name: str, device: torch.device) -> int:
 
 
 def loader(device: torch.device) -> None:
-    """DeviceLoader delivers what mixing on the CPU gives, whatever the step's pace; its memory stays flat."""
+    """DeviceLoader delivers the same as mixing on the CPU, at any speed of the consumer; its memory stays flat."""
     images = make_images(torch.device("cpu")).repeat(4, 1, 1, 1)
     samples = list(zip(images, labels_for(images).tolist(), strict=True))
     batch = len(images) // 6
@@ -260,7 +260,7 @@ def loader(device: torch.device) -> None:
             same(mixed, wanted, f"batch {number}")
             same(targets, wanted_targets, f"targets {number}")
             if epoch == 4 and number == 2:
-                break  # the loop may be left at any time
+                break  # leaving the loop early must do no harm
         del mixed, targets
         held.append((statistic("allocated", device), statistic("reserved", device)))
     assert held[1] == held[2] == held[3], f"device memory after each epoch: {held}"

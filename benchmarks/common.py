@@ -1,8 +1,8 @@
-"""What the benchmarks share: sizes, devices, data, and a clock that is fair to all.
+"""What the benchmarks share: sizes, devices, data, and the timing of rivals in turns.
 
-Environment: ``BENCH_SCALE=tiny`` runs everything once on tiny batches, ``BENCH_SECONDS`` is the time for each group of
-rivals, ``BENCH_DEVICE`` is ``cpu`` or ``cuda`` (default: both, where there are both), ``BENCH_DEADLINE`` a time in
-seconds since the epoch after which nothing more is measured, ``BENCH_JSON`` a file that holds what is measured so far.
+Environment variables: ``BENCH_SCALE=tiny`` runs everything once on tiny batches; ``BENCH_SECONDS`` is the time for each
+group of rivals; ``BENCH_DEVICE`` is ``cpu`` or ``cuda`` (default: both, if there is a GPU); ``BENCH_DEADLINE`` is when
+to stop measuring, in seconds since the epoch; ``BENCH_JSON`` is a file for the results so far.
 """
 
 import itertools
@@ -20,18 +20,18 @@ from mixcollate.kernels import host
 
 TINY = os.environ.get("BENCH_SCALE") == "tiny"
 SECONDS = float(os.environ.get("BENCH_SECONDS", "0.001" if TINY else "1.5"))
-ROUNDS = (1, 1) if TINY else (7, 60)  # fewest and most
-SLOW = 5.0  # seconds of a round of all rivals, from which on 3 rounds must do
-LEAST = 1e-6 if TINY else 5e-3  # seconds that one round takes at least: shorter calls are timed several at a time
+ROUNDS = (1, 1) if TINY else (7, 60)  # minimum and maximum
+SLOW = 5.0  # seconds: if a round of all rivals takes longer, 3 rounds are enough
+LEAST = 1e-6 if TINY else 5e-3  # minimum seconds of a round: shorter calls are timed several at a time
 DEADLINE = float(os.environ.get("BENCH_DEADLINE", "inf"))
 CLOCKS = ["call", "device"] if torch.cuda.is_available() else ["call"]
-CACHE = 256 * 2**20  # bytes of input that no GPU's cache holds
+CACHE = 256 * 2**20  # bytes, more than the cache of any GPU
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 CLASSES = 10 if TINY else 1000
 
 Run = Callable[[], Any]
 Rivals = dict[str, Run | str]
-"""What each rival runs, or why it cannot."""
+"""The call of each rival, or why it cannot run."""
 
 
 def devices() -> list[str]:
@@ -41,12 +41,12 @@ def devices() -> list[str]:
 
 
 def scaled(full: Any, tiny: Any) -> Any:
-    """``full``, or ``tiny`` where everything is to be tiny."""
+    """``tiny`` if ``BENCH_SCALE=tiny``, else ``full``."""
     return tiny if TINY else full
 
 
 def standard_shape(device: torch.device) -> tuple[int, int, int, int]:
-    """The batch that most questions are asked about."""
+    """The shape of the batch in most benchmarks."""
     return scaled((256 if device.type == "cuda" else 128, 3, 224, 224), (4, 3, 16, 16))
 
 
@@ -64,7 +64,7 @@ def random_images(
     device: torch.device,
     memory_format: torch.memory_format = torch.contiguous_format,
 ) -> Tensor:
-    """uint8 levels, or floats as they are after normalising; never zeros."""
+    """Random images: uint8, or floats as they are after normalising; not all zeros."""
     if dtype == torch.uint8:
         images = torch.randint(0, 256, shape, dtype=dtype, device=device)
     else:
@@ -73,7 +73,7 @@ def random_images(
 
 
 def rotating(make: Callable[[], Tensor]) -> Iterator[Tensor]:
-    """The same shape again and again; on a GPU from so many batches that its cache holds none of them."""
+    """An endless iterator of batches of one shape; on a GPU of so many that its cache holds none of them."""
     first = make()
     size = first.numel() * first.element_size()
     count = min(math.ceil(CACHE / max(size, 1)), 16) if first.is_cuda else 1
@@ -81,7 +81,7 @@ def rotating(make: Callable[[], Tensor]) -> Iterator[Tensor]:
 
 
 def copy_of(moved: int, device: torch.device) -> Run:
-    """A plain copy that moves as many bytes: half of them read, half written."""
+    """A plain copy that moves ``moved`` bytes: half of them are read, half written."""
     sources = rotating(lambda: random_images((max(moved // 2, 1),), torch.uint8, device))
     targets = rotating(lambda: torch.ones(max(moved // 2, 1), dtype=torch.uint8, device=device))
     return lambda: next(targets).copy_(next(sources))
@@ -91,7 +91,7 @@ LOOPS = host.loops
 
 
 def with_numba(run: Run, device: torch.device) -> Run | str:
-    """``run`` with compiled loops, which other rows do without, or why it cannot be."""
+    """``run`` with Numba's compiled loops, which other rows do not use, or why that is not possible."""
     if device.type != "cpu":
         return "compiled loops are for the CPU"
     if LOOPS() is None:
@@ -108,7 +108,7 @@ def with_numba(run: Run, device: torch.device) -> Run | str:
 
 
 class Clock:
-    """Time as pytest-benchmark sees it: each round of a rival takes what it took in the race."""
+    """The timer of pytest-benchmark, which replays the rounds that were measured in a race."""
 
     def __init__(self) -> None:
         self.now = 0.0
@@ -124,12 +124,12 @@ class Clock:
 def interleaved(
     rivals: dict[str, Run], device: torch.device, *, ahead: bool = False
 ) -> dict[str, list[float] | Exception]:
-    """Seconds of each call, the rivals taking turns in a new order every round; or what went wrong.
+    """Time the rivals in turns, in a new order every round: seconds of each call, or the exception that it raised.
 
     Args:
-        rivals: what to run.
-        device: waited for before a round ends.
-        ahead: let the host queue a round's work before the GPU starts, so that only the GPU's time counts.
+        rivals: the calls to time.
+        device: synchronised at the end of each round.
+        ahead: let the host queue a whole round before the GPU starts, so that only the GPU's time counts.
     """
     result: dict[str, list[float] | Exception] = {}
     plans: dict[str, tuple[int, float, float]] = {}
@@ -157,10 +157,10 @@ def interleaved(
 
 
 def _warm_up(run: Run, device: torch.device, *, ahead: bool) -> tuple[int, float, float]:
-    """How many calls a round of ``run`` needs, how long the GPU is to wait for the host, and what a round takes."""
+    """The number of calls in a round, how long the GPU must wait for the host, and the seconds of a round."""
     run()
     once = _timed(run, device, 1, 0.0)
-    if once < 0.1:  # clocks, caches and allocators take some calls to settle
+    if once < 0.1:  # clocks, caches and allocators need some calls to settle
         run()
         once = min(once, _timed(run, device, 1, 0.0))
     loops = max(1, math.ceil(LEAST / max(once, 1e-9)))
@@ -174,7 +174,7 @@ def _warm_up(run: Run, device: torch.device, *, ahead: bool) -> tuple[int, float
 
 
 def _timed(run: Run, device: torch.device, loops: int, sleep: float) -> float:
-    """Seconds of one of ``loops`` calls."""
+    """The seconds of one call, averaged over ``loops`` calls."""
     if device.type != "cuda":
         start = time.perf_counter()
         for _ in range(loops):

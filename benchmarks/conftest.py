@@ -1,4 +1,4 @@
-"""One thread on the CPU; the ``race`` fixture: rivals that take turns, each a row of pytest-benchmark; rows, kept."""
+"""The ``race`` fixture, which times rivals in turns on one thread, each as a row of pytest-benchmark."""
 
 import collections
 import functools
@@ -18,7 +18,7 @@ from benchmarks.common import DEADLINE, Clock, Rivals, devices, interleaved
 from mixcollate.kernels import host
 
 torch.set_num_threads(1)
-torch.set_flush_denormal(True)  # a batch mixed in place again and again ends in differences that CPUs are slow with
+torch.set_flush_denormal(True)  # a batch that is mixed in place many times ends in denormals, which are slow on CPUs
 
 CLOCK = Clock()
 RACES: dict[Any, dict[str, Any]] = {}
@@ -32,8 +32,8 @@ def device(request: pytest.FixtureRequest) -> torch.device:
 
 @pytest.fixture
 def race(request: pytest.FixtureRequest, benchmark: Any, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
-    """Measure all rivals of a case, taking turns, and report the one of this test."""
-    monkeypatch.setattr(host, "loops", lambda: None)  # whether Numba is installed or not, rows mean the same
+    """Time all rivals of a case in turns, once, and report the one of this test."""
+    monkeypatch.setattr(host, "loops", lambda: None)  # so that rows mean the same whether Numba is installed or not
 
     def report(
         rivals: Callable[[], Rivals],
@@ -107,7 +107,7 @@ def pytest_benchmark_update_json(config: pytest.Config, benchmarks: Any, output_
 
 
 def pytest_runtest_teardown(item: pytest.Item) -> None:
-    """Write what is measured so far to ``BENCH_JSON``, which whoever is killed leaves; as pytest-benchmark would."""
+    """Write the results so far to ``BENCH_JSON``, like pytest-benchmark, so that they survive if this is killed."""
     session: Any = item.config._benchmarksession  # type: ignore[attr-defined]
     if "BENCH_JSON" not in os.environ or not session.benchmarks:
         return

@@ -1,16 +1,16 @@
-"""What must be reached: each goal a ratio in one run, or a limit. Benchmarks name the rows that a goal is about."""
+"""Performance goals: ratios within one run, or limits. Benchmarks name the rows that a goal is about."""
 
 from typing import NamedTuple
 
 
 class Goal(NamedTuple):
-    """A goal, and its limit.
+    """A goal and its limit.
 
     Attributes:
-        what: in words.
-        limit: of the value.
-        unit: ``"×"``: how many times as long the fastest of the others takes (at least the limit); ``"× at most"``:
-            how many times as long we take (at most the limit); else the unit of the time or count (at most the limit).
+        what: description.
+        limit: limit of the measured value.
+        unit: ``"×"``: how many times as long as ours the fastest other takes (at least the limit); ``"× at most"``: how
+            many times as long ours takes (at most the limit); else the unit of a time or count (at most the limit).
     """
 
     what: str

@@ -1,10 +1,9 @@
-"""Everything that needs a GPU, in one run: is it correct there, and how fast is it? ``python -m benchmarks.gpu``
+"""Run everything that needs a GPU: correctness checks, then benchmarks. ``python -m benchmarks.gpu``
 
-Needs no network and nothing but the working tree, torch and what pytest needs. First the tests and the checks,
-side by side; then the sanitizers; then, alone, the benchmarks, most wanted first, for as long as the budget lasts. A
-step that fails is reported and the rest still runs; the status is 1 if any failed, 2 without a GPU. What a step said
-and measured lies in ``--out`` as soon as it is said and measured: whoever ends this early keeps it. ``--dry-run`` does
-the same on the CPU, on tiny batches.
+Needs no network and nothing but the working tree, torch and pytest. The tests and the checks run side by side; then the
+sanitizers; then the benchmarks, one at a time, most important first, until the budget is spent. If a step fails, the
+rest still runs; the exit status is 1 if any failed, and 2 without a GPU. Output and results are written to ``--out`` at
+once, so that they survive an early end. ``--dry-run`` does the same on the CPU, with tiny batches.
 """
 
 import argparse
@@ -23,7 +22,7 @@ from typing import NamedTuple
 
 ROOT = Path(__file__).resolve().parent.parent
 CHECKS = ("small", "graph", "overtaking", "compiled", "sync", "race", "memory", "loader")
-BENCHMARKS = {  # seconds for each, most wanted first
+BENCHMARKS = {  # seconds for each, the most important first
     "host": 30,
     "peers": 110,
     "targets": 50,
@@ -33,16 +32,16 @@ BENCHMARKS = {  # seconds for each, most wanted first
     "growth": 40,
     "naive": 20,
 }
-WITHOUT_GPU = ("benchmarks", "results", "cli", "fused_aot", "launch")  # tests that it would tell nothing new
+WITHOUT_GPU = ("benchmarks", "results", "cli", "fused_aot", "launch")  # tests that do not depend on a GPU
 SANITIZERS = ("memcheck", "racecheck")
-STEPS = tuple(dict.fromkeys([*CHECKS, "tests", *SANITIZERS, *BENCHMARKS]))  # "loader" is two
+STEPS = tuple(dict.fromkeys([*CHECKS, "tests", *SANITIZERS, *BENCHMARKS]))  # "loader" is in both
 OUT = ROOT / ".benchmarks" / "gpu"
-QUICK = 3.0  # seconds that a quiet machine takes to start Python and torch; the limits of a slower one are longer
-NO_SANITIZER = ("Device not supported", "not supported on this")  # what it says on some virtual machines
+QUICK = 3.0  # seconds in which an idle machine starts Python and imports torch; slower ones get longer limits
+NO_SANITIZER = ("Device not supported", "not supported on this")  # messages of the sanitizer on some virtual machines
 
 
 class Outcome(NamedTuple):
-    """What became of a step."""
+    """The outcome of a step."""
 
     name: str
     state: str  # "ok", "FAILED" or "skipped"
@@ -73,14 +72,14 @@ def has_gpu() -> bool:
 
 
 def slowness() -> float:
-    """How many times as long as a quiet machine this one takes, measured now; at least 1."""
+    """How much slower this machine is than an idle one, measured now; at least 1."""
     start = time.time()
     subprocess.run([sys.executable, "-c", "import torch"], check=False)
     return max((time.time() - start) / QUICK, 1.0)
 
 
 def run(options: argparse.Namespace) -> int:
-    """Run all steps; after each, write its log, the results so far and their table."""
+    """Run all steps, writing the log, the results so far and their table after each."""
     start = time.time()
     device = "cpu" if options.dry_run else "cuda"
     environment = {
@@ -105,7 +104,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 class Steps:
-    """The steps of one run, and what became of them so far."""
+    """The steps of one run, and their outcomes so far."""
 
     def __init__(self, options: argparse.Namespace, environment: dict[str, str], slow: float) -> None:
         self.options, self.environment, self.slow = options, environment, slow
@@ -119,8 +118,8 @@ class Steps:
         return not self.options.only or name in self.options.only
 
     def check(self, device: str, deadline: float) -> None:
-        """The tests and the checks side by side; then the sanitizers, which would slow them down. On a GPU, of which
-        there is little time, each of the two has half of what is left: a quarter stays for the benchmarks.
+        """Run the tests and the checks side by side; then the sanitizers, which would slow them down. On a GPU each of
+        the two gets half of the time that is left, so that a quarter remains for the benchmarks.
         """
         deadline = deadline if device == "cuda" else float("inf")
         python = [sys.executable, "-m"]
@@ -133,7 +132,7 @@ class Steps:
         self.run_together(commands, deadline)
         sanitizer = shutil.which("compute-sanitizer") or shutil.which("/usr/local/cuda/bin/compute-sanitizer")
         if sanitizer and device == "cuda":
-            # memory straight from the driver, whose bounds the tool knows
+            # allocate from the driver, so that the tool knows the bounds
             tools = ["env", "PYTORCH_NO_CUDA_MEMORY_CACHING=1", sanitizer, "--error-exitcode", "9"]
             tools += ["--report-api-errors", "no", "--tool"]
             self.run_together({tool: [*tools, tool, *commands["small"]] for tool in SANITIZERS}, deadline)
@@ -149,7 +148,7 @@ class Steps:
                 self.add(without_support(done.result()))
 
     def measure(self, deadline: float) -> None:
-        """The benchmarks, one after another, each with the time it is given."""
+        """Run the benchmarks one after another, each within its time limit."""
         for name, seconds in BENCHMARKS.items():
             left = deadline - time.time()
             if not self.wanted(name):
@@ -158,12 +157,12 @@ class Steps:
                 self.add(Outcome(f"bench {name}", "skipped", 0, "there was no time left"))
                 continue
             command = [sys.executable, "-m", "pytest", f"benchmarks/bench_{name}.py", "-v", "-p", "no:cacheprovider"]
-            command += ["-W", "ignore"]  # what a peer, or a compiler new to this GPU, warns about fails no row
+            command += ["-W", "ignore"]  # warnings of a peer or a compiler must not fail a row
             command += ["-o", "python_files=bench_*.py", "--benchmark-enable"]
             own = min(seconds * self.slow, left)
             limits = {**self.environment, "BENCH_DEADLINE": str(time.time() + own - 5)}
-            limits["BENCH_JSON"] = str(self.raw / f"{name}.json")  # row by row: whoever is killed leaves what is there
-            # the deadline ends it in good order, with what it has; the limit only ends what hangs
+            limits["BENCH_JSON"] = str(self.raw / f"{name}.json")  # written row by row, so that it survives a kill
+            # at the deadline it stops by itself; the limit is only for a hang
             outcome = self.run_one(f"bench {name}", command, limits, own + 60 * self.slow)
             self.table, written = results_of(sorted(self.raw.glob("*.json")), self.options)
             self.add(outcome, written)
@@ -172,8 +171,8 @@ class Steps:
         return run_step(name, command, environment, limit, self.raw / f"{name.replace(' ', '-')}.log")
 
     def add(self, *outcomes: Outcome) -> None:
-        """Keep what became of a step, here and on the disk."""
-        for outcome in outcomes:  # of one name the last counts: the results grow
+        """Record the outcome of a step, here and on disk."""
+        for outcome in outcomes:  # an outcome replaces an earlier one of the same name
             self.outcomes = [one for one in self.outcomes if one.name != outcome.name] + [outcome]
         log = "\n".join(f"===== {one.name}: {one.state}, {one.seconds:.0f} s\n{one.output}" for one in self.outcomes)
         (self.options.out / "gpu.log").write_text(log, encoding="utf-8")
@@ -182,7 +181,7 @@ class Steps:
 
 
 def without_support(one: Outcome) -> Outcome:
-    """A sanitizer that cannot work here, or is too slow, is no failure of ours."""
+    """Skip, rather than fail, a sanitizer that does not work here or is too slow."""
     cannot = any(text in one.output for text in NO_SANITIZER) or "out of time" in last_line(one)
     if one.name in SANITIZERS and one.state == "FAILED" and cannot:
         return one._replace(state="skipped", output=one.output + "\nthe sanitizer cannot work on this machine")
@@ -190,8 +189,8 @@ def without_support(one: Outcome) -> Outcome:
 
 
 def results_of(raws: Sequence[Path], options: argparse.Namespace) -> tuple[str, Outcome]:
-    """The table of the results, which are written to the results' folder."""
-    if str(ROOT) not in sys.path:  # as when this file is run by its path
+    """Write the results so far; their table, and the outcome."""
+    if str(ROOT) not in sys.path:  # if this file is run by its path
         sys.path.insert(0, str(ROOT))
     from benchmarks import results, tables
 
@@ -201,12 +200,12 @@ def results_of(raws: Sequence[Path], options: argparse.Namespace) -> tuple[str, 
         condensed = results.condense(measured, options.commit or results.current_commit())
         path = results.write(condensed, options.out)
         return tables.show(condensed), Outcome("results", "ok", 0, str(path))
-    except Exception as error:  # whatever it is, the outcomes of the steps must still be printed
+    except Exception as error:  # the outcomes of the steps must be printed in any case
         return "", Outcome("results", "FAILED", 0, f"{type(error).__name__}: {error}")
 
 
 def run_step(name: str, command: Sequence[str], environment: dict[str, str], limit: float, log: Path) -> Outcome:
-    """Run a command; what it said, which lies in ``log`` as it says it, and whether it failed."""
+    """Run a command, writing its output to ``log`` at once; the outcome."""
     start, late = time.time(), ""
     with log.open("w", encoding="utf-8") as file:
         try:
@@ -218,7 +217,7 @@ def run_step(name: str, command: Sequence[str], environment: dict[str, str], lim
         try:
             process.wait(limit)
         except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)  # its own processes, too: they would disturb what comes next
+            os.killpg(process.pid, signal.SIGKILL)  # with its child processes, which would disturb the next steps
             process.wait()
             late = f"\nout of time: {limit:.0f} s"
     output = log.read_text(encoding="utf-8", errors="replace") + late

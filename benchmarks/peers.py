@@ -1,6 +1,6 @@
 """The peers' calls at equal work: images and labels in, mixed images and dense targets out, unless the name says so.
 
-Each function makes what a race takes: a name and what to run, or why it cannot.
+Each function returns the rivals of a race: their names, with the call or the reason why it is not possible.
 """
 
 import importlib
@@ -20,17 +20,17 @@ Images = Iterator[Tensor]
 
 
 def imported(name: str) -> Any:
-    """A peer's module, or why it is not there."""
+    """A peer's module, or why it is missing."""
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # what a peer warns about while it is imported is its own affair
+            warnings.simplefilter("ignore")  # of the peer's import
             return importlib.import_module(name)
     except ImportError as error:
         return f"{name.partition('.')[0]} is not installed ({type(error).__name__})"
 
 
 def where(module: Any, make: Callable[[Any], Run]) -> Run | str:
-    """``make(module)``, or the reason why that cannot be."""
+    """``make(module)``, or the reason why it is not possible."""
     if isinstance(module, str):
         return module
     try:
@@ -64,7 +64,7 @@ def cutmix(images: Images, labels: Tensor, classes: int) -> Rivals:
 
 
 def random_erasing(images: Images, device: torch.device, p: float) -> Rivals:
-    """Random Erasing of float images with a constant; what differs from one box an image is in the name."""
+    """Random Erasing of float images with a constant; the name says if it is not one box for each image."""
     theirs = v2.RandomErasing(p=p, inplace=True)
 
     def one_by_one() -> None:
@@ -88,7 +88,7 @@ def random_erasing(images: Images, device: torch.device, p: float) -> Rivals:
 
 
 def pipeline(images: Images, labels: Tensor, classes: int, dtype: torch.dtype, device: torch.device) -> Rivals:
-    """uint8 images to normalised floats, mixed and erased, as the peers' training scripts do it."""
+    """uint8 images to normalised floats, mixed and erased, as in the peers' training scripts."""
     v2_mixup = v2.Compose([v2.ToDtype(dtype, scale=True), v2.Normalize(MEAN, STD)])
     v2_choice = v2.RandomChoice([v2.MixUp(num_classes=classes), v2.CutMix(num_classes=classes)])
     only_mixup, erase = v2.MixUp(num_classes=classes), v2.RandomErasing(p=0.25, inplace=True)
@@ -119,7 +119,7 @@ def pipeline(images: Images, labels: Tensor, classes: int, dtype: torch.dtype, d
 
 
 def plain_mixup(images: Tensor, labels: Tensor, classes: int) -> tuple[Tensor, Tensor]:
-    """MixUp as the paper's code has it, with dense targets."""
+    """MixUp as in the paper's code, with dense targets."""
     own = float(np.random.beta(1.0, 1.0))
     index = torch.randperm(len(images), device=images.device)
     return _blend(images, functional.one_hot(labels, classes).float(), index, torch.tensor(own).to(images.device))

@@ -1,4 +1,4 @@
-"""Results as pictures: SVGs for the documents, PNGs beside what a user has measured."""
+"""Results as plots: SVGs for the documents, PNGs beside a user's own results."""
 
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,7 @@ IMAGES = ROOT / "images"
 
 
 def plot(source: Path, results: Results, folder: Path = IMAGES, kind: str = "svg") -> list[Path]:
-    """Draw the results; each picture says which file it is made of. The documents' are SVG; PNG has one more."""
+    """Draw the results; each picture names the file it was made from. The PNGs include one more than the SVGs."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -23,7 +23,7 @@ def plot(source: Path, results: Results, folder: Path = IMAGES, kind: str = "svg
     folder.mkdir(parents=True, exist_ok=True)
     written = []
     draws = {"growth": _draw_growth, "peers": _draw_peers, "loader": _draw_loader}
-    undated: dict[str, Any] = {"Date": None}  # so that the same results make the same file
+    undated: dict[str, Any] = {"Date": None}  # so that the same results give the same file
     if kind == "png":
         draws, undated = {"fastest": _draw_fastest, **draws}, {}
     for name, draw in draws.items():
@@ -39,7 +39,7 @@ def plot(source: Path, results: Results, folder: Path = IMAGES, kind: str = "svg
 
 
 def pictures(source: Path, results: Results) -> str:
-    """Draw PNGs beside ``source``; where they lie, or why there are none."""
+    """Draw PNGs beside ``source``; return their paths as text, or why there are none."""
     try:
         drawn = plot(source, results, source.parent, "png")
     except ModuleNotFoundError as error:
@@ -65,7 +65,7 @@ def _draw_fastest(pyplot: Any, results: Results) -> Any:
         color=["#2a6f97" if ratio >= 1 else "#c1121f" for ratio in ratios],
     )
     for bar, ratio, (_, _, other) in zip(drawn, ratios, duels, strict=True):
-        # a loss is told on the other side of the line, where its bar is not
+        # the label of a loss is on the other side of the line from its bar
         axis.annotate(
             f"{three_figures(ratio)}×  {other['name']}", (max(ratio, 1), bar.get_y() + bar.get_height() / 2),
             (3, 0), textcoords="offset points", va="center", fontsize=7,

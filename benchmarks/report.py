@@ -1,4 +1,4 @@
-"""Makes the committed results of what pytest-benchmark measured; and the documents' tables and plots of those.
+"""Condense what pytest-benchmark measured into results, and make the documents' tables and plots from those.
 
     python -m benchmarks.report condense RAW.json ...   # writes benchmarks/results/<cpu or gpu>-<commit>.json
                                                         # (--out: elsewhere; --plot: and pictures)
@@ -24,7 +24,7 @@ DOCUMENTS = (ROOT / "README.md", ROOT / "benchmarks" / "README.md")
 
 
 def write_documents() -> list[Path]:
-    """Rewrite the tables of the documents, and the plots; what was written."""
+    """Rewrite the tables of the documents and the plots; return the files that changed."""
     written = []
     for path in DOCUMENTS:
         text = path.read_text(encoding="utf-8")

@@ -1,4 +1,4 @@
-"""What was measured: condensed, written, read, and asked for its cases, its duels and its goals."""
+"""Benchmark results: condense, write and read them, and extract their cases, duels and goals."""
 
 import ast
 import hashlib
@@ -15,14 +15,14 @@ from benchmarks.goals import GOALS
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
 PACKAGES = ("torch", "torchvision", "triton", "numpy", "numba", "timm", "kornia", "mixup")
-NOT_MIXED = ("copy", "unmixed", "no mixing")  # how names begin of rows that are no rivals: they do less
+NOT_MIXED = ("copy", "unmixed", "no mixing")  # prefixes of rows that do less work, and so are not rivals
 
 Results = dict[str, Any]
 Row = dict[str, Any]
 
 
 def condense(raws: Sequence[Results], commit: str) -> Results:
-    """What pytest-benchmark wrote, in one row a benchmark, and without what identifies the machine's owner."""
+    """The output of pytest-benchmark with one row for each benchmark, without what identifies the machine's owner."""
     machine = raws[0]["machine_info"]
     rows = [_row(benchmark) for raw in raws for benchmark in raw["benchmarks"]]
     kind = "gpu" if any(row["device"] == "cuda" for row in rows) else "cpu"
@@ -83,7 +83,7 @@ def _versions() -> dict[str, str]:
 
 
 def current_commit() -> str:
-    """The commit of the tree that is measured, or the hash of its sources where there is no git."""
+    """The commit of the working tree, or a hash of the sources if there is no git."""
 
     def git(*arguments: str) -> str:
         return subprocess.run(
@@ -99,7 +99,7 @@ def current_commit() -> str:
 
 
 def write(results: Results, folder: Path = RESULTS) -> Path:
-    """Write results, one row a line; the file's path."""
+    """Write results to a file, one row per line; return its path."""
     kind = "cpu" if results["kind"] == "cpu" else re.sub(r"[^a-z0-9]+", "-", results["machine"].lower())
     path = folder / f"{kind}-{results['commit']}.json"
     lists = {name: results[name] for name in ("rows", "skipped")}
@@ -114,14 +114,14 @@ def write(results: Results, folder: Path = RESULTS) -> Path:
 
 
 def latest(kind: str, folder: Path = RESULTS) -> tuple[Path, Results] | None:
-    """The newest results of ``"cpu"`` or ``"gpu"``."""
+    """The newest results for ``"cpu"`` or ``"gpu"``."""
     found = [(path, json.loads(path.read_text(encoding="utf-8"))) for path in sorted(folder.glob("*.json"))]
     found = [(path, results) for path, results in found if results["kind"] == kind]
     return max(found, key=lambda one: (one[1]["date"], one[0].name), default=None)
 
 
 def machines(kind: str, folder: Path = RESULTS) -> list[Results]:
-    """The newest results of each machine of ``"cpu"`` or ``"gpu"``; the newest first."""
+    """The newest results of each machine for ``"cpu"`` or ``"gpu"``, the newest first."""
     read = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("*.json"))]
     newest = {one["machine"]: one for one in sorted(read, key=lambda one: one["date"]) if one["kind"] == kind}
     return sorted(newest.values(), key=lambda one: one["date"], reverse=True)
@@ -146,7 +146,7 @@ def cases(results: Results, file: str, prefix: str = "") -> dict[tuple[str, str,
 
 
 def goal_rows(results: Results) -> list[tuple[str, float, bool]]:
-    """Each goal that was measured: its code, its value, and whether it is reached."""
+    """The goals that were measured: code, value, and whether it is reached."""
     values: dict[str, float] = {}
     for row in results["rows"]:
         for code, against in row["goals"].items():
@@ -167,7 +167,7 @@ def goal_rows(results: Results) -> list[tuple[str, float, bool]]:
 
 
 def growth_curves(results: Results) -> dict[str, dict[str, list[tuple[int, float]]]]:
-    """(size, seconds) of each rival: for the batch, the pixels and the classes."""
+    """``(size, seconds)`` of each rival, over the batch size, the pixels and the classes."""
     curves: dict[str, dict[str, list[tuple[int, float]]]] = {}
     wanted = "cuda" if results["kind"] == "gpu" else "cpu"
     for (case, device, _), rows in cases(results, "growth").items():
@@ -178,15 +178,15 @@ def growth_curves(results: Results) -> dict[str, dict[str, list[tuple[int, float
 
 
 def is_ours(row: Row) -> bool:
-    """Whether this library is what the row measures."""
+    """Whether the row measures this library."""
     only_ours = row["file"] == "cost" or (row["file"] == "host" and row["case"].startswith("a plan"))
     return row["name"].startswith("mixcollate") or (only_ours and row["name"] != "copy")
 
 
 def duel(rows: Sequence[Row]) -> tuple[Row, Row] | None:
-    """Our row of a case, and the fastest of the others that mix; ``None`` if there are none."""
+    """Our row of a case and that of the fastest rival; ``None`` if there is none."""
     mixing = [row for row in rows if not row["name"].startswith(NOT_MIXED)]
-    named = [row for row in mixing if row["name"] == row["ours"]]  # not there where ours are compared with no mixing
+    named = [row for row in mixing if row["name"] == row["ours"]]  # missing if ours are compared with no mixing
     ours = named or [row for row in mixing if row["name"] == "mixcollate"]
     others = [row for row in mixing if not is_ours(row)]
     return (ours[0], min(others, key=lambda row: row["median"])) if ours and others else None

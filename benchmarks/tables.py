@@ -1,4 +1,4 @@
-"""Results as text: the tables of the documents, what a terminal shows, and two runs compared."""
+"""Results as text: tables for the documents, a summary for the terminal, and a comparison of two runs."""
 
 import math
 import re
@@ -26,12 +26,12 @@ NOT_YET = "*Not measured yet.*\n"
 
 
 def filled(text: str, folder: Path = RESULTS) -> str:
-    """A document with every table between markers made anew."""
+    """A document with the tables between its markers regenerated."""
 
     def replace(match: re.Match[str]) -> str:
         kind = match["name"].partition(":")[0].rpartition("-")[2]
         newest = latest(kind, folder)
-        # what one GPU says holds for no other; of CPUs, the last that was measured stands for all
+        # results of one GPU do not hold for others; for CPUs the newest results are enough
         found = machines(kind, folder) if kind == "gpu" else [newest[1]] if newest else []
         return match[1] + section(match["name"], found) + match[3]
 
@@ -39,8 +39,8 @@ def filled(text: str, folder: Path = RESULTS) -> str:
 
 
 def section(name: str, found: Sequence[Results]) -> str:
-    """What stands between the markers of ``name``, made of the results of its kind: goals of several machines side by
-    side, all else one machine after the other.
+    """The text between the markers of ``name``: goals in one table with a column for each machine, anything else in a
+    table for each machine.
     """
     what, _, prefix = name.partition(":")
     file = what.rpartition("-")[0]
@@ -57,7 +57,7 @@ def section(name: str, found: Sequence[Results]) -> str:
 
 
 def goal_table(found: Sequence[Results]) -> str:
-    """The goals that were measured, reached or not, with a column for each machine."""
+    """A table of the goals that were measured, with a column for each machine."""
     measured = [{code: (value, reached) for code, value, reached in goal_rows(one)} for one in found]
     heads = ["measured"] if len(found) == 1 else [one["machine"] for one in found]
     lines = [f"| | what | goal | {' | | '.join(heads)} | |", "|---|---|---|" + "---|---|" * len(found)]
@@ -79,7 +79,7 @@ def _goal_cells(measured: tuple[float, bool] | None, unit: str) -> str:
 
 
 def table(results: Results, file: str, prefix: str = "") -> str:
-    """All rows of a benchmark file: time, spread and rates, and how many times as long as ours each takes."""
+    """A table of a benchmark file: times, spread and rates, and the time relative to ours."""
     reference = next((row["ours"] for row in results["rows"] if row["file"] == file), "mixcollate")
     lines = [f"| | median ± IQR | images/s | GB/s | time, {reference} = 1 |", "|---|---|---|---|---|"]
     for (case, device, clock), rows in cases(results, file, prefix).items():
@@ -99,7 +99,7 @@ def table(results: Results, file: str, prefix: str = "") -> str:
 
 
 def fits(results: Results) -> list[str]:
-    """``constant + slope × size`` of each curve, fitted to relative errors, and how far the points lie from it."""
+    """The fit ``constant + slope × size`` of each curve, and the largest relative error."""
     lines = []
     for panel, curves in growth_curves(results).items():
         for name, points in curves.items():
@@ -112,7 +112,7 @@ def fits(results: Results) -> list[str]:
 
 
 def line_through(sizes: Sequence[float], values: Sequence[float]) -> tuple[float, float]:
-    """Constant (not below 0) and slope with the least squares of relative errors."""
+    """Constant (not below 0) and slope by least squares of relative errors."""
     weights = [1 / value**2 for value in values]
 
     def mean(numbers: Iterable[float]) -> float:
@@ -132,7 +132,7 @@ def _counts(row: Row) -> dict[str, int]:
 
 
 def machine_line(results: Results) -> str:
-    """What measured, in one line."""
+    """The machine and the versions, in one line."""
     versions = ", ".join(f"{name} {version}" for name, version in results["versions"].items())
     device = results["machine"] if results["kind"] == "cpu" else f"{results['machine']} (host: {results['host']})"
     return (
@@ -142,8 +142,8 @@ def machine_line(results: Results) -> str:
 
 
 def show(results: Results) -> str:
-    """Results as text: ours against the fastest other of each case, all rows where there is none; and last the goals,
-    because a terminal, or whatever keeps the end of a long output, shows what comes last.
+    """A summary for the terminal: for each case ours against the fastest other, or all rows if there is none; the goals
+    last, since the end of a long output is what remains visible.
     """
     lines = []
     for file, question in questions().items():
@@ -175,7 +175,7 @@ def show(results: Results) -> str:
 
 
 def compare(old: Results, new: Results, tolerance: float) -> tuple[str, bool]:
-    """How our times changed against the others' of the same case and run; and whether any grew beyond tolerance."""
+    """How our times changed relative to those of others in the same case, and whether any grew beyond ``tolerance``."""
     lines, grown, compared = [], False, 0
     before = {_key(row): row["median"] for row in old["rows"]}
     for file in questions():
@@ -185,7 +185,7 @@ def compare(old: Results, new: Results, tolerance: float) -> tuple[str, bool]:
                 if not (is_ours(row) and anchors and _key(row) in before):
                     continue
                 compared += 1
-                # the others have not changed, so what they take now and took then is the machine's doing
+                # the code of the others is unchanged, so a change of their times is due to the machine
                 drift = statistics.geometric_mean([one["median"] / before[_key(one)] for one in anchors])
                 change = row["median"] / before[_key(row)] / drift
                 worse = change > tolerance
@@ -207,7 +207,7 @@ def _key(row: Row) -> tuple[str, ...]:
 
 
 def case_name(case: tuple[str, str, str], results: Results) -> str:
-    """A case's name; on a GPU with the device and the clock."""
+    """The name of a case, on a GPU with the device and the clock."""
     name, device, clock = case
     return f"{name} ({device}, {clock})" if results["kind"] == "gpu" else name
 
