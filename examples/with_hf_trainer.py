@@ -14,7 +14,8 @@ from mixcollate.integrations.transformers import MixupTrainer
 digits = load_digits()
 pixels = (digits.images * (255 / 16)).round().astype("uint8")[:, None]  # [1797, 1, 8, 8]
 data = Dataset.from_dict({"pixel_values": list(pixels), "labels": digits.target.tolist()})
-data = data.with_format("torch", dtype=torch.uint8)  # without the dtype, pixels arrive as int64
+# arrays arrive as int64 without a dtype; without columns= it would be the labels', too, which wrap around above 255
+data = data.with_format("torch", columns=["pixel_values"], dtype=torch.uint8, output_all_columns=True)
 
 
 def accuracy(prediction: Any) -> dict[str, float]:

@@ -1,5 +1,8 @@
 """Hugging Face's Trainer: plain evaluation, the same steps with accumulation, exact resume, and what it refuses."""
 
+import re
+
+import numpy as np
 import pytest
 import torch
 from datasets import Dataset
@@ -290,8 +293,11 @@ def test_images_of_a_set_transform(example, tmp_path):
         MixupTrainer(args=arguments, **{**options, "data_collator": None})
 
 
-def test_pixels_of_a_format_without_dtype_say_what_to_do(example):
-    """They arrive as int64."""
-    samples = [example["data"].with_format("torch")[k] for k in range(4)]
-    with pytest.raises((TypeError, ValueError), match=r'int64.*\.with_format\("torch", dtype=torch.uint8\)'):
-        MixupCollate(num_classes=10)(samples)
+def test_the_format_that_int64_pixels_are_told_to_take_keeps_labels_above_255():
+    """``dtype=torch.uint8`` for all columns would make 44 of class 300."""
+    data = Dataset.from_dict({"pixel_values": [np.full((1, 4, 4), 200, np.uint8)] * 2, "labels": [1, 300]})
+    with pytest.raises((TypeError, ValueError), match="int64") as told:
+        MixupCollate(num_classes=1000)(list(data.with_format("torch")))
+    advice = re.search(r"\.(with_format\(.*?\))", str(told.value))[1]
+    images, targets = MixupCollate(MixUp(p=0), num_classes=1000)(list(eval(f"data.{advice}"))).mix().values()
+    assert images.dtype == torch.uint8 and targets.argmax(1).tolist() == [1, 300]
