@@ -23,6 +23,7 @@ WRONG = {
     r"plan.partners must be in 0 … 3, got -1 … 2": ("mixup", {"partners": np.array([[1], [0], [-1], [2]])}),
     r"plan.shares must be of shape \(4, 2\) .* got \(4, 3\)": ("mixup", {"shares": np.ones((4, 3), np.float32)}),
     r"plan.shares must be in \[0, 1\], got -0.5 … 1.5": ("mixup", {"shares": np.float32([[1.5, -0.5]] * 4)}),
+    r"plan.shares must sum to 1 in each row, got 1.39": ("mixup", {"shares": np.full((4, 2), 0.7, np.float32)}),
     r"plan.shares must be float32, got float64": ("mixup", {"shares": np.ones((4, 2))}),
     r"plan.own_outside must be in \[0, 1\], got nan": ("mixup", {"own_outside": np.float32([0, 1, np.nan, 1])}),
     r"plan.own_outside must have a row for each of 4 images, got 3": ("mixup", {"own_outside": np.ones(3, np.float32)}),

@@ -14,6 +14,7 @@ _CHECKED: "weakref.WeakKeyDictionary[MixPlan, list[bytes]]" = weakref.WeakKeyDic
 """The plans that have passed, with a copy of their numbers at that time: arrays can be changed in place later."""
 
 _ONE = 0x3F800000  # the bits of 1.0: read as unsigned integers, exactly the floats in [0, 1] are no larger
+_ROUNDING = 1e-4  # by how much the rounded shares of an image may miss a sum of 1
 
 
 def check_bounds(plan: MixPlan) -> None:
@@ -39,6 +40,9 @@ def check_bounds(plan: MixPlan) -> None:
         least, most = plan.partners.min(), plan.partners.max()
         raise ValueError(f"plan.partners must be in 0 … {batch - 1}, got {least} … {most}")
     _check_shares("shares", plan.shares)
+    totals = plan.shares.sum(1)
+    if totals.size and not np.abs(totals - 1).max() <= _ROUNDING:
+        raise ValueError(f"plan.shares must sum to 1 in each row, got {totals.min()} … {totals.max()}")
     parts = plan.parts
     for name, array in parts.items():
         _check_array(name, array, PARTS[name].shape)
