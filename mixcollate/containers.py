@@ -142,8 +142,10 @@ def _check_transforms(name: str, transforms: Sequence[MixTransform]) -> list[Mix
         raise ValueError(f"{name} needs at least one transform, got transforms={transforms}")
     for transform in transforms:
         if not isinstance(transform, MixTransform):
-            found = type(transform).__name__
-            raise TypeError(f"{name} takes mixcollate's transforms, got {found}; combine it with others in v2.Compose")
+            found, way_out = type(transform).__name__, "put others around it in v2.Compose"
+            if isinstance(transform, type):
+                found, way_out = repr(transform), f"write {transform.__name__}()"
+            raise TypeError(f"{name} takes mixcollate's transforms, got {found}; {way_out}")
         if transform.stream.seed is not None:
             raise ValueError(f"seed must be given to {name}, not to the {type(transform).__name__} in it")
         if transform.inplace:

@@ -29,9 +29,8 @@ LABEL_NAMES = ("label", "labels", "target", "targets", "y", "class_label")
 BOX_NAMES = ("bbox", "bboxes", "box", "boxes", "keypoint", "keypoints")
 """Names of entries that hold positions in the images, whatever type torch has collated them to."""
 
-OTHER_ROLES = "in blend_keys (floats, by the labels' shares), label_key or keep_keys (left unchanged)"
-WHOSE = "(keys are arguments of MixupCollate)"
-AS_A_COLLATE = "as in DataLoader(dataset, collate_fn=MixupCollate(...))"
+WHOSE = "(these keys are arguments of MixupCollate)"
+AS_A_COLLATE = "DataLoader(dataset, collate_fn=MixupCollate(...))"
 
 CHANNELS = (1, 3, 4)
 """Sizes of a last axis that looks like channels."""
@@ -110,7 +109,7 @@ def find(
     """
     if type(batch) is tuple and [type(item) for item in batch] == [Tensor, Tensor] and keys == UNTOLD and not kinds:
         images, labels = batch
-        if 0 < images.ndim > labels.ndim < 3:  # the common call needs no search
+        if 0 < images.ndim > labels.ndim in (1, 2):  # the usual call is spared the search
             check_pixels(images)
             _refuse_layout(images, (0,))
             return USUAL
@@ -180,17 +179,23 @@ class _Search:
             like = [one for one in self.leaves if one not in self.taken and _is_like_a_label(one)]
             if needed or (wanted and like):
                 raise ValueError(
-                    f"no labels found: none of {', '.join(LABEL_NAMES)} is among {self._names()}; pass "
-                    f"(images, labels), name them in label_key, or use labels_getter=None if there are none {WHOSE}"
+                    f"no labels found among {self._names()}: pass (images, labels), call them one of "
+                    f"{', '.join(LABEL_NAMES)}, or say which they are with MixupCollate(label_key=...), or with the "
+                    "labels_getter of a transform; labels_getter=None mixes images that have no labels"
                 )
             return ()
         if needed or wanted:
             self._refuse_no_tensor("label_key", path)
+            if self.leaves[path].ndim == 0:
+                raise ValueError(
+                    f"labels must be a batch, got one at {dotted(path)}: transforms mix batches, not single samples, "
+                    f"as in {AS_A_COLLATE}"
+                )
             if self.leaves[path].ndim > 2:
                 raise ValueError(
                     f"labels must be class indices [B] or rows [B, num_classes], got {tuple(self.leaves[path].shape)} "
-                    f"at {dotted(path)}; if it is a mask, wrap it in tv_tensors.Mask or name it in mask_keys, and name "
-                    f"the labels, if any, in label_key {WHOSE}"
+                    f"at {dotted(path)}; if this is a mask, wrap it in tv_tensors.Mask or name it in mask_keys, and "
+                    f"name the labels, if there are any, in label_key {WHOSE}"
                 )
         return (path,)
 
@@ -228,14 +233,14 @@ class _Search:
                 raise _no_rule(str(name), path)
             if isinstance(leaf, PIL.Image.Image) or (isinstance(leaf, (Tensor, np.ndarray)) and leaf.ndim >= 2):
                 raise ValueError(
-                    f"{dotted(path)} looks like masks, further images or targets of these images, so it must be mixed "
-                    "too: wrap it in tv_tensors.Mask or Image, or name it in mask_keys or image_key, or "
-                    f"{OTHER_ROLES} {WHOSE}; got {_shape(leaf)} beside images {size}"
+                    f"{dotted(path)} looks like masks, further images or targets of these images, got {_shape(leaf)} "
+                    f"beside {size}: wrap it in tv_tensors.Mask or Image, or name it in mask_keys, image_key, "
+                    f"label_key, blend_keys (floats such as logits) or keep_keys (left as it is) {WHOSE}"
                 )
             if _is_one_each(leaf, size[0]):
                 warnings.warn(
-                    f"{dotted(path)} is left unchanged although its images are mixed: if it is a target, name it in "
-                    f"label_key; if it is not (an index, a weight), name it in keep_keys {WHOSE}",
+                    f"{dotted(path)} stays as it is although its images are mixed: if it is a target, name it in "
+                    f"label_key; if not (an index, a weight), name it in keep_keys {WHOSE}",
                     stacklevel=2,
                 )
 
@@ -289,10 +294,12 @@ class _Search:
         first = self.leaves[like[0]]
         rivals = [path for path in like[1:] if first.ndim >= 3 and self.leaves[path].ndim >= first.ndim]
         if rivals:
-            shapes = ", ".join(f"{dotted(path)} {tuple(self.leaves[path].shape)}" for path in (like[0], *rivals))
+            shown_first = [f"{dotted(path)} {tuple(self.leaves[path].shape)}" for path in (like[0], *rivals)[:3]]
+            shapes = ", ".join(shown_first + [f"and {len(rivals) - 2} more"] * (len(rivals) > 2))
             raise ValueError(
-                f"more than one tensor looks like images: {shapes}; wrap the images in tv_tensors.Image or Video, or "
-                f"name them in image_key, and the others {OTHER_ROLES} {WHOSE}"
+                f"more than one tensor looks like images: {shapes}; stack those that are one batch, wrap images in "
+                "tv_tensors.Image or Video, or name them in image_key, and name the rest in label_key, blend_keys "
+                f"(floats such as logits) or keep_keys (left as it is) {WHOSE}"
             )
         return (like[0],)
 
@@ -302,7 +309,7 @@ class _Search:
         one = is_one_sample(leaf, kind)
         alone = path == () and leaf.ndim == 3 and self.keys.layout is None and not (one or self.keys.partial)
         if alone or (one and mixes):
-            way_out = f"mix batches, {AS_A_COLLATE}" if mixes else "wrap it in tv_tensors.Image"
+            way_out = f"mix whole batches, as in {AS_A_COLLATE}" if mixes else "wrap it in tv_tensors.Image"
             raise ValueError(
                 f"images must be a batch [B, C, H, W], got {tuple(leaf.shape)}, which looks like one image: {way_out}; "
                 "signals [B, C, T] take layout='BCT'"
@@ -312,10 +319,10 @@ class _Search:
         leaf = leaf_at(self.batch, path)
         if isinstance(leaf, Tensor):
             return
-        way_out = f"name another entry in {argument}, or convert it in collate_fn {WHOSE}"
+        way_out = f"name a tensor in {argument}, or make one of it with collate_fn (arguments of MixupCollate)"
         alike = isinstance(self.batch, (tuple, list)) and len({type(item) for item in self.batch}) == 1
         if isinstance(leaf, (int, float)) or (alike and path not in self.leaves):
-            way_out = f"let MixupCollate stack the samples, {AS_A_COLLATE}"
+            way_out = f"transforms mix batches, and MixupCollate stacks samples, as in {AS_A_COLLATE}"
         elif isinstance(leaf, np.ndarray) or _are_numbers(leaf):
             way_out = "convert it with torch.as_tensor"
         raise TypeError(f"a batch must have a tensor at {dotted(path)}, got {type(leaf).__name__}; {way_out}")
@@ -348,8 +355,8 @@ def refuse_boxes(path: Path, kind: type, kept: Sequence[Key] = ()) -> None:
 
 def _no_rule(name: str, path: Path) -> ValueError:
     return ValueError(
-        f"a batch with {name} cannot be mixed: there is no rule for what is at {dotted(path)}; leave it out, or name "
-        f"it in keep_keys to leave it unchanged {WHOSE}"
+        f"a batch with {name} cannot be mixed: boxes and key points have no rule for mixing; leave out what is at "
+        f"{dotted(path)}, or name it in keep_keys to keep it as it is {WHOSE}"
     )
 
 

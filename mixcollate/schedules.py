@@ -27,8 +27,8 @@ def at(name: str, value: Scheduled, epoch: int, check: Callable[[str, Any], floa
     number = check(f"{name} in epoch {epoch}", scheduled)
     if isinstance(epoch, Untold):
         warnings.warn(
-            f"{name} is a function of the epoch, but set_epoch was never called, so epoch {epoch} is assumed: call "
-            "set_epoch(epoch) before each epoch, on the collate if there is one",
+            f"{name} is a function of the epoch, but set_epoch was not called, so that epoch {epoch} is taken: call "
+            "set_epoch(epoch) before each epoch, on the collate if there is one, else on the transform",
             stacklevel=2,
         )
     return number

@@ -131,9 +131,11 @@ def _why_not(samples: Sequence[Any], error: Exception) -> Exception:
                 )
             shape = tuple(leaf.shape) if hasattr(leaf, "shape") else (len(leaf),) if isinstance(leaf, list) else ()
             if shapes.setdefault(path, shape) != shape:
+                what = "images" if max(len(shape), len(shapes[path])) > 2 else "samples"
                 return ValueError(
-                    f"samples must have one shape to be stacked, got {shapes[path]} and {shape} at {dotted(path)}; "
-                    "resize images in the dataset, and pass a collate_fn for anything else that varies in size"
+                    f"{what} must have one size to make a batch, got the shapes {shapes[path]} and {shape} at "
+                    f"{dotted(path)}: resize, crop or pad them in the data set, or make the batch with a collate_fn of "
+                    "your own"
                 )
         if len(found) != several:
             return ValueError(

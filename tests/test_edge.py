@@ -94,9 +94,9 @@ def test_what_has_two_axes_and_no_role_is_refused(name, way):
 @pytest.mark.parametrize("name", BESIDE)
 def test_a_transform_refuses_it_too(name):
     images = COLOURS.clone()
-    with pytest.raises(ValueError, match="looks like (masks|images)|no rule for what is at"):
+    with pytest.raises(ValueError, match="looks like (masks|images)|have no rule for mixing"):
         mc.CutMix(num_classes=B, inplace=True)({"image": images, "label": LABELS, "other": BESIDE[name]})
-    with pytest.raises(ValueError, match="looks like (masks|images)|no rule for what is at"):
+    with pytest.raises(ValueError, match="looks like (masks|images)|have no rule for mixing"):
         mc.RandomChoice([mc.MixUp(), mc.RICAP()], num_classes=B, inplace=True)(images, LABELS, BESIDE[name])
     assert torch.equal(images, COLOURS)
 
@@ -194,7 +194,9 @@ def test_several_targets_and_one_number_are_refused():
     one = mc.MixUp(labels_getter=lambda batch: (batch["a"], batch["b"]), num_classes=B)
     with pytest.raises(ValueError, match="num_classes must be one for each of 2 labels"):
         one({"image": COLOURS, "a": LABELS, "b": LABELS // 2})
-    with pytest.raises(ValueError, match=r"no labels found: .* among \['image', 'fine_label', 'coarse_label'\]"):
+    with pytest.raises(
+        ValueError, match=r"no labels found among \['image', 'fine_label', 'coarse_label'\]: .*label_key"
+    ):
         mc.MixUp(num_classes=B)({"image": COLOURS, "fine_label": LABELS, "coarse_label": LABELS})
 
 
@@ -414,10 +416,12 @@ def test_lists_are_batches_where_they_are_batches(own):
 
 def test_one_sample_is_no_batch():
     image = torch.rand(3, H, W)
-    with pytest.raises(ValueError, match="looks like one image: mix batches, as in DataLoader"):
+    with pytest.raises(ValueError, match="looks like one image: mix whole batches, as in DataLoader"):
         mc.MixupCollate()(image)
     with pytest.raises(TypeError, match="must have a tensor at 1, got int"):
         mc.MixupCollate(num_classes=B)((image, 3))
+    with pytest.raises(ValueError, match="labels must be a batch, got one at 1: transforms mix batches, not single"):
+        mc.MixUp(num_classes=B)(image, torch.tensor(3))
     for transform in (mc.MixUp(labels_getter=None), mc.CutMix(labels_getter=None)):
         with pytest.raises(ValueError, match="looks like one image"):
             transform(tv_tensors.Image(image))
@@ -924,7 +928,7 @@ def test_the_rule_itself(made, method, transform):
             refusable = [key for key, value in fate.items() if value in ("refuse", "mask", "image", "blend", "keep")]
             if all(key.endswith("index") for key in refusable):
                 return
-            with pytest.raises(ValueError, match="looks like (masks|images)|no rule for what is at"):
+            with pytest.raises(ValueError, match="looks like (masks|images)|have no rule for mixing"):
                 run(batch)
             assert all(torch.equal(a, b) for a, b in zip(tensors_of(batch), tensors_of(before), strict=True))
             return
@@ -1049,10 +1053,13 @@ def test_what_is_no_batch_is_told(batch):
 @pytest.mark.parametrize(
     "batch, message",
     [
-        ((COLOURS[0], 1), "a tensor at 1, got int; let MixupCollate stack the samples"),
+        ((COLOURS[0], 1), "a tensor at 1, got int; transforms mix batches, and MixupCollate stacks"),
         ((COLOURS, LABELS.tolist()), "a tensor at 1, got list; convert it with torch.as_tensor"),
         ((COLOURS, LABELS.numpy()), "a tensor at 1, got ndarray; convert it with torch.as_tensor"),
-        ((COLOURS, ["a"] * B), r"a tensor at 1, got list; name another .* \(keys are arguments of MixupCollate\)"),
+        (
+            (COLOURS, ["a"] * B),
+            r"a tensor at 1, got list; name a tensor in label_key, .* \(arguments of MixupCollate\)",
+        ),
         ((COLOURS, mc.SoftTarget(LABELS[:, None], torch.ones(B, 1))), "a tensor at 1, got SoftTarget"),
         ({"image": COLOURS, "label": None}, "a tensor at 'label', got NoneType"),
     ],
@@ -1120,7 +1127,7 @@ def test_what_has_two_roles_is_refused(keys):
 @pytest.mark.parametrize("name", ["bbox", "Boxes", "keypoints"])
 def test_boxes_are_refused_by_their_name_whatever_they_are_made_of(name, boxes):
     samples = [{"image": COLOURS[k], "label": k, name: boxes} for k in range(B)]
-    with pytest.raises(ValueError, match=f"a batch with {name} cannot be mixed: there is no rule .* keep_keys"):
+    with pytest.raises(ValueError, match=f"a batch with {name} cannot be mixed: .* have no rule .* keep_keys"):
         mc.MixupCollate(num_classes=B)(samples)
     mc.MixupCollate(num_classes=B, keep_keys=name)(samples).mix()
     mc.MixupCollate(mc.Cutout())(samples).mix()
@@ -1136,7 +1143,7 @@ def test_one_image_that_is_to_be_erased_is_told_from_signals():
 
 def test_a_transform_that_is_given_samples_says_who_stacks_them():
     """As it is where somebody gives the loader a transform for its ``collate_fn``."""
-    with pytest.raises(TypeError, match=r"let MixupCollate stack the samples, as in DataLoader"):
+    with pytest.raises(TypeError, match="MixupCollate stacks samples, as in DataLoader"):
         next(iter(DataLoader(Samples(samples_of((COLOURS, LABELS))), B, collate_fn=mc.MixUp(num_classes=B))))
 
 
