@@ -118,6 +118,8 @@ class MixupCollate(Settled):
         if not isinstance(transform, MixTransform):
             kind = transform if isinstance(transform, type) else type(transform)
             way_out = f"; write {kind.__name__}()" if kind is transform else ""
+            if isinstance(transform, (list, tuple)):
+                way_out = "; put several into RandomChoice([...]) or Compose([...])"
             raise TypeError(f"transform must be one of mixcollate's, got {kind}{way_out}")
         if seed is not None and transform.stream.seed is not None:
             raise ValueError(f"seed must be given to MixupCollate or to its transform, not to both; got {seed}")
@@ -355,8 +357,9 @@ class MixupCollate(Settled):
             low, high = torch.aminmax(images[:1])
             if low < -0.01 or high > 2:
                 warnings.warn(
-                    f"mean and std are for images in [0, 1], but these range from {low:.2f} to {high:.2f}: are they "
-                    "normalised in the dataset already, or still in 0 … 255?",
+                    f"mean and std are for images in [0, 1], but these reach from {low:.2f} to {high:.2f}: are they "
+                    "normalised in the data set already, or still in 0 … 255? If mean and std are in their units, as "
+                    "for spectrograms, ignore this",
                     stacklevel=2,
                 )
 

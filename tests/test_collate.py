@@ -394,6 +394,8 @@ def test_what_a_collate_and_its_transform_disagree_on_is_refused():
         TypeError, match=r"transform must be one of mixcollate's, got <class .*MixUp'>; write MixUp\(\)"
     ):
         mc.MixupCollate(mc.MixUp)
+    with pytest.raises(TypeError, match="one of mixcollate's, got <class 'list'>; put several into RandomChoice"):
+        mc.MixupCollate([mc.MixUp(), mc.CutMix()])
     with pytest.raises(TypeError, match="transform must be one of mixcollate's, got <class 'int'>$"):
         mc.MixupCollate(10)
 
