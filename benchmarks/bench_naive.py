@@ -2,7 +2,7 @@
 
 Both turn uint8 samples in memory into one mixed batch with soft labels, MixUp with a draw for each pair, on one
 thread: as uint8 (rounded), and as normalised float32. For a GPU both copy it there, too: ours as it was stacked, to
-be mixed there; the naive way mixes on the host, as a data set does, and copies the result. The least that has to be
+be mixed there; the naive way mixes on the host, as a dataset does, and copies the result. The least that has to be
 moved is each sample once in and each mixed image once out; GB/s counts that for both.
 """
 

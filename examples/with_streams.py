@@ -1,4 +1,4 @@
-"""Hugging Face's streaming data sets, and loaders of whole batches (``batch_size=None``, ``__getitems__``)."""
+"""Hugging Face's streaming datasets, and loaders of whole batches (``batch_size=None``, ``__getitems__``)."""
 
 import numpy as np
 import torch
@@ -16,7 +16,7 @@ options = {"num_classes": 10, "mean": 0.31, "std": 0.38, "seed": 0}
 
 
 def of_hugging_face() -> list[dict[str, Tensor]]:
-    """An iterable data set of dicts, in torch's format; the batches are dicts, too."""
+    """An iterable dataset of dicts, in torch's format; the batches are dicts, too."""
     data = Dataset.from_dict({"image": list(pixels[:256]), "label": digits.target[:256].tolist()})
     stream = data.to_iterable_dataset(num_shards=4).shuffle(seed=0, buffer_size=64).with_format("numpy")
     loader = DataLoader(stream, 64, num_workers=2, collate_fn=MixupCollate(**options, collate_fn=stacked))

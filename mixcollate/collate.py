@@ -357,8 +357,8 @@ class MixupCollate(Settled):
             low, high = torch.aminmax(images[:1])
             if low < -0.01 or high > 2:
                 warnings.warn(
-                    f"mean and std are for images in [0, 1], but these reach from {low:.2f} to {high:.2f}: are they "
-                    "normalised in the data set already, or still in 0 … 255? If mean and std are in their units, as "
+                    f"mean and std are for images in [0, 1], but these range from {low:.2f} to {high:.2f}: are they "
+                    "normalised in the dataset already, or still in 0 … 255? If mean and std are in their units, as "
                     "for spectrograms, ignore this",
                     stacklevel=2,
                 )

@@ -86,7 +86,7 @@ class MixPlan:
         fill: ``[B, N, F]`` float32, what erased pixels become, for each box (grid and cells use the first);
             ``F`` is 1 or the number of channels. In the units of the output, so 0 is the mean after normalising.
         noise: ``[B]`` int64 in [0, 2**32): the key of the noise that erased pixels become instead; 0 for none.
-        fill_mean: whether the fill stands for the data set's mean, which is right only if that is subtracted.
+        fill_mean: whether the fill stands for the dataset's mean, which is right only if that is subtracted.
         then: the plan of a further pass, if one pass cannot do everything.
     """
 

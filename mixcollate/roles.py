@@ -239,7 +239,7 @@ class _Search:
                 )
             if _is_one_each(leaf, size[0]):
                 warnings.warn(
-                    f"{dotted(path)} stays as it is although its images are mixed: if it is a target, name it in "
+                    f"{dotted(path)} is left unchanged although its images are mixed: if it is a target, name it in "
                     f"label_key; if not (an index, a weight), name it in keep_keys {WHOSE}",
                     stacklevel=2,
                 )

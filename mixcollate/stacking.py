@@ -134,7 +134,7 @@ def _why_not(samples: Sequence[Any], error: Exception) -> Exception:
                 what = "images" if max(len(shape), len(shapes[path])) > 2 else "samples"
                 return ValueError(
                     f"{what} must have one size to make a batch, got the shapes {shapes[path]} and {shape} at "
-                    f"{dotted(path)}: resize, crop or pad them in the data set, or make the batch with a collate_fn of "
+                    f"{dotted(path)}: resize, crop or pad them in the dataset, or make the batch with a collate_fn of "
                     "your own"
                 )
         if len(found) != several:

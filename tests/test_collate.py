@@ -31,7 +31,7 @@ def dataset():
 
 
 class Samples(Dataset):
-    """A list of samples as a data set that pickles."""
+    """A list of samples as a dataset that pickles."""
 
     def __init__(self, samples):
         self.samples = samples
@@ -377,7 +377,7 @@ def test_keys_masks_and_several_images():
 
 def test_ragged_images_and_boxes_are_refused():
     with pytest.raises(
-        ValueError, match="images must have one size to make a batch, got .* resize, crop or pad them in the data set"
+        ValueError, match="images must have one size to make a batch, got .* resize, crop or pad them in the dataset"
     ):
         mc.MixupCollate(num_classes=10)([(torch.rand(3, 4, 5), 0), (torch.rand(3, 5, 4), 1)])
     boxes = tv_tensors.BoundingBoxes(torch.zeros(1, 4), format="XYXY", canvas_size=(4, 5))
@@ -408,10 +408,10 @@ def test_what_no_batch_can_be_made_of_is_told_with_its_place():
         ([{"image": image, "label": None}] * 2, "got NoneType at 'label'"),
         ([{"image": image, "file": Path("a.jpg")}] * 2, "got PosixPath at 'file'"),
         ([(image, np.array(["a", "b"]))] * 2, "got an array of <U1 at 1"),
-        ([(flipped, 0)] * 2, r"got strides \(64, 16, -4\) of <f4 at 0: np.ascontiguousarray"),
-        ([(foreign, 0)] * 2, "of >f4 at 0: np.ascontiguousarray"),
-        ([(image, 0), (image, 0, 1)], "the same parts to make a batch, got 2 in one and 3 in another"),
-        ([(image, 0, 1), (image, 0)], "the same parts to make a batch, got 3 in one and 2 in another"),
+        ([(flipped, 0)] * 2, r"got strides \(64, 16, -4\) of <f4 at 0; use np.ascontiguousarray"),
+        ([(foreign, 0)] * 2, "of >f4 at 0; use np.ascontiguousarray"),
+        ([(image, 0), (image, 0, 1)], "the same structure to be stacked, got 2 items in one and 3 in another"),
+        ([(image, 0, 1), (image, 0)], "the same structure to be stacked, got 3 items in one and 2 in another"),
         ([(image, [1, 2]), (image, [1, 2, 3])], r"samples must have one size .* got the shapes \(2,\) and \(3,\) at 1"),
     ):
         with pytest.raises((TypeError, ValueError), match=message):

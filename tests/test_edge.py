@@ -974,7 +974,7 @@ MISFITS = [
     ([(COLOURS[0], 1), (COLOURS[1], "a")], "one type .* got int and str at 1"),
     ([(COLOURS[0].numpy(), 0), (COLOURS[1].byte().numpy(), 1)], "float32 and uint8 at 0; .*ToDtype"),
     ([COLOURS[0], None], "got NoneType at the batch"),
-    ([COLOURS[0], COLOURS[1][0]], r"one shape .* and \(8, 12\) at the batch"),
+    ([COLOURS[0], COLOURS[1][0]], r"one size .* and \(8, 12\) at the batch"),
 ]
 
 

@@ -44,7 +44,7 @@ def check_pixels(images: Tensor) -> None:
         advice = f"convert with .to(torch.float32) / m, where m is their largest value ({largest} for this dtype)"
     if images.dtype == torch.int64:
         advice += (
-            "; from a Hugging Face data set take uint8 with "
+            "; from a Hugging Face dataset take uint8 with "
             '.with_format("torch", columns=["pixel_values"], dtype=torch.uint8, output_all_columns=True), '
             "with the name of your image column (without columns= the labels become uint8, too)"
         )

@@ -11,7 +11,7 @@ from mixcollate.plan import Draw, Per
 
 Kind = Literal["mean", "noise", "channel_noise"]
 Fill = float | tuple[float, ...] | Kind
-"""A number, one per channel, the data set's mean, normal noise for each pixel, or one normal colour for each box."""
+"""A number, one per channel, the dataset's mean, normal noise for each pixel, or one normal colour for each box."""
 
 KINDS: tuple[str, ...] = get_args(Kind)
 

@@ -177,7 +177,7 @@ def full(context):
 
 
 FAULTS = {
-    "killed": killed, "data set": data_set, "collate_fn": collate_fn, "loop": loop, "interrupt": interrupt,
+    "killed": killed, "dataset": data_set, "collate_fn": collate_fn, "loop": loop, "interrupt": interrupt,
     "early break": early_break, "garbage": garbage, "full": full,
 }  # fmt: skip
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent.parent
-FAULTS = ["killed", "data set", "collate_fn", "loop", "interrupt", "early break", "garbage"]
+FAULTS = ["killed", "dataset", "collate_fn", "loop", "interrupt", "early break", "garbage"]
 pytestmark = [
     pytest.mark.deep,
     pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="what is left behind is read from Linux' /proc"),
