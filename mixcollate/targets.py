@@ -146,7 +146,7 @@ class TargetRule:
             raise ValueError(f"labels must be {wanted}, got {tuple(labels.shape)}")
         if self.targets == "values":
             if not labels.dtype.is_floating_point:
-                raise TypeError(f"labels must be floating point for targets='values', got {labels.dtype}; cast them")
+                raise TypeError(f"labels must be floating point for targets='values', got {labels.dtype}; use .float()")
             return None
         indices = self._class_indices(labels)
         if indices is None:
@@ -187,8 +187,8 @@ class TargetRule:
     def _check_rows(self, labels: Tensor) -> None:
         if labels.ndim == 1:
             raise TypeError(
-                f"labels [B] must be integers, got {labels.dtype}; for a single logit or for rows of scores pass "
-                "[B, num_classes], for regression targets='values'"
+                f"labels [B] must be integers, got {labels.dtype}; use .long() for class indices, [B, num_classes] for "
+                "a single logit or for rows of scores, and targets='values' for regression"
             )
         if labels.ndim != 2:
             raise ValueError(f"labels must be [B] class indices or [B, num_classes] rows, got {tuple(labels.shape)}")

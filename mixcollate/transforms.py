@@ -224,7 +224,7 @@ class MixTransform(Settled, v2.Transform):
         if torch.compiler.is_compiling():
             options: dict[str, Any] = {"labels": labels, "stream": stream, "epoch": epoch, "layout": layout}
             return cast(MixPlan, uncompiled(self.make_plan, images, **options))
-        check_kind("images", images, Tensor)
+        check_tensor("images", images)
         check_kind("labels", labels, Tensor, None)
         source = self.stream.next() if stream is None else check_kind("stream", stream, Stream).next()
         epoch = self.epoch if epoch is None else check_count("epoch", epoch, least=0)

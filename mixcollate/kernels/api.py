@@ -1,5 +1,6 @@
 """``mix``, ``mix_masks`` and ``mix_samples``: the public functions on pixels, in eager code and ``torch.compile``."""
 
+import inspect
 from collections.abc import Callable, Sequence
 from typing import Any, cast
 
@@ -129,7 +130,12 @@ def _mix_by_operator(
     return out
 
 
-@torch.compiler.disable  # type: ignore[untyped-decorator]  # plans live on the host; to avoid the break, pack outside
+_WHY = "mixcollate draws plans on the host: leave transforms out of what you compile, or pack a plan outside"
+_HAS_REASON = "reason" in inspect.signature(torch.compiler.disable).parameters  # not in torch 2.6
+_REASON: Any = {"reason": _WHY} if _HAS_REASON else {}
+
+
+@torch.compiler.disable(**_REASON)  # type: ignore[untyped-decorator, no-untyped-call]
 def uncompiled(function: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
     """Call a function that works with plans from code that is being compiled, with a graph break."""
     return function(*arguments, **options)

@@ -284,7 +284,7 @@ def test_images_of_a_set_transform(example, tmp_path):
     batch = next(iter(MixupTrainer(args=arguments, **options).get_train_dataloader()))
     assert batch["pixel_values"].dtype == torch.float32 and batch["labels"].shape == (8, 10)
 
-    with pytest.raises(ValueError, match="no 'pixel_values' among .*remove_unused_columns=False"):
+    with pytest.raises(ValueError, match="'pixel_values' is not among .*remove_unused_columns=False"):
         MixupTrainer(args=TrainingArguments(str(tmp_path), **QUIET), **options)
     smoothing = TrainingArguments(str(tmp_path), remove_unused_columns=False, label_smoothing_factor=0.1, **QUIET)
     with pytest.raises(ValueError, match="label_smoothing_factor must be 0, got 0.1; pass label_smoothing to the tr"):
