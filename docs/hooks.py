@@ -1,11 +1,11 @@
-"""For mkdocs: what docstrings call :class:`~mixcollate.MixUp` reads as a link to it."""
+"""A mkdocs hook: references in docstrings, such as :class:`~mixcollate.MixUp`, become links."""
 
 import re
 from typing import Any
 
 
 def on_page_content(html: str, **_: Any) -> str:
-    """Links where the page has the name, code elsewhere."""
+    """Replace references by links if the page documents the name, else by code."""
 
     def link(match: re.Match[str]) -> str:
         name = match[1]

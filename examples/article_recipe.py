@@ -1,4 +1,4 @@
-"""mixup as articles write it, and the same with this library: same images, same loss, same gradients."""
+"""mixup as in articles, and with this library: the same images, loss and gradients."""
 
 import torch
 from sklearn.datasets import load_digits
@@ -28,13 +28,13 @@ def after(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
 
 
 def main() -> list[tuple[Tensor, Tensor]]:
-    """Return the losses and gradients of both on some batches, with equal draws."""
+    """Return the losses and gradients of both on some batches, with the same draws."""
     torch.manual_seed(0)
     model = nn.Sequential(nn.Flatten(), nn.Linear(64, 32), nn.ReLU(), nn.Linear(32, 10))
     compared = []
     for x, y in zip(images.split(256), labels.split(256), strict=True):
         state = torch.get_rng_state()
-        plan = mixup.make_plan(x)  # look at the draw that `after` is about to make, too
+        plan = mixup.make_plan(x)  # the same draw that `after` will make
         torch.set_rng_state(state)
         lam, index = float(plan.own_share[0]), torch.from_numpy(plan.partner)
         for loss in (before(model, x, y, lam, index), after(model, x, y)):

@@ -1,4 +1,4 @@
-"""Audio: MixUp of waveforms ``[B, 1, T]``; boxes and holes go to spectrograms ``[B, 1, F, T]``."""
+"""Audio: MixUp of waveforms ``[B, 1, T]``, then CutMix and erasing of spectrograms ``[B, 1, F, T]``."""
 
 import math
 
@@ -22,12 +22,12 @@ def spectrogram(wave: Tensor) -> Tensor:
 
 
 def main(epochs: int = 20) -> tuple[float, Tensor, Tensor]:
-    """Train on mixed waves, whose spectrograms get boxes and holes; the accuracy, spectrograms, and targets."""
+    """Train on mixed waves and spectrograms; return the accuracy, and the spectrograms and targets of one batch."""
     torch.manual_seed(0)
     loader = DataLoader(
         TensorDataset(waves, labels), 64, shuffle=True, collate_fn=MixupCollate(MixUp(alpha=0.4), num_classes=4, seed=0)
     )
-    holes = Compose([CutMix(p=0.3), RandomErasing(p=0.25)], num_classes=4, seed=1)  # takes rows of shares as labels
+    holes = Compose([CutMix(p=0.3), RandomErasing(p=0.25)], num_classes=4, seed=1)  # accepts soft labels
     net = nn.Sequential(nn.Flatten(), nn.LazyLinear(64), nn.ReLU(), nn.Linear(64, 4))
     net(spectrogram(waves[:1])[:, None])
     optimizer = torch.optim.AdamW(net.parameters(), lr=2e-3)

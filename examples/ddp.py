@@ -15,7 +15,7 @@ data = TensorDataset(images, torch.from_numpy(digits.target).long())
 
 
 def main(epochs: int = 2, workers: int = 0) -> list[float]:
-    """Train with one seed for all ranks, which draw different plans; return this rank's losses."""
+    """Train with one seed for all ranks, which still draw different plans; return the losses of this rank."""
     dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
     rank = dist.get_rank()
     device = torch.device("cuda", rank) if torch.cuda.is_available() else torch.device("cpu")
@@ -28,7 +28,7 @@ def main(epochs: int = 2, workers: int = 0) -> list[float]:
     loader = DeviceLoader(DataLoader(data, 64, sampler=sampler, num_workers=workers, collate_fn=collate), device)
     losses = []
     for epoch in range(epochs):
-        loader.set_epoch(epoch)  # the sampler's and the collate's
+        loader.set_epoch(epoch)  # of the sampler and the collate
         for inputs, targets in loader:
             loss = soft_cross_entropy(model(inputs), targets)
             optimizer.zero_grad()

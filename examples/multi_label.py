@@ -1,4 +1,4 @@
-"""Several labels an image: rows of zeros and ones are blended, and binary cross-entropy takes the shares."""
+"""Multi-label training: rows of zeros and ones are blended, and trained with binary cross-entropy."""
 
 import torch
 from sklearn.datasets import load_digits
@@ -13,11 +13,11 @@ digit = torch.from_numpy(digits.target).long()
 rows = torch.stack(
     [digit % 2 == 0, digit > 4, digit % 3 == 0, torch.isin(digit, torch.tensor([0, 6, 8, 9]))], 1
 ).float()
-rows[::10, 3] = torch.nan  # nobody has looked whether these have a ring: the loss leaves such entries out
+rows[::10, 3] = torch.nan  # these labels are missing: the loss ignores them
 
 
 def main(epochs: int = 10) -> tuple[float, Tensor]:
-    """Train; the mean accuracy over the labels, and the targets of one mixed batch."""
+    """Train; return the mean accuracy over the labels, and the targets of one mixed batch."""
     torch.manual_seed(0)
     collate = MixupCollate(MixUp(alpha=0.4), mean=0.31, std=0.38, seed=0)  # num_classes is the rows' length
     loader = DataLoader(TensorDataset(images[:898], rows[:898]), 64, shuffle=True, drop_last=True, collate_fn=collate)

@@ -1,4 +1,4 @@
-"""A method of one's own, of what the library exports: GridMix, which shows the partner in the holes of a grid."""
+"""A custom method, made with the public API: GridMix, which shows the partner in the holes of a grid."""
 
 import numpy as np
 import torch
@@ -10,21 +10,21 @@ class GridMix(MixTransform):
     """Show the partner in a regular grid of holes, whose share of the area is about 1 - Beta(alpha, alpha)."""
 
     def __init__(self, *, alpha: float = 0.2, holes: tuple[int, int] = (2, 6), **options):
-        super().__init__(**options)  # p, per, pairing, num_classes, ...: they show in help(GridMix), too
+        super().__init__(**options)  # p, per, pairing, num_classes, ...: help(GridMix) shows them, too
         self.alpha, self.holes = alpha, holes
 
     def plan_batch(self, draw: Draw) -> MixPlan:
-        count, unit = draw.units(self.per)  # one draw a pair (sample, batch), and who gets it
+        count, unit = draw.units(self.per)  # number of draws, and the draw of each image
         side = np.sqrt(1 - draw.numbers.beta(self.alpha, self.alpha, (count, 1)))
         holes = draw.numbers.integers(*self.holes, size=(count, 1), endpoint=True)
-        crossed = []  # [count, H] and [count, W]: does a row (a column) cross holes?
+        crossed = []  # [count, H] and [count, W]: whether a row (a column) crosses holes
         for length in draw.size:
             patch = np.maximum(length // holes, 2)
             hole = np.clip(np.rint(side * patch), 1, patch - 1)
             crossed.append((np.arange(length) + draw.numbers.integers(patch)) % patch < hole)
         inside = crossed[0][:, :, None] & crossed[1][:, None, :]  # [count, H, W]
         bitmap = np.packbits(inside, axis=2, bitorder="little")[unit]
-        theirs = inside.mean((1, 2), dtype=np.float32)[unit]  # the label's share is counted, not assumed
+        theirs = inside.mean((1, 2), dtype=np.float32)[unit]  # the share of the partner's label, counted in pixels
         batch, box = len(theirs), np.array([0, 0, *draw.size], np.int32)
         parts = {"box": np.tile(box, (batch, 1)), "bitmap": bitmap, "shares": np.stack([1 - theirs, theirs], 1)}
         ones = np.ones(batch, np.float32)

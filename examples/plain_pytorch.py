@@ -1,4 +1,4 @@
-"""Plain PyTorch: bf16, torch.compile, accumulation, EMA, plain last epochs and evaluation, resume in mid-epoch."""
+"""Plain PyTorch: bf16, torch.compile, accumulation, EMA, plain final epochs and evaluation, exact resuming."""
 
 from pathlib import Path
 
@@ -17,7 +17,7 @@ train, test = Subset(data, range(898)), Subset(data, range(898, 1797))  # the se
 
 
 def main(epochs: int = 8, checkpoint: Path | None = None, stop_at: int = 0, compiled: bool = True) -> tuple | None:
-    """Train, from the checkpoint if there is one, and return test accuracy and EMA; stop after ``stop_at`` batches."""
+    """Train, from the checkpoint if it exists; return test accuracy and EMA. Stop after ``stop_at`` batches."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
     collate = MixupCollate(RandomChoice([MixUp(), CutMix()]), num_classes=10, mean=0.31, std=0.38, seed=0)
     torch.manual_seed(0)
@@ -49,7 +49,7 @@ def main(epochs: int = 8, checkpoint: Path | None = None, stop_at: int = 0, comp
                 torch.save({"batches": stop_at, **states}, checkpoint)
                 return None
 
-    evaluation = DeviceLoader(DataLoader(test, 256, collate_fn=collate.plain()), device)  # no draw, labels as they are
+    evaluation = DeviceLoader(DataLoader(test, 256, collate_fn=collate.plain()), device)  # no mixing
     with torch.no_grad():
         correct = sum((ema(inputs).argmax(1) == labels).sum().item() for inputs, labels in evaluation)
     print(f"test accuracy {correct / len(test):.1%}")

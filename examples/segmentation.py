@@ -1,4 +1,4 @@
-"""Segmentation: CutMix pastes the same box into images and masks, and the pixels' labels stay class numbers."""
+"""Segmentation: CutMix pastes the same box into images and masks, which remain class numbers."""
 
 import torch
 from sklearn.datasets import load_sample_images
@@ -13,11 +13,11 @@ small = resize(pictures, [64, 96]).contiguous()  # [2, 3, 64, 96] uint8: a templ
 crops = torch.cat([small[:, :, y : y + 32, x : x + 48] for y in (0, 16, 32) for x in (0, 16, 32, 48)])
 brightness = crops.float().mean(1)  # [24, 32, 48]
 masks = (brightness > 85).long() + (brightness > 150).long()  # dark, grey, bright
-masks[:, :2] = 255  # pixels that nobody has labelled
+masks[:, :2] = 255  # pixels without a label
 
 
 def main(steps: int = 40) -> tuple[float, Tensor]:
-    """Train a small network; the accuracy on plain pixels, and the masks of one mixed batch."""
+    """Train a small network; return the accuracy on plain images, and the masks of one mixed batch."""
     torch.manual_seed(0)
     collate = MixupCollate(CutMix(), mask_keys=1, mean=0.5, std=0.25, seed=0)
     loader = DataLoader(TensorDataset(crops, masks), 8, shuffle=True, collate_fn=collate)

@@ -1,4 +1,4 @@
-"""torchvision's recipe for classification: our transforms where its ``RandomChoice([MixUp, CutMix])`` stands."""
+"""torchvision's recipe for classification, with our transforms in place of its ``RandomChoice([MixUp, CutMix])``."""
 
 import argparse
 
@@ -18,25 +18,25 @@ data = TensorDataset(images, torch.from_numpy(digits.target[:256]).long())
 
 
 def main(*arguments: str) -> list[float]:
-    """Train for a few batches with the recipe's arguments; the losses."""
+    """Train for a few batches with the recipe's arguments; return the losses."""
     parser = argparse.ArgumentParser()
     for name, default in {"--mixup-alpha": 0.2, "--cutmix-alpha": 1.0, "--label-smoothing": 0.1, "--lr": 0.01}.items():
         parser.add_argument(name, default=default, type=float)
     args = parser.parse_args(arguments)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
-    # three lines where the recipe has get_mixup_cutmix(...) and a collate_fn of its own
+    # three lines in place of the recipe's get_mixup_cutmix(...) and collate_fn
     mixing = RandomChoice([MixUp(alpha=args.mixup_alpha), CutMix(alpha=args.cutmix_alpha)])
     collate = MixupCollate(mixing, num_classes=10, mean=0.31, std=0.38)
     loader = DataLoader(data, 64, shuffle=True, collate_fn=collate, pin_memory=device.type == "cuda")
 
     model = torchvision.models.resnet18(num_classes=10).to(device)
-    criterion = nn.CrossEntropyLoss(label_smoothing=args.label_smoothing)  # takes rows of shares, too
+    criterion = nn.CrossEntropyLoss(label_smoothing=args.label_smoothing)  # accepts soft targets
     optimizer = torch.optim.SGD(model.parameters(), lr=args.lr, momentum=0.9)
     model.train()
     losses = []
-    # the recipe's loop is `for image, target in loader`, which unpacks on the host and so mixes there:
-    # DeviceLoader gives the same loop batches that were mixed on the device
+    # the recipe's loop, `for image, target in loader`, would mix on the host, where it unpacks batches;
+    # DeviceLoader mixes them on the device first
     for image, target in DeviceLoader(loader, device):
         loss = criterion(model(image), target)
         optimizer.zero_grad()

@@ -1,4 +1,4 @@
-"""The main use: a plain training loop that mixes on the device, because its DataLoader collates with MixupCollate."""
+"""The main use: a plain training loop that mixes on the device, with MixupCollate as its collate_fn."""
 
 import torch
 from sklearn.datasets import load_digits

@@ -1,4 +1,4 @@
-"""Video ``[B, T, C, H, W]``: one draw a clip, the same box in all of its frames."""
+"""Video ``[B, T, C, H, W]``: one draw for each clip, with the same box in all of its frames."""
 
 import torch
 from sklearn.datasets import load_digits
@@ -15,7 +15,7 @@ labels = torch.from_numpy(digits.target[:64]).long()
 
 
 def main() -> tuple[Tensor, Tensor]:
-    """One mixed batch of clips, with their targets."""
+    """Return one mixed batch of clips and its targets."""
     collate = MixupCollate(RandomChoice([MixUp(), CutMix()]), num_classes=10, mean=0.31, std=0.38, seed=0)
     mixed, targets = next(iter(DataLoader(TensorDataset(clips, labels), 16, collate_fn=collate)))
     print("clips", tuple(mixed.shape), mixed.dtype, "targets", tuple(targets.shape))

@@ -1,4 +1,4 @@
-"""Volumes ``[B, C, D, H, W]``: boxes go through all slices, and mean and standard deviation are the channels'."""
+"""Volumes ``[B, C, D, H, W]``: boxes reach through all slices; mean and standard deviation belong to channels."""
 
 import torch
 from torch import Tensor

@@ -1,4 +1,4 @@
-"""Hugging Face Accelerate: ``accelerate launch examples/with_accelerate.py``. What it moves is mixed on the device."""
+"""Hugging Face Accelerate: ``accelerate launch examples/with_accelerate.py``. It moves batches, which mixes them."""
 
 from pathlib import Path
 
@@ -16,8 +16,8 @@ data = TensorDataset(images, torch.from_numpy(digits.target).long())
 
 
 def main(epochs: int = 6, folder: Path | None = None, stop_at: int | None = None, resume: bool = False) -> list[float]:
-    """Train, and return the losses; with ``stop_at`` save the state after as many batches of the first epoch."""
-    # an epoch's order is a function of the seed and the epoch alone
+    """Train and return the losses; save the state after ``stop_at`` batches of the first epoch, and stop."""
+    # the order of an epoch depends only on the seed and the epoch
     order = DataLoaderConfiguration(use_seedable_sampler=True)
     accelerator = Accelerator(gradient_accumulation_steps=2, dataloader_config=order)
     torch.manual_seed(0)
@@ -27,7 +27,7 @@ def main(epochs: int = 6, folder: Path | None = None, stop_at: int | None = None
     plain = DataLoader(Subset(data, range(898, 1797)), 64, collate_fn=collate.plain())
     optimizer = torch.optim.AdamW(model.parameters(), lr=5e-3)
     model, optimizer, shuffled, plain = accelerator.prepare(model, optimizer, shuffled, plain)
-    accelerator.register_for_checkpointing(collate)  # its place in the stream of plans
+    accelerator.register_for_checkpointing(collate)  # its position in the stream of plans
     losses, skipped = [], 0
     if resume:
         accelerator.load_state(folder)

@@ -1,4 +1,4 @@
-"""Hugging Face's Trainer, with ``datasets``: soft cross-entropy, plain evaluation, plain last epoch, exact resume."""
+"""Hugging Face Trainer with ``datasets``: soft cross-entropy, plain evaluation and final epoch, exact resuming."""
 
 from typing import Any
 
@@ -19,7 +19,7 @@ data = data.with_format("torch", columns=["pixel_values"], dtype=torch.uint8, ou
 
 
 def accuracy(prediction: Any) -> dict[str, float]:
-    """Of a plain evaluation, whose labels are class numbers."""
+    """The accuracy in a plain evaluation, whose labels are class numbers."""
     return {"accuracy": float(np.mean(prediction.predictions.argmax(1) == prediction.label_ids))}
 
 

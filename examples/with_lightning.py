@@ -1,4 +1,4 @@
-"""Lightning: the collate in a DataModule. What Lightning moves is mixed on the device; validation is plain."""
+"""Lightning: the collate in a DataModule. Batches are mixed when Lightning moves them; validation is plain."""
 
 from typing import Any
 
@@ -7,14 +7,14 @@ import torch
 from sklearn.datasets import load_digits
 from torch import Tensor, nn
 from torch.utils.data import Subset, TensorDataset
-from torchdata.stateful_dataloader import StatefulDataLoader  # resumes in mid-epoch; a DataLoader resumes at its start
+from torchdata.stateful_dataloader import StatefulDataLoader  # can resume within an epoch
 
 from mixcollate import CutMix, MixUp, MixupCollate, RandomChoice, soft_cross_entropy
 from mixcollate.integrations.lightning import MixupCallback
 
 
 class Digits(pl.LightningDataModule):
-    """8x8 digits of scikit-learn's, as uint8; mixed where Lightning moves them, but for validation."""
+    """scikit-learn's digits of 8x8 pixels as uint8, mixed except for validation."""
 
     def __init__(self, collate: MixupCollate) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Ray, for those who run there already: Ray Data hands its batches to the collate, Ray Train runs the workers."""
+"""Ray, for those who use it already: Ray Data passes its batches to the collate, Ray Train runs the workers."""
 
 from typing import Any
 
@@ -16,12 +16,12 @@ mixing = MixupCollate(num_classes=10, mean=0.31, std=0.38, seed=0)
 
 
 def collate(batch: dict[str, np.ndarray]) -> Any:
-    """Ray's batch of arrays as a batch that is mixed where it is sent."""
+    """Convert Ray's batch of arrays to one that is mixed when it is moved."""
     return mixing({"image": torch.as_tensor(batch["image"]), "label": torch.as_tensor(batch["label"])})
 
 
 def train(options: dict[str, Any]) -> dict[str, float]:
-    """What every worker runs, on its part of the data."""
+    """Train on this worker's shard of the data."""
     torch.manual_seed(0)
     model = prepare_model(nn.Sequential(nn.Flatten(), nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 10)))
     optimizer = torch.optim.AdamW(model.parameters(), lr=5e-3)
@@ -41,7 +41,7 @@ def train(options: dict[str, Any]) -> dict[str, float]:
 
 
 def main(workers: int = 2, epochs: int = 2, **options: Any) -> Any:
-    """Train on CPU workers; the last figures."""
+    """Train on several workers; return the last figures."""
     digits = load_digits()
     pixels = np.round(digits.images * (255 / 16)).astype(np.uint8)[:, None]  # [1797, 1, 8, 8]
     rows = [{"image": image, "label": label} for image, label in zip(pixels[:512], digits.target[:512], strict=True)]

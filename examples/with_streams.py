@@ -16,7 +16,7 @@ options = {"num_classes": 10, "mean": 0.31, "std": 0.38, "seed": 0}
 
 
 def of_hugging_face() -> list[dict[str, Tensor]]:
-    """An iterable dataset of dicts, in torch's format; the batches are dicts, too."""
+    """An iterable dataset of dicts; the batches are dicts, too."""
     data = Dataset.from_dict({"image": list(pixels[:256]), "label": digits.target[:256].tolist()})
     stream = data.to_iterable_dataset(num_shards=4).shuffle(seed=0, buffer_size=64).with_format("numpy")
     loader = DataLoader(stream, 64, num_workers=2, collate_fn=MixupCollate(**options, collate_fn=stacked))
@@ -24,7 +24,7 @@ def of_hugging_face() -> list[dict[str, Tensor]]:
 
 
 def stacked(samples: list[dict[str, np.ndarray]]) -> dict[str, Tensor]:
-    """Samples of this stream, whose pixels arrive as int64, as one batch."""
+    """Stack samples of this stream, whose pixels arrive as int64."""
     return {
         "image": torch.from_numpy(np.stack([sample["image"] for sample in samples]).astype(np.uint8)),
         "label": torch.from_numpy(np.stack([sample["label"] for sample in samples]).astype(np.int64)),
@@ -32,7 +32,7 @@ def stacked(samples: list[dict[str, np.ndarray]]) -> dict[str, Tensor]:
 
 
 class InBatches(TorchDataset):
-    """Asked for a whole batch at once: by ``__getitems__``, or by a list of indices with ``batch_size=None``."""
+    """Returns a whole batch at once: from ``__getitems__``, or for a list of indices with ``batch_size=None``."""
 
     def __getitem__(self, indices: list[int]) -> tuple[Tensor, Tensor]:
         return torch.from_numpy(pixels[indices]), torch.from_numpy(digits.target[indices])
@@ -42,7 +42,7 @@ class InBatches(TorchDataset):
 
 
 def of_batches() -> list[tuple[Tensor, Tensor]]:
-    """The same batches twice, from both."""
+    """The same batches, once from each kind of loader."""
     sampler = BatchSampler(SequentialSampler(range(256)), 64, drop_last=False)
     whole = DataLoader(InBatches(), batch_size=None, sampler=sampler, collate_fn=MixupCollate(**options))
     items = DataLoader(InBatches(), batch_sampler=sampler, collate_fn=MixupCollate(**options))

@@ -27,7 +27,7 @@ data = Digits(zip(images[:512], digits.target[:512].tolist(), strict=True))
 
 
 def main(*arguments: str) -> tuple[list[float], list[float]]:
-    """Train; the loss of each epoch's last batch, and the share of rows that were mixed in each epoch."""
+    """Train; return for each epoch the loss of its last batch, and the share of images that were mixed in it."""
     parser = argparse.ArgumentParser()
     defaults = {"mixup": 0.8, "cutmix": 1.0, "smoothing": 0.1, "mixup-off-epoch": 0, "epochs": 2, "workers": 0}
     for name, default in defaults.items():

@@ -1,4 +1,4 @@
-"""torchdata: stop in mid-epoch, go on in another process, and get the same batches, bit for bit."""
+"""torchdata: stop within an epoch, resume in another process, and get the same batches, bit for bit."""
 
 from typing import Any
 
@@ -17,14 +17,14 @@ data = TensorDataset(images, torch.from_numpy(digits.target).long())
 
 
 def stateful(workers: int) -> DeviceLoader:
-    """A StatefulDataLoader, which wants the number of workers that its state was saved with."""
+    """A StatefulDataLoader, which must resume with the same number of workers."""
     torch.manual_seed(0)
     collate = MixupCollate(num_classes=10, mean=0.31, std=0.38, seed=0)
     return DeviceLoader(StatefulDataLoader(data, 128, shuffle=True, num_workers=workers, collate_fn=collate), "cpu")
 
 
 def of_nodes(workers: int) -> DeviceLoader:
-    """The same of torchdata's nodes, of any number of workers; the collate is mapped over the batches."""
+    """The same with torchdata's nodes, for any number of workers; the collate is mapped over the batches."""
     generator = torch.Generator().manual_seed(0)
     collate = MixupCollate(num_classes=10, mean=0.31, std=0.38, seed=0)
     node = nodes.MapStyleWrapper(data, RandomSampler(data, generator=generator))
@@ -36,7 +36,7 @@ def of_nodes(workers: int) -> DeviceLoader:
 def main(
     make: Any = stateful, stop_at: int = 5, workers: tuple[int, int] = (2, 2)
 ) -> tuple[list[Tensor], list[Tensor]]:
-    """The targets of a whole epoch, and of one that was stopped and went on in a loader of its own."""
+    """Return the targets of a whole epoch, and of one that was stopped and resumed with another loader."""
     whole = [targets for _, targets in make(workers[0])]
     loader, parts = make(workers[0]), []
     for _, targets in loader:

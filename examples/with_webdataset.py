@@ -1,4 +1,4 @@
-"""WebDataset: the collate batches a pipeline of shards."""
+"""WebDataset: the collate makes the batches of a pipeline of shards."""
 
 import tempfile
 from pathlib import Path
@@ -16,7 +16,7 @@ collate = MixupCollate(num_classes=10, mean=0.31, std=0.38, seed=0)
 
 
 def main(folder: Path) -> list[tuple[Tensor, Tensor]]:
-    """Shards are written, read, shuffled, and batched by the pipeline."""
+    """Write shards, then read, shuffle and batch them in a pipeline."""
     with webdataset.ShardWriter(str(folder / "digits-%02d.tar"), maxcount=200, verbose=0) as shards:
         for k, image in enumerate(pixels[:400]):
             shards.write({"__key__": f"{k:04}", "image.npy": image, "label.cls": int(digits.target[k])})

@@ -1,6 +1,6 @@
-"""Kernels for an H200 without one: as their source is compiled for a launch with these arguments.
+"""Compile kernels for an H200 without one, as a launch with given arguments would.
 
-``python -m tests.ahead_of_time FILE`` reads launches from a pickle and says which of them the front end refuses.
+``python -m tests.ahead_of_time FILE`` reads launches from a pickle and reports those that the front end refuses.
 """
 
 import os
@@ -30,7 +30,7 @@ TYPES = {
 
 
 def compiling(module, *arguments, options=("-W", "ignore"), **variables):
-    """What a module of the tests prints, run by a process where Triton compiles; in this one it may be interpreting."""
+    """The output of a test module, run in a process in which Triton compiles; here it may be interpreting."""
     environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"} | variables
     root = Path(__file__).parent.parent
     command = [sys.executable, *options, "-m", module, *arguments]
@@ -40,7 +40,7 @@ def compiling(module, *arguments, options=("-W", "ignore"), **variables):
 
 
 def source_of(kernel, arguments, constants):
-    """What a launch with these arguments compiles: types of pointers and floats as text, integers as they are."""
+    """The source that such a launch compiles; pointers and floats are given by type, integers by value."""
     signature, constexprs, attributes = {}, {}, {}
     for place, (name, value) in enumerate(zip(kernel.arg_names, [*arguments, *constants], strict=True)):
         if place >= len(arguments) or (isinstance(value, int) and value == 1):
@@ -54,7 +54,7 @@ def source_of(kernel, arguments, constants):
 
 
 def front_end(source):
-    """Triton's own language, as far as that: the interpreter runs what this refuses."""
+    """Run Triton's front end, which refuses some code that the interpreter runs."""
     backend, context = make_backend(TARGET), ir.context()
     ir.load_dialects(context)
     backend.load_dialects(context)

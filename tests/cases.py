@@ -1,4 +1,4 @@
-"""Every method with settings that suit tiny images, as plans: what the tests of plans and kernels run through."""
+"""Plans of every method, with settings that suit tiny images; for the tests of plans and kernels."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -69,11 +69,11 @@ def plan(name: str, shape: Shape, *, per: Per = "pair", pairing: Pairing = "matc
 
 
 TIES = [(10, 7), (26, 23), (30, 25), (34, 31)]
-"""Pixels on an axis, and how many show them: some centre falls between two, and a rounded division takes either."""
+"""Lengths before and after resizing for which some centre falls between two pixels, so that rounding decides."""
 
 
 def shown_nearest(length: int, box: tuple[int, int, int, int]) -> MixPlan:
-    """Two square images, each shown in a box of the other, by nearest pixels."""
+    """A plan for two square images, each of which is resized into a box of the other by nearest pixels."""
     return MixPlan(
         size=(length, length),
         partners=np.array([[1], [0]]),
@@ -86,19 +86,19 @@ def shown_nearest(length: int, box: tuple[int, int, int, int]) -> MixPlan:
 
 
 def drawn(transform: MixTransform, draw: Draw, per: Per) -> MixPlan:
-    """What a method draws where every image is changed; erasing ones, too, for pairs, as containers do."""
-    vars(transform).update(per=per)  # for pairs, too, which the argument refuses
+    """A plan of a method that changes every image; also for pairs of an erasing method, as containers draw it."""
+    vars(transform).update(per=per)  # the constructor of erasing methods refuses "pair"
     return transform.plan_batch(draw)
 
 
 def _side(draw: Draw, length: int) -> int:
-    """As long a side as these images let a square have."""
+    """The side of a square that fits these images, at most ``length``."""
     return max(min(length, 2 * min(draw.size)), 1)
 
 
 def _hidden(draw: Draw, per: Per, sizes: tuple[int, ...], fill: Fill) -> MixPlan:
     transform = methods.HideAndSeek(fill=fill)
-    vars(transform).update(per=per)  # for pairs, too, which the argument refuses
+    vars(transform).update(per=per)  # the constructor refuses "pair"
     return transform.hide_cells(draw, sizes)
 
 

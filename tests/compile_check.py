@@ -1,8 +1,7 @@
 """Does every kernel compile for the other architectures? ``python -m tests.compile_check [ARCHITECTURE ...]``
 
-Compiles, for each, what ``test_fused_aot`` compiles for an H200; with ``--sample``, a few kernels for a few of them.
-Triton brings the compilers; no GPU need be here, and nothing is run: that a kernel compiles does not say that it is
-right there.
+Compiles for each of them what ``test_fused_aot`` compiles for an H200; with ``--sample``, a few kernels for a few of
+them. Triton includes the compilers, so no GPU is needed. Nothing is run: a kernel that compiles may still be wrong.
 """
 
 import re
@@ -26,7 +25,7 @@ SAMPLE = ["with targets: pair u8 -> bf16, cutmix", "in place fp32, cutmix"], ["s
 
 
 class Used(NamedTuple):
-    """What a compiled kernel takes: registers of a thread, and bytes (AMD: registers) that it spills."""
+    """Resources of a compiled kernel: registers of a thread, and spilled bytes (AMD: registers)."""
 
     registers: int
     spilled: int
@@ -46,7 +45,7 @@ def used(compiled) -> Used:
 
 
 def check(name: str, cases: list[str]) -> tuple[str, list[str]]:
-    """A line of the table, and which cases were refused."""
+    """A line of the table, and the cases that did not compile."""
     there, refused = [], []
     for case in cases:
         try:

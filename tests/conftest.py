@@ -1,4 +1,4 @@
-"""Every test runs on one thread, and on each device that is there; without a GPU, kernels run in the interpreter."""
+"""Tests run on one thread, and on each available device; without a GPU, kernels run in Triton's interpreter."""
 
 import importlib.util
 import os
@@ -13,7 +13,7 @@ if not torch.cuda.is_available():
     os.environ["TRITON_INTERPRET"] = "1"  # before anything defines a kernel
 
 for name in [name for name in os.environ if name.startswith("PYTEST_XDIST_")]:
-    del os.environ[name]  # a pytest that a test starts is no worker of ours: pytest-benchmark would measure nothing
+    del os.environ[name]  # in a pytest that a test starts, pytest-benchmark would take itself for a worker and skip
 
 
 @pytest.fixture(params=["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"])
@@ -22,8 +22,8 @@ def device(request: pytest.FixtureRequest) -> torch.device:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Halve the interpreter's time: it patches Triton's language before each call of a device function, though the
-    launch has just done so.
+    """Halve the time of Triton's interpreter, which patches Triton's language again for each call of a device function,
+    although the launch has just done so.
     """
     if os.environ.get("TRITON_INTERPRET") != "1" or importlib.util.find_spec("triton") is None:
         return
@@ -34,7 +34,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def _once_a_launch(patch: Callable[..., Any], language: Any) -> Callable[..., Any]:
-    """``patch``, but not again for functions that see the same of Triton's language, until a launch restores it."""
+    """``patch``, skipped for functions that see modules which are patched already, until a launch restores them."""
     done = set()
 
     def patch_once(function: Any) -> Any:
@@ -42,10 +42,10 @@ def _once_a_launch(patch: Callable[..., Any], language: Any) -> Callable[..., An
             any(value is part for value in function.__globals__.values()) for part in (language, language.core)
         )
         if seen in done:
-            return None  # only a launch, for which nothing is done yet, looks at what is returned
+            return None  # only a launch, which comes first, uses the result
         done.add(seen)
         scope = patch(function)
-        restore = getattr(scope, "restore", None)  # an older Triton never restores
+        restore = getattr(scope, "restore", None)  # older versions of Triton never restore
         if restore is not None:
             scope.restore = lambda: (done.clear(), restore())
         return scope

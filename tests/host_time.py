@@ -1,9 +1,8 @@
-"""What does a call cost the host, up to its last launch on a GPU that is not there? ``python -m tests.host_time``
+"""How much host time does a call take, up to its last launch, without a GPU? ``python -m tests.host_time``
 
-Microseconds of CPU time, the median of many rounds in which all rows take turns. Plans, checks, memory and launches are
-the real ones; tensors lie on the host, and a driver without a device takes the launches: what torch's own CUDA calls
-cost (a pinned buffer, the plan's copy, the device guard) is not in it. The yardstick is ``v2.MixUp`` on images of one
-pixel on the CPU.
+Prints microseconds of CPU time, medians of many rounds in which all rows take turns. Plans, checks, memory and launches
+are real; but tensors are on the host, and a fake driver takes the launches, so the cost of torch's CUDA calls (a pinned
+buffer, the plan's copy, the device guard) is not included. ``v2.MixUp`` on images of one pixel on the CPU is the unit.
 """
 
 import contextlib
@@ -35,14 +34,14 @@ TRANSFORMS = {
 
 
 def as_on_a_device():
-    """Tensors on the host count as on a GPU."""
+    """Treat tensors on the host as if they were on a GPU."""
     importlib.import_module("mixcollate.kernels.prepare").choose = lambda images, impl: "fused"
     targets.is_fusible, targets._is_on_host = lambda tensor: True, lambda tensor: False
     torch.cuda.device = contextlib.nullcontext
 
 
 def steps_of(transform):
-    """What is timed: the whole call, and its parts one by one."""
+    """The whole call, and its parts one by one."""
     images, labels = torch.zeros(BATCH, 3, 8, 8), torch.randint(CLASSES, (BATCH,))
     plan = transform.make_plan(images)
     packed = pack(plan, "cpu")
@@ -61,7 +60,7 @@ def steps_of(transform):
 
 
 def launch_of(run):
-    """The (last) launch of a call, by itself."""
+    """The last launch of a call, by itself."""
     launched, launch = [], fused.launch
     fused.launch = lambda *arguments, **options: launched.append((arguments, options)) or launch(*arguments, **options)
     run()
@@ -71,7 +70,7 @@ def launch_of(run):
 
 
 def interleaved(runs):
-    """CPU seconds of each, a call."""
+    """CPU seconds per call of each."""
     taken = {name: [] for name in runs}
     for run in runs.values():
         for _ in range(3):

@@ -1,8 +1,8 @@
-"""A kernel that is only asked for, never run: for tests of what a launch keeps."""
+"""A kernel that is never run, for tests of what a launch caches."""
 
 
 class Kernel:
-    """Stands for Triton's, and for what it compiles: how often it is asked for what is not compiled yet."""
+    """Replaces both a Triton kernel and its compiled form; counts the compilations."""
 
     compiled, function, packed_metadata = 0, None, None
 

@@ -1,6 +1,6 @@
-"""A device without a device: tensor operations are queued on streams and run in random legal orders.
+"""Simulated CUDA streams on the CPU: tensor operations are queued, and run in random orders that the streams allow.
 
-Every queued operation really reads and writes memory when its turn comes, so a missing wait shows as a wrong batch.
+Every operation reads and writes memory only when its turn comes, so a missing wait shows as a wrong batch.
 """
 
 import random
@@ -12,7 +12,7 @@ from torch.utils._pytree import tree_leaves
 
 
 class Event:
-    """As in CUDA, an event that was never recorded is no obstacle."""
+    """As in CUDA, waiting for an event that was never recorded does nothing."""
 
     def __init__(self):
         self.mark = None
@@ -43,7 +43,7 @@ class Stream:
 
 
 class SimulatedStreams(TorchDispatchMode):
-    """Stands in for ``torch.cuda`` in a loader, and queues every tensor operation inside ``with``."""
+    """Replaces ``torch.cuda`` in a loader, and queues every tensor operation inside ``with``."""
 
     Event = Event
 
@@ -78,7 +78,7 @@ class SimulatedStreams(TorchDispatchMode):
         result = function(*args, **kwargs)
         given = {t.untyped_storage().data_ptr() for t in tree_leaves((args, kwargs)) if isinstance(t, torch.Tensor)}
         if isinstance(result, torch.Tensor) and result.untyped_storage().data_ptr() not in given:
-            result.fill_(-1)  # nothing is there until its turn has come
+            result.fill_(-1)  # invalid until the operation has run
             if not function._schema.name.startswith("aten::empty"):
                 self.enqueue(lambda: result.copy_(function(*args, **kwargs)))
         return result

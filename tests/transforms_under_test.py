@@ -1,4 +1,4 @@
-"""One list of every transform, for the properties that all of them have."""
+"""All transforms, for tests of the properties that they share."""
 
 import mixcollate as mc
 

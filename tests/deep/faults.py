@@ -1,6 +1,6 @@
-"""One fault in a loader's epoch: a clear error, nothing left behind, and the next epoch works.
+"""A fault in a loader's epoch gives a clear error and leaves nothing behind, and the next epoch works.
 
-python -m tests.deep.faults FAULT CONTEXT     # a process of its own, so that whatever hangs can be ended
+python -m tests.deep.faults FAULT CONTEXT     # a separate process, so that it can be killed if it hangs
 """
 
 import contextlib
@@ -20,7 +20,7 @@ BATCH, COUNT = 8, 10
 
 
 class Images(Dataset):
-    """Image ``k`` is full of ``k``; number ``bad`` cannot be read, once ``armed`` says so; each has ``side`` rows."""
+    """Square images with ``side`` rows, the ``k``-th full of ``k``; while ``armed``, number ``bad`` cannot be read."""
 
     def __init__(self, bad=None, side=16):
         self.bad, self.side = bad, side
@@ -53,7 +53,7 @@ def loader(context, data=None, **options):
 
 
 def epoch(batches):
-    """Reads a whole epoch; every sample is there, with a weight of one."""
+    """Read a whole epoch, and assert that every sample is there with a weight of one."""
     total = torch.zeros(10)
     for images, targets in batches:
         assert images.shape[1:2] == (3,)
@@ -62,7 +62,7 @@ def epoch(batches):
 
 
 def traces():
-    """What a process could leave behind: children, threads, descriptors, shared segments of its own."""
+    """Resources that a process could leak: children, threads, descriptors, shared memory segments."""
     gc.collect()
     children = []
     for pid in filter(str.isdigit, os.listdir("/proc")):
@@ -89,9 +89,9 @@ def raises(kind, *words):
 
 
 def killed(context):
-    """Torch tells of it by a signal, wherever the main process is; under ``forkserver``, where workers are not its own
-    children, when the next batch is asked for. Here it waits for the signal: in the instant in which a worker has
-    closed its socket and is not dead yet, torch lets a bare ``ConnectionResetError`` through.
+    """Torch raises the error by a signal, at any point of the main process; or, under ``forkserver``, whose workers are
+    not its children, when the next batch is requested. This waits for the signal: if a worker has closed its socket but
+    is not dead yet, torch raises a bare ``ConnectionResetError``.
     """
     batches = loader(context)
     with raises(RuntimeError, "DataLoader worker"):
@@ -135,7 +135,7 @@ def loop(context):
 
 
 def interrupt(context):
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job is started deaf to it
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # shells start background jobs with SIGINT ignored
     batches = loader(context)
     with raises(KeyboardInterrupt):
         for k, batch in enumerate(batches):
@@ -157,7 +157,7 @@ def early_break(context):
 
 
 def garbage(context):
-    """The iterator is gone in mid-epoch; what it has delivered can still be mixed."""
+    """The iterator is deleted in the middle of an epoch; batches that it has delivered can still be mixed."""
     batches = loader(context)
     iterator = iter(batches)
     late = [next(iterator) for _ in range(3)]
@@ -170,7 +170,7 @@ def garbage(context):
 
 
 def full(context):
-    """Shared memory holds no batch: the error says so, and smaller batches still pass."""
+    """A batch does not fit into shared memory: the error says so, and smaller batches still work."""
     with raises(RuntimeError):
         epoch(loader(context, Images(side=400)))
     return loader(context)
@@ -186,7 +186,7 @@ def main(fault, context):
     torch.set_num_threads(1)
     if context == "forkserver":
         torch.multiprocessing.set_forkserver_preload(["torch", "mixcollate"])  # else each worker imports them anew
-    epoch(loader(context))  # what a healthy epoch leaves is no trace of a fault
+    epoch(loader(context))  # what a healthy epoch leaves behind is not a leak
     before = traces()
     epoch(FAULTS[fault](context))
     end = time.monotonic() + 20

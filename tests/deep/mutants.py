@@ -1,11 +1,11 @@
-"""Do the tests notice when the code is wrong? Mutants of the rooms that decide, made by Cosmic Ray, run by forks.
+"""Do the tests notice when the code is wrong? Mutation testing of the main modules, with mutants from Cosmic Ray.
 
     python -m tests.deep.mutants [--sample 300] [--seed 0] [--seconds 3600] [--watched FOLDER]
 
-Cosmic Ray's own runner starts an interpreter for each mutant, 4 s before the first test; this takes its operators, and
-forks a process that has imported torch. One run of all tests tells how long each takes and which lines it runs; a
-mutant is given to the tests that run its line, the quickest first. One that cannot be imported counts for nothing; one
-whose tests take too long is killed by that. Survivors are printed as what they change.
+Cosmic Ray's own runner starts an interpreter for each mutant, which takes 4 s; this one uses only its operators, and
+forks a process that has imported torch. One run of all tests records how long each takes and which lines it runs; each
+mutant is given to the tests that run its line, the quickest first. A mutant that cannot be imported is not counted; one
+whose tests time out is killed. Survivors are printed with their changes.
 """
 
 import argparse
@@ -37,14 +37,14 @@ TESTS += [
     "tests/test_fused.py::test_targets_in_the_launch_of_the_images",
 ]
 ROOMS = ["plan", "targets", "roles", "collate", "methods"]
-ASLEEP = 1200  # seconds after which the tests of a mutant count as hanging, on a machine that does something else, too
+ASLEEP = 1200  # seconds after which the tests of a mutant count as hanging, even on a busy machine
 IMPORT_FAILED = 70
-# What starts new interpreters, or compilers, is left out.
+# Tests that start interpreters or compilers are left out.
 SLOW = "not spawn and not forkserver and not of_a_launcher and not inductor and not death"
 
 
 class Mutated(importlib.abc.MetaPathFinder):
-    """Finds one module with another text."""
+    """Imports one module from another source text."""
 
     def __init__(self, module: str, path: Path, text: str) -> None:
         self.module, self.path, self.text = module, path, text
@@ -62,15 +62,15 @@ class Mutated(importlib.abc.MetaPathFinder):
 
 
 def is_told_apart(operator, node):
-    """Not so are ``==`` and ``is`` of what Python keeps once, ``strict=`` of equal lengths, ``total=``, which is about
-    types, and the ``*`` of a signature, which is no product."""
+    """Whether tests can detect this mutant: not ``==`` for ``is`` with singletons, nor changes to ``strict=`` of equal
+    lengths, to ``total=``, which only types see, or to the ``*`` of a signature."""
     if operator.rpartition("_")[2] in ("Is", "IsNot") or operator.endswith(("_Is_Eq", "_IsNot_NotEq")):
         return False
     return node.parent.type != "parameters" and node.parent.get_first_leaf().value not in ("strict", "total")
 
 
 def all_mutants(path):
-    """``(operator, occurrence)`` of each mutant of a file that is not about types, text or decorators alone."""
+    """``(operator, occurrence)`` of each mutant of a file, except those of types, text and decorators."""
     from cosmic_ray.ast import ast_nodes, get_ast_from_path
     from cosmic_ray.plugins import get_operator, operator_names
 
@@ -91,7 +91,7 @@ def mutated(path, operator, occurrence):
 
 
 def forked(action, seconds, output=os.devnull):
-    """The exit code of ``action`` in a process of its own, which writes to a file; ``None`` if that took too long."""
+    """The exit code of ``action`` in a forked process, whose output goes to a file; ``None`` if it took too long."""
     child = os.fork()
     if child == 0:
         os.setpgid(0, 0)
@@ -121,12 +121,12 @@ def run_tests(files, plugin):
 
     files = [file for file in files if (ROOT / file.partition("::")[0]).exists()]
     given = ["-x", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", "-k", SLOW]
-    given += ["-W", "ignore::pytest.PytestAssertRewriteWarning"]  # of what has been imported for all
+    given += ["-W", "ignore::pytest.PytestAssertRewriteWarning"]  # for modules that were imported before the fork
     return int(pytest.main([*given, *files], [plugin]))
 
 
 class Watch:
-    """A plugin that keeps which lines each test runs, and how long it takes."""
+    """A plugin that records which lines each test runs, and how long it takes."""
 
     def __init__(self, folder):
         import coverage
@@ -151,7 +151,7 @@ class Watch:
 
 
 class Only:
-    """A plugin that runs some tests, in their order; one that computes far longer than it should ends the process."""
+    """A plugin that runs the given tests in order; a test that takes far too long ends the process."""
 
     def __init__(self, names, seconds):
         self.place, self.seconds = {name: place for place, name in enumerate(names)}, seconds
@@ -165,13 +165,13 @@ class Only:
 
 
 def watched(folder):
-    """Seconds of each test; and for each file, the tests that run a line, ``""`` among them if importing runs it."""
+    """Seconds of each test, and for each line of each file the tests that run it; ``""`` stands for its import."""
     import coverage
 
     if not Path(folder, "seconds").exists():
         if forked(lambda: run_tests(TESTS, Watch(folder)), 3600, f"{folder}/output") != 0:
             told = Path(folder, "output").read_text()[-3000:]
-            raise SystemExit(f"the tests fail without a mutant, and what fails as it is kills nothing: {told}")
+            raise SystemExit(f"the tests fail without a mutant, so they cannot kill any: {told}")
     lines = coverage.CoverageData(f"{folder}/lines")
     lines.read()
     seconds = json.loads(Path(folder, "seconds").read_text())
@@ -179,7 +179,7 @@ def watched(folder):
 
 
 def tests_of(text, changed, lines, seconds):
-    """The tests that run a changed line's statement, the quickest first; else all that run the file."""
+    """The tests that run the statement of a changed line, the quickest first; if none, all that run the file."""
     names = {name for line in changed for name in lines.get(line, ())}
     for node in ast.walk(ast.parse(text)):
         if isinstance(node, (ast.stmt, ast.excepthandler)):
@@ -187,7 +187,7 @@ def tests_of(text, changed, lines, seconds):
             last = min(inner) - 1 if inner else node.end_lineno
             if any(node.lineno <= line <= max(last, node.lineno) for line in changed):
                 names |= {name for line in range(node.lineno, last + 1) for name in lines.get(line, ())}
-    if "" in names or not names:  # importing runs it, or only a worker, whose lines nobody has watched
+    if "" in names or not names:  # it runs at import, or only in a worker, which is not recorded
         names = set().union(*lines.values())
     return sorted(names - {""}, key=seconds.get)
 
@@ -205,7 +205,7 @@ def judge(module, text, changed, lines, seconds):
 
     code = forked(act, ASLEEP)
     if code == pytest.ExitCode.NO_TESTS_COLLECTED:
-        raise SystemExit(f"none of these tests is there for a mutant of {module}: {names}")
+        raise SystemExit(f"none of the tests for a mutant of {module} exists: {names}")
     return {0: "survived", IMPORT_FAILED: "not importable"}.get(code, "killed")
 
 
@@ -221,12 +221,12 @@ def main(arguments=None):
     parser = argparse.ArgumentParser("python -m tests.deep.mutants")
     parser.add_argument("--sample", type=int, default=300, help="mutants, drawn evenly over all")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--seconds", type=float, default=float("inf"), help="no mutant is begun after that")
-    parser.add_argument("--watched", help="folder that keeps what the run of all tests has told, for the next time")
+    parser.add_argument("--seconds", type=float, default=float("inf"), help="start no mutant after that")
+    parser.add_argument("--watched", help="folder that keeps the records of the run of all tests for next time")
     options = parser.parse_args(arguments)
     os.environ["TRITON_INTERPRET"] = "1"
     for name in ("torch", "torchvision.transforms.v2", "hypothesis", "numba", "triton", "PIL.Image"):
-        with contextlib.suppress(ImportError):  # seconds, which the forks have for nothing
+        with contextlib.suppress(ImportError):  # takes seconds, which forks save
             importlib.import_module(name)
     sys.modules["torch"].set_num_threads(1)
     os.chdir(ROOT)

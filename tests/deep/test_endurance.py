@@ -1,7 +1,7 @@
-"""Memory, descriptors, shared segments, threads and caches stay flat: over 100,000 batches, and over 50 epochs of each
-way to start workers.
+"""Memory, descriptors, shared segments, threads and caches do not grow: over 100,000 batches, or over 50 epochs with
+each way of starting workers.
 
-Deep because what grows slowly is seen only after long.
+Deep because slow growth shows only after a long time.
 """
 
 import functools
@@ -30,7 +30,7 @@ def megabytes():
 
 
 def cached():
-    """Entries of every cache in the package: memoised functions, and dictionaries with a capital name."""
+    """The number of entries in each cache of the package: memoised functions, and upper-case dictionaries."""
     modules = [module for name, module in sys.modules.items() if name.startswith("mixcollate")]
     values = [(f"{module.__name__}.{name}", value) for module in modules for name, value in vars(module).items()]
     entries = {
@@ -41,7 +41,7 @@ def cached():
 
 @pytest.mark.parametrize("recipe", ["MixUp or CutMix, then RandomErasing", "FMix, RICAP or ResizeMix", "eager, timm's"])
 def test_memory_is_flat_over_batches(recipe):
-    """The first tenth warms up; the rest may take 8 MB of memory, and no descriptor, thread, segment or cache entry."""
+    """After a tenth of warm-up, it may take 8 MB more memory, but no descriptor, thread, segment or cache entry."""
     made = {
         "MixUp or CutMix, then RandomErasing": lambda: mc.MixupCollate(
             mc.Compose([mc.RandomChoice([mc.MixUp(), mc.CutMix()]), mc.RandomErasing(p=0.25)]),
@@ -73,7 +73,7 @@ def test_memory_is_flat_over_batches(recipe):
 @pytest.mark.parametrize("persistent", [False, True], ids=["anew", "persistent"])
 @pytest.mark.parametrize("context", ["fork", "forkserver", "spawn"])
 def test_nothing_grows_over_epochs(context, persistent, monkeypatch):
-    """Workers of each kind, persistent or started for each epoch; the first ten epochs warm up."""
+    """With workers of each kind, persistent or started for each epoch, after ten epochs of warm-up."""
     if context == "forkserver":
         torch.multiprocessing.set_forkserver_preload(["torch", "mixcollate"])  # else each worker imports torch anew
     collate = mc.MixupCollate(num_classes=10, seed=0)

@@ -1,6 +1,6 @@
-"""Whatever happens to a loader, the error is clear, nothing hangs or stays behind, and the next epoch works.
+"""Whatever happens to a loader, the error is clear, nothing hangs or leaks, and the next epoch works.
 
-Deep because each fault has a process of its own, which starts workers of its own.
+Deep because each fault needs a separate process, which starts workers.
 """
 
 import os
@@ -32,7 +32,7 @@ def test_the_next_epoch_works_after(fault, context):
 
 
 def test_the_next_epoch_works_after_shared_memory_was_full():
-    """/dev/shm of 2 MB, which takes a mount namespace of its own."""
+    """With a /dev/shm of 2 MB, in a separate mount namespace."""
     small = "mount -t tmpfs -o size=2m tmpfs /dev/shm"
     if run("unshare", "--mount", "sh", "-c", small).returncode != 0:
         pytest.skip("this user may not mount a small /dev/shm in a namespace of its own")

@@ -1,6 +1,6 @@
-"""What else takes minutes: every kernel that the tests launch, compiled; and mutants of the rooms that decide.
+"""Other slow tests: compile every kernel that the tests launch, and mutation testing of the main modules.
 
-Deep because the first runs ``test_fused.py`` again and compiles some 800 kernels, and the second runs tests for each
+Deep because the first runs ``test_fused.py`` again and compiles about 800 kernels, and the second runs tests for each
 of 300 mutants, which takes an hour.
 """
 
