@@ -109,43 +109,47 @@ def _why_not(samples: Sequence[Any], error: Exception) -> Exception:
     """Why samples cannot be stacked, in clearer words than torch's ``error``, which is returned if none are found."""
     if isinstance(error, KeyError):
         return ValueError(f"samples must have the same keys to be stacked, but one lacks {error}")
-    shapes: dict[Any, tuple[int, ...]] = {}
-    firsts: dict[Any, Any] = {}
-    several = len(leaves(samples[0]))
+    firsts = dict(leaves(samples[0]))
     for sample in samples:
-        found = leaves(sample)
-        for path, leaf in found:
-            if (misfit := _misfit(path, leaf)) is not None:
-                return misfit
-            first = firsts.setdefault(path, leaf)
-            if _kind(first) is not _kind(leaf):
-                return TypeError(
-                    f"samples must have one type to be stacked, got {type(first).__name__} and "
-                    f"{type(leaf).__name__} at {dotted(path)}; convert all of them to tensors in the dataset"
-                )
-            if isinstance(leaf, (Tensor, np.ndarray)) and _is_floating(first) != _is_floating(leaf):
-                return TypeError(
-                    f"samples must be all integers or all floats to be stacked, got {first.dtype} and {leaf.dtype} "
-                    f"at {dotted(path)}; torchvision.transforms.v2.ToDtype(torch.float32, scale=True) converts images "
-                    "to floats"
-                )
-            shape = tuple(leaf.shape) if hasattr(leaf, "shape") else (len(leaf),) if isinstance(leaf, list) else ()
-            if shapes.setdefault(path, shape) != shape:
-                what = "images" if max(len(shape), len(shapes[path])) > 2 else "samples"
-                return ValueError(
-                    f"{what} must have one size to make a batch, got the shapes {shapes[path]} and {shape} at "
-                    f"{dotted(path)}: resize, crop or pad them in the dataset, or make the batch with a collate_fn of "
-                    "your own"
-                )
-        if len(found) != several:
+        found = dict(leaves(sample))
+        for path, leaf in found.items():
+            why = _misfit(path, leaf) or _mismatch(path, firsts.get(path, leaf), leaf)
+            if why is not None:
+                return why
+        if len(found) != len(firsts):
             return ValueError(
-                f"samples must have the same structure to be stacked, got {several} items in one and {len(found)} in "
-                "another; lists of different lengths need a collate_fn that handles them"
+                f"samples must have the same structure to be stacked, got {len(firsts)} items in one and {len(found)} "
+                "in another; lists of different lengths need a collate_fn that handles them"
             )
-        if paths := {path for path, _ in found} ^ firsts.keys():
+        if paths := found.keys() ^ firsts.keys():
             places = ", ".join(sorted(map(dotted, paths)))
             return ValueError(f"samples must have the same structure to be stacked, but only some have {places}")
     return error
+
+
+def _mismatch(path: Path, first: Any, leaf: Any) -> Exception | None:
+    """Why the leaves of two samples cannot be stacked with each other; ``None`` if they can."""
+    if _kind(first) is not _kind(leaf):
+        return TypeError(
+            f"samples must have one type to be stacked, got {type(first).__name__} and {type(leaf).__name__} at "
+            f"{dotted(path)}; convert all of them to tensors in the dataset"
+        )
+    if isinstance(leaf, (Tensor, np.ndarray)) and _is_floating(first) != _is_floating(leaf):
+        return TypeError(
+            f"samples must be all integers or all floats to be stacked, got {first.dtype} and {leaf.dtype} at "
+            f"{dotted(path)}; torchvision.transforms.v2.ToDtype(torch.float32, scale=True) converts images to floats"
+        )
+    if (one := _shape(first)) != (other := _shape(leaf)):
+        what = "images" if max(len(one), len(other)) > 2 else "samples"
+        return ValueError(
+            f"{what} must have one size to make a batch, got the shapes {one} and {other} at {dotted(path)}: resize, "
+            "crop or pad them in the dataset, or make the batch with a collate_fn of your own"
+        )
+    return None
+
+
+def _shape(leaf: Any) -> tuple[int, ...]:
+    return tuple(leaf.shape) if hasattr(leaf, "shape") else (len(leaf),) if isinstance(leaf, list) else ()
 
 
 def _kind(leaf: Any) -> Any:
