@@ -137,6 +137,8 @@ class _Search:
             )
         self.batch, self.keys = batch, keys
         self.leaves = dict(leaves(batch))
+        fields = getattr(batch, "_fields", None) if isinstance(batch, tuple) else None  # of named tuples
+        self.names = {path: (fields[path[0]], *path[1:]) if fields else path for path in self.leaves}
         self.kinds = {path: kinds.get(path, type(leaf)) for path, leaf in self.leaves.items()}
         self.taken: set[Path] = set()
 
@@ -153,7 +155,7 @@ class _Search:
         """The paths of everything in or below an entry of ``keep_keys``."""
         kept = set()
         for key in self.keys.keep:
-            below = {path for path in self.leaves if _leads_to(path, key)}
+            below = {path for path in self.leaves if _leads_to(path, key) or _leads_to(self.names[path], key)}
             if not below and not self.keys.partial:
                 raise self._missing("keep_keys", key)
             kept |= below
@@ -176,7 +178,7 @@ class _Search:
         if path is None and isinstance(self.batch, (tuple, list)) and len(self.batch) > 1 and (1,) not in self.taken:
             path = (1,)
         if path is None:
-            like = [one for one in self.leaves if one not in self.taken and _is_like_a_label(one)]
+            like = [one for one in self.leaves if one not in self.taken and _is_like_a_label(self.names[one])]
             if needed or (wanted and like):
                 raise ValueError(
                     f"no labels found among {self._names()}: pass (images, labels), call them one of "
@@ -229,7 +231,7 @@ class _Search:
             if path in self.taken:
                 continue
             refuse_boxes(path, self.kinds[path])
-            if name := next((key for key in path if str(key).lower() in BOX_NAMES), None):
+            if name := next((key for key in self.names[path] if str(key).lower() in BOX_NAMES), None):
                 raise _no_rule(str(name), path)
             if isinstance(leaf, PIL.Image.Image) or (isinstance(leaf, (Tensor, np.ndarray)) and leaf.ndim >= 2):
                 raise ValueError(
@@ -252,13 +254,13 @@ class _Search:
 
     def _matching(self, key: Key) -> list[Path]:
         alone = isinstance(self.batch, Tensor) and key == 0
-        return [path for path in self.leaves if alone or ".".join(map(str, path)) == str(key)]
+        return [path for path in self.leaves if alone or str(key) in (_joined(path), _joined(self.names[path]))]
 
     def _missing(self, argument: str, key: Key) -> ValueError:
         return ValueError(f"{argument} must name tensors among {self._names()}, got {key!r}")
 
     def _names(self) -> str:
-        return f"[{', '.join(map(dotted, self.leaves))}]"
+        return f"[{', '.join(map(dotted, self.names.values()))}]"
 
     def _returned(self, returned: Any) -> tuple[Path, ...]:
         """The paths of the tensors that a ``labels_getter`` returned."""
@@ -279,7 +281,7 @@ class _Search:
         found = [
             (len(path), names.index(name), path)
             for path in self.leaves
-            if path not in self.taken and path and (name := str(path[-1]).lower()) in names
+            if path not in self.taken and path and (name := str(self.names[path][-1]).lower()) in names
         ]
         return min(found, key=lambda one: one[:2])[2] if found else None
 
@@ -446,7 +448,11 @@ def _is_item(one: Any, batch: int) -> bool:
 
 def dotted(path: Path) -> str:
     """A path for error messages: ``'outer.inner'``."""
-    return repr(path[0] if len(path) == 1 else ".".join(map(str, path))) if path else "the batch"
+    return repr(path[0] if len(path) == 1 else _joined(path)) if path else "the batch"
+
+
+def _joined(path: Path) -> str:
+    return ".".join(map(str, path))
 
 
 def _shape(leaf: Any) -> Any:
@@ -459,7 +465,7 @@ def _is_like_a_label(path: Path) -> bool:
 
 def _leads_to(path: Path, key: Key) -> bool:
     """Whether a key, or several joined by dots, is this path or a parent of it."""
-    return str(key) in (".".join(map(str, path[:end])) for end in range(1, len(path) + 1))
+    return str(key) in (_joined(path[:end]) for end in range(1, len(path) + 1))
 
 
 def _are_values(batch: Sequence[Any]) -> bool:

@@ -514,6 +514,27 @@ def test_containers_come_back_as_they_were():
     assert isinstance(batch.stacked, UserDict) and batch.mix()["label"].shape == (4, 10)
 
 
+class Indexed(NamedTuple):
+    index: int
+    picture: torch.Tensor
+    mask: torch.Tensor
+    label: int
+
+
+def test_named_tuples_are_read_by_the_names_of_their_fields():
+    """Their second item, which would be the labels of another tuple, may be anything."""
+    samples = [Indexed(k, IMAGES[k], IMAGES[k, 0].float(), 9 - k) for k in range(4)]
+    options = {"num_classes": 10, "mask_keys": "mask", "keep_keys": "index", "seed": 0}
+    mixed = mc.MixupCollate(**options)(samples).mix()
+    wanted = mc.MixupCollate(**options)([sample._asdict() for sample in samples]).mix()
+    assert isinstance(mixed, Indexed)
+    assert all(map(torch.equal, mixed, wanted.values()))
+    keys = mc.MixupCollate(**{**options, "label_key": 3, "image_key": "picture"})
+    assert all(map(torch.equal, keys(samples).mix(), mixed))
+    with pytest.raises(ValueError, match=r"among \['index', 'picture', 'mask', 'label'\], got 'image'"):
+        mc.MixupCollate(num_classes=10, image_key="image")(samples)
+
+
 @pytest.mark.parametrize(
     "sample, error, message",
     [
