@@ -258,7 +258,8 @@ class MixupCollate(Settled):
         if not stacks:
             batch = result_of("collate_fn", self.collate_fn, samples)
         elif is_made:
-            batch = default_convert(samples)  # type: ignore[no-untyped-call]
+            # leaf by leaf: of a mapping torch asks for the keys as if it were a dict, which fails for a TensorDict
+            batch = replace_at(samples, {path: default_convert(leaf) for path, leaf in leaves(samples)})  # type: ignore[no-untyped-call]
         else:
             if self._mixes:
                 for path, kind in kinds.items():

@@ -95,12 +95,12 @@ def _refuse_further_keys(samples: Sequence[Any]) -> None:
     first = samples[0]
     if isinstance(first, Mapping):
         for sample in samples:
-            if len(sample) > len(first):
-                more = [key for key in sample if key not in first]
+            if len(sample.keys()) > len(first.keys()):  # a TensorDict is as long as its tensors, and iterates over them
+                more = [key for key in sample.keys() if key not in first.keys()]
                 raise ValueError(f"samples must have the same keys to be stacked, but only some have {more}")
     elif not isinstance(first, (tuple, list)):
         return
-    for place in first if isinstance(first, Mapping) else range(len(first)):
+    for place in first.keys() if isinstance(first, Mapping) else range(len(first)):
         if isinstance(first[place], (Mapping, tuple, list)):
             _refuse_further_keys([sample[place] for sample in samples])
 

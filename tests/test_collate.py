@@ -16,6 +16,7 @@ import PIL.Image
 import pytest
 import torch
 from torch.utils.data import DataLoader, Dataset, TensorDataset, default_collate
+from torch.utils.data._utils.collate import default_collate_fn_map
 from torchvision import tv_tensors
 from torchvision.transforms.v2.functional import pil_to_tensor
 
@@ -512,6 +513,37 @@ def test_containers_come_back_as_they_were():
     user = mc.MixupCollate(num_classes=10, collate_fn=lambda rows: UserDict(default_collate(rows)))
     batch = user([{"image": IMAGES[k], "label": k} for k in range(4)])
     assert isinstance(batch.stacked, UserDict) and batch.mix()["label"].shape == (4, 10)
+
+
+class Table(UserDict):
+    """A mapping as long as its tensors, over whose rows it iterates, as a TensorDict is."""
+
+    def keys(self):
+        return self.data.keys()
+
+    def items(self):
+        return self.data.items()
+
+    def __len__(self):
+        return len(self.data["label"])  # without an axis that raises
+
+    def __iter__(self):
+        return (self.data["label"][row] for row in range(len(self)))
+
+
+def test_a_mapping_may_iterate_over_its_rows(monkeypatch):
+    def collate(tables, *, collate_fn_map):
+        return Table(default_collate([table.data for table in tables]))
+
+    monkeypatch.setitem(default_collate_fn_map, Table, collate)
+    whole = Table({"image": IMAGES[:4], "label": LABELS[:4]})
+    samples = [Table({"image": IMAGES[k], "label": LABELS[k]}) for k in range(4)]
+    wanted = mc.MixupCollate(num_classes=10, seed=0)([sample.data for sample in samples]).mix()
+    for given in (whole, samples):
+        mixed = mc.MixupCollate(num_classes=10, seed=0)(given).mix()
+        assert isinstance(mixed, Table)
+        assert all(map(torch.equal, mixed.data.values(), wanted.values()))
+    assert torch.equal(whole["label"], LABELS[:4])
 
 
 class Indexed(NamedTuple):
