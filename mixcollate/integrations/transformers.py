@@ -28,7 +28,8 @@ class MixupTrainer(Trainer):
     soft cross-entropy, whereas the model's own loss would assume a multi-label problem. With gradient accumulation the
     loss of a step is the mean over all its labels. Evaluation and prediction use ``collate.plain()``. Checkpoints hold
     the collate's position in its stream, so a run with ``seed=`` and a training set with a length resumes exactly (for
-    a set without one, the Trainer draws and mixes the batches that it skips). Samples are dicts with the arguments of
+    a set without one, the Trainer draws and mixes the batches that it skips). With ``model_init`` every run, such as a
+    trial of ``hyperparameter_search``, starts from the collate's initial state. Samples are dicts with the arguments of
     the model's ``forward`` (usually ``pixel_values``) and ``labels``.
 
     Args:
@@ -70,6 +71,13 @@ class MixupTrainer(Trainer):
                 "remove_unused_columns=False)"
             )
         self.add_callback(MixupCallback(collate, check_count("off_epochs", off_epochs, least=0)))
+        self._start = collate.state_dict()
+
+    def call_model_init(self, trial: Any = None) -> Any:
+        """A new model, and the collate where it was: of a run that starts anew, as each trial of a search does."""
+        if hasattr(self, "_start"):
+            self.data_collator.load_state_dict(self._start)
+        return super().call_model_init(trial)
 
     def get_eval_dataloader(self, eval_dataset: Any = None) -> DataLoader[Any]:
         """The Trainer's, with plain batches."""

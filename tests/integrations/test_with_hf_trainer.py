@@ -223,6 +223,25 @@ def test_a_collate_that_was_turned_off_at_the_end_mixes_in_the_next_run():
         assert collate.enabled
 
 
+def test_a_run_with_a_new_model_starts_anew():
+    """As each trial of a search for hyper-parameters does, which a run with the same ones repeats."""
+    seen = []
+
+    class Watching(MixupTrainer):
+        def training_step(self, model, inputs, *args, **kwargs):
+            seen.append(inputs["labels"])
+            return super().training_step(model, inputs, *args, **kwargs)
+
+    data = [{"pixel_values": torch.randn(3, 4, 4), "labels": k % 3} for k in range(16)]
+    collate = MixupCollate(num_classes=3, seed=0)
+    options = {"model_init": Linear, "train_dataset": data, "data_collator": collate}
+    trainer = Watching(args=TrainingArguments(**QUIET, num_train_epochs=2), **options)
+    for _ in range(2):
+        trainer.train()
+        assert collate.state_dict()["step"] == 4
+    assert all(map(torch.equal, seen[:4], seen[4:]))
+
+
 def test_sparse_targets_are_not_for_a_plain_trainer():
     sparse = SoftTarget(torch.zeros(8, 2, dtype=torch.int64), torch.full((8, 2), 0.5))
     with pytest.raises(TypeError, match="got a SoftTarget; use MixupTrainer"):
