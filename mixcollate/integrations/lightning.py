@@ -49,6 +49,10 @@ class MixupCallback(Callback):
         if self.off_epochs:
             self.collate.enabled = True
 
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Turn it on again where a run is interrupted, too."""
+        self.on_train_end(trainer, pl_module)
+
     def state_dict(self) -> dict[str, Any]:
         """The collate's position in its stream."""
         return dict(self.collate.state_dict())

@@ -71,7 +71,15 @@ class MixupTrainer(Trainer):
                 "remove_unused_columns=False)"
             )
         self.add_callback(MixupCallback(collate, check_count("off_epochs", off_epochs, least=0)))
-        self._start = collate.state_dict()
+        self._off_epochs, self._start = off_epochs, collate.state_dict()
+
+    def train(self, *args: Any, **kwargs: Any) -> Any:
+        """The Trainer's; in the end, however it comes, the collate is on again, which another run may have, too."""
+        try:
+            return super().train(*args, **kwargs)
+        finally:
+            if self._off_epochs:
+                self.data_collator.enabled = True
 
     def call_model_init(self, trial: Any = None) -> Any:
         """A new model, and the collate where it was: of a run that starts anew, as each trial of a search does."""
@@ -243,10 +251,3 @@ class MixupCallback(TrainerCallback, ExportableState):
         self.collate.set_epoch(epoch)
         if self.off_epochs:
             self.collate.enabled = epoch < state.num_train_epochs - self.off_epochs
-
-    def on_train_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
-        """Turn mixing on again: another run may use the same collate."""
-        if self.off_epochs:
-            self.collate.enabled = True

@@ -223,6 +223,18 @@ def test_a_collate_that_was_turned_off_at_the_end_mixes_in_the_next_run():
         assert collate.enabled
 
 
+def test_a_collate_that_was_turned_off_mixes_after_an_interruption():
+    def interrupted(outputs, labels, num_items_in_batch=None):
+        assert not collate.enabled
+        raise KeyboardInterrupt
+
+    collate = MixupCollate(MixUp(num_classes=3), seed=0)
+    own = {"data_collator": collate, "off_epochs": 1, "compute_loss_func": interrupted}
+    with pytest.raises(KeyboardInterrupt):
+        trainer_of(None, 3, [0, 1, 2, 0], None, own=own, num_train_epochs=1, max_steps=-1).train()
+    assert collate.enabled
+
+
 def test_a_run_with_a_new_model_starts_anew():
     """As each trial of a search for hyper-parameters does, which a run with the same ones repeats."""
     seen = []

@@ -60,6 +60,20 @@ def test_training_is_mixed_but_for_the_last_epoch_and_validation_is_not(example,
     assert all(labels.dtype == torch.int64 for labels in watching.labels)
 
 
+def test_a_collate_that_was_turned_off_mixes_after_an_interruption(example, tmp_path):
+    class Interrupting(pl.Callback):
+        def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+            assert not collate.enabled
+            raise RuntimeError("stopped")
+
+    collate = MixupCollate(num_classes=10, mean=0.31, std=0.38)
+    callbacks = [MixupCallback(collate, off_epochs=1), Interrupting()]
+    trainer = pl.Trainer(max_epochs=1, callbacks=callbacks, default_root_dir=str(tmp_path), **QUIET)
+    with pytest.raises(RuntimeError, match="stopped"):
+        trainer.fit(example["Classifier"](), example["Digits"](collate))
+    assert collate.enabled
+
+
 def test_the_last_epochs_are_those_before_averaging_adds_its_own(tmp_path):
     """It looks at all images once more, for the statistics of batch normalisation."""
     mixed = {}
