@@ -31,17 +31,17 @@ def filled(text: str) -> str:
 def accuracy(rows: Sequence[Row]) -> str:
     """Methods down, settings across: accuracy, and in brackets the difference from plain, bold where it is shown."""
     names = varying(rows)
-    told = {(line.method, line.setting): line for line in lines(rows)}
-    settings = sorted({setting for _, setting in told})
+    by_setting = {(line.method, line.setting): line for line in lines(rows)}
+    settings = sorted({setting for _, setting in by_setting})
     heads = [", ".join(filter(None, map(_setting, names, setting))) for setting in settings]
     table = [["", *heads]]
     for method in dict.fromkeys(row["run"]["method"] for row in rows):
         parts = [method]
         for setting in settings:
-            line = told.get((method, setting))
+            line = by_setting.get((method, setting))
             gain = "" if line is None or line.gain is None else f" ({round(line.gain.mean, 1) + 0.0:+.1f})"
             shown = line is not None and line.gain is not None and line.gain.shown
-            text = "" if line is None else f"{line.of('accuracy').told()}{gain}"
+            text = "" if line is None else f"{line.of('accuracy').text()}{gain}"
             parts.append(f"**{text}**" if shown else text)
         table.append(parts)
     return markdown(table)
@@ -89,8 +89,8 @@ def made(rows: Sequence[Row]) -> str:
     """Where and when rows were made, and how long that took."""
     facts = {name: sorted({str(row["made"][name]) for row in rows}) for name in ("commit", "torch", "device", "date")}
     hours = sum(row["made"]["seconds"] for row in rows) / 3600
-    told = ", ".join(f"{name} {' and '.join(values)}" for name, values in facts.items())
-    return f"{len(rows)} runs in {hours:.1f} hours of a busy machine, one thread each; {told}.\n"
+    listed = ", ".join(f"{name} {' and '.join(values)}" for name, values in facts.items())
+    return f"{len(rows)} runs in {hours:.1f} hours of a busy machine, one thread each; {listed}.\n"
 
 
 PARTS: dict[str, Callable[[Sequence[Row]], str]] = {

@@ -42,14 +42,14 @@ from mixcollate.roles import (
     replace_at,
     several,
 )
-from mixcollate.schedules import Untold
+from mixcollate.schedules import EpochNotSet
 from mixcollate.stacking import Stacking, Unstacked
 from mixcollate.targets import TargetRule, for_each_label
 from mixcollate.transforms import MixTransform, Unchanged
 
 Classes = int | Sequence[int] | Mapping[Key, int]
 
-_ENABLED, _EPOCH, _EPOCH_IS_TOLD, _WORKERS_DREW = range(4)  # indices of a collate's shared state
+_ENABLED, _EPOCH, _EPOCH_IS_SET, _WORKERS_DREW = range(4)  # indices of a collate's shared state
 
 
 class MixupCollate(Settled):
@@ -176,7 +176,7 @@ class MixupCollate(Settled):
     @property
     def epoch(self) -> int:
         """The epoch that schedules are evaluated for; see ``set_epoch``."""
-        return int(self._shared[_EPOCH]) if self._shared[_EPOCH_IS_TOLD] else Untold(0)
+        return int(self._shared[_EPOCH]) if self._shared[_EPOCH_IS_SET] else EpochNotSet(0)
 
     @epoch.setter
     def epoch(self, epoch: int) -> None:
@@ -185,7 +185,7 @@ class MixupCollate(Settled):
     def set_epoch(self, epoch: int) -> None:
         """Set the epoch that schedules are evaluated for, from the next batch on."""
         self._shared[_EPOCH] = check_count("epoch", epoch, least=0, most=2**44 - 2)  # so that parts fit in 64 bits
-        self._shared[_EPOCH_IS_TOLD] = 1
+        self._shared[_EPOCH_IS_SET] = 1
         self._shared[_WORKERS_DREW] = 0
 
     def state_dict(self) -> dict[str, int | None]:
@@ -334,7 +334,7 @@ class MixupCollate(Settled):
         worker = get_worker_info()
         if worker is None or self.stream.seed is None:
             return self.stream
-        if not self._shared[_EPOCH_IS_TOLD]:
+        if not self._shared[_EPOCH_IS_SET]:
             self._shared[_WORKERS_DREW] = 1
             return self.stream
         part = ((self.epoch + 1) << 20) + worker.id  # never 0, which is the main process's

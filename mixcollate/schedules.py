@@ -10,7 +10,7 @@ from mixcollate.checks import check_count, check_number
 Scheduled = float | Callable[[int], float]
 
 
-class Untold(int):
+class EpochNotSet(int):
     """Epoch 0, assumed until ``set_epoch`` is called."""
 
 
@@ -25,7 +25,7 @@ def at(name: str, value: Scheduled, epoch: int, check: Callable[[str, Any], floa
             f"{name} must be a function of the epoch, but raised {type(error).__name__} in epoch {epoch}: {error}"
         ) from error
     number = check(f"{name} in epoch {epoch}", scheduled)
-    if isinstance(epoch, Untold):
+    if isinstance(epoch, EpochNotSet):
         warnings.warn(
             f"{name} is a function of the epoch, but set_epoch was not called, so that epoch {epoch} is taken: call "
             "set_epoch(epoch) before each epoch, on the collate if there is one, else on the transform",

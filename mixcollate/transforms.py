@@ -27,7 +27,7 @@ from mixcollate.kernels.bounds import mark_as_checked
 from mixcollate.kernels.prepare import AXES, check_layout
 from mixcollate.plan import PLACES, Draw, MixPlan, Pairing, PairingFunction, Per, Stream, draw_from, identity, only
 from mixcollate.roles import ALONE, USUAL, Keys, LabelsGetter, find, first_labels
-from mixcollate.schedules import Scheduled, Untold, at
+from mixcollate.schedules import EpochNotSet, Scheduled, at
 from mixcollate.targets import LabelMode, TargetRule, Targets
 
 _is_exporting = getattr(torch.compiler, "is_exporting", bool)  # torch 2.6 has none; bool() is False
@@ -178,7 +178,7 @@ class MixTransform(Settled, v2.Transform):
         self.ignore_index, self.inplace = ignore_index, check_flag("inplace", inplace)
         self.layout = None if layout is None else check_choice("layout", layout, AXES)
         self.stream = Stream(seed)
-        self.epoch: int = Untold(0)
+        self.epoch: int = EpochNotSet(0)
         self.rules = rule.of(num_classes)
         self._keys = Keys(labels_getter=labels_getter, layout=self.layout)
 

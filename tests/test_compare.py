@@ -239,7 +239,7 @@ def test_known_differences_are_recovered():
     assert difference([90, 80], [89.5, 79.5]) == (-0.5, -0.5, -0.5, 2) and difference([90, 80], [89.5, 79.5]).shown
     alone = difference([90], [91])
     assert alone.mean == 1 and str(alone) == "+1.0" and not alone.shown
-    assert estimate([1, 2, 3]).told(2) == "2.00 ± 0.58" and estimate([1]).told() == "1.0"
+    assert estimate([1, 2, 3]).text(2) == "2.00 ± 0.58" and estimate([1]).text() == "1.0"
 
 
 @pytest.mark.parametrize("seeds", [3, 5])

@@ -40,7 +40,7 @@ def beside(rows: Sequence[Row]) -> list[list[str]]:
     theirs = RESULTS.get(rows[0]["run"]["data"], {})
     table = [["method", "accuracy", "runs", "the article's", "runs"]]
     for line in lines(rows):
-        told = estimate(theirs[line.method]).told(2) if line.method in theirs else "not given"
+        reported = estimate(theirs[line.method]).text(2) if line.method in theirs else "not given"
         count = str(len(theirs.get(line.method, ())) or "")
-        table.append([line.method, line.of("accuracy").told(2), str(len(line.rows)), told, count])
+        table.append([line.method, line.of("accuracy").text(2), str(len(line.rows)), reported, count])
     return table

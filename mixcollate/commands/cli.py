@@ -105,10 +105,10 @@ def parser() -> argparse.ArgumentParser:
     )
     commands = result.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
-    def add(name: str, told: str, more: str = "") -> argparse.ArgumentParser:
-        description = textwrap.fill(f"{told[0].upper()}{told[1:]}. {more}", 80)
+    def add(name: str, summary: str, more: str = "") -> argparse.ArgumentParser:
+        description = textwrap.fill(f"{summary[0].upper()}{summary[1:]}. {more}", 80)
         example = f"example:\n  {EXAMPLES[name]}"
-        return commands.add_parser(name, help=told, description=description, epilog=example, formatter_class=_Help)
+        return commands.add_parser(name, help=summary, description=description, epilog=example, formatter_class=_Help)
 
     command = add("demo", "train a small network, plain and mixed, with right and wrong labels, and compare")
     command.add_argument("--out", type=Path, default=Path("demo"), metavar="DIR", help="folder for the pictures")
@@ -234,8 +234,8 @@ def _device(text: str) -> torch.device:
         torch.zeros(1, device=device).tolist()  # fails if it is missing, or holds no values (meta)
     # whatever a missing backend raises
     except (ValueError, RuntimeError, AssertionError, ImportError) as error:
-        told = f"must be a device that torch can use here, got {text!r}; auto uses the GPU if there is one"
-        raise argparse.ArgumentTypeError(told) from error
+        message = f"must be a device that torch can use here, got {text!r}; auto uses the GPU if there is one"
+        raise argparse.ArgumentTypeError(message) from error
     return device
 
 

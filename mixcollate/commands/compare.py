@@ -106,8 +106,8 @@ def _made(start: float, device: torch.device, workers: int) -> dict[str, Any]:
 def _commit() -> str:
     """The commit of this checkout, or the installed version if it is none."""
     git = ["git", "-C", os.path.dirname(__file__), "describe", "--always", "--dirty", "--abbrev=9"]
-    told = subprocess.run(git, capture_output=True, text=True).stdout.strip()
-    return told or importlib.metadata.version("mixcollate")
+    described = subprocess.run(git, capture_output=True, text=True).stdout.strip()
+    return described or importlib.metadata.version("mixcollate")
 
 
 def runs_of(options: Any) -> list[Run]:

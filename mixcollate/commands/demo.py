@@ -100,24 +100,24 @@ def images_per_second(loader: DeviceLoader, rounds: int = 7, seconds: float = 0.
 
 def verdict(rows: Sequence[Row]) -> list[str]:
     """The results in a sentence for each share of wrong labels, and one on calibration."""
-    told, arms = [], lines(rows)  # plain and mixed in turns
+    sentences, arms = [], lines(rows)  # plain and mixed in turns
     for line in arms[1::2]:
         gain = line.gain
         sentence = f"With {_labels(line.rows[0]['run']['label_noise'])}, mixing changed the accuracy by {gain} points"
         if gain is None or gain.seeds == 1:
-            told.append(f"{sentence}; a single run says little (--runs 3 shows the spread).")
+            sentences.append(f"{sentence}; a single run says little (--runs 3 shows the spread).")
         elif not gain.shown:
-            told.append(f"{sentence}: the interval contains 0, so this is no evidence of a difference.")
+            sentences.append(f"{sentence}: the interval contains 0, so this is no evidence of a difference.")
         else:
-            told.append(f"{sentence}: it {'helped' if gain.mean > 0 else 'hurt'}.")
+            sentences.append(f"{sentence}: it {'helped' if gain.mean > 0 else 'hurt'}.")
     doubts = [line.of("accuracy").mean - line.of("confidence").mean for line in arms]
     if all(mixed > max(plain, 0) + 1 for plain, mixed in zip(doubts[::2], doubts[1::2], strict=True)):
-        ends = (arms[1].of(name).told() for name in ("calibration_error", "tempered_calibration_error"))
-        told.append(
+        ends = (arms[1].of(name).text() for name in ("calibration_error", "tempered_calibration_error"))
+        sentences.append(
             "Trained on soft labels the network is underconfident, hence its calibration error (ECE); a single number, "
             f"the temperature T, reduces it from {' to '.join(ends)} %."
         )
-    return told
+    return sentences
 
 
 def _draw(data: Data, seed: int) -> Image.Image:

@@ -43,11 +43,11 @@ def on_cpu() -> str:
 
 def on_gpu() -> str:
     """Which implementation mixes CUDA tensors, or would do so, and why."""
-    with warnings.catch_warnings(record=True) as told:
+    with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         can_fuse.cache_clear()  # so that it warns again
         fused = can_fuse()
-    way = 'impl="fused" mixes: Triton kernels' if fused else f'impl="reference" mixes: {told[0].message}'
+    way = 'impl="fused" mixes: Triton kernels' if fused else f'impl="reference" mixes: {caught[0].message}'
     return way if torch.cuda.is_available() else f"torch has no GPU here; with one, {way}"
 
 
@@ -64,8 +64,8 @@ def _c_compiler() -> str:
     path = c_compiler()
     if path is None:
         return "not found; Triton needs gcc, clang or CC"
-    told = subprocess.run([path, "--version"], capture_output=True, text=True).stdout
-    return told.partition("\n")[0] or path
+    output = subprocess.run([path, "--version"], capture_output=True, text=True).stdout
+    return output.partition("\n")[0] or path
 
 
 def _gpus() -> str:

@@ -48,10 +48,10 @@ def along(rows: Sequence[Row]) -> Any:
         for method, style, found in _methods(rows, members):
             curves = [dict(map(tuple, row["outcome"]["curve"])) for row in found]
             epochs = [epoch for epoch in curves[0] if all(epoch in curve for curve in curves)]
-            told = [estimate([curve[epoch] for curve in curves]) for epoch in epochs]
-            axis.plot(epochs, [one.mean for one in told], label=method, **style)
+            estimates = [estimate([curve[epoch] for curve in curves]) for epoch in epochs]
+            axis.plot(epochs, [one.mean for one in estimates], label=method, **style)
             if len(found) > 1:
-                low, high = ([one.mean + sign * one.error for one in told] for sign in (-1, 1))
+                low, high = ([one.mean + sign * one.error for one in estimates] for sign in (-1, 1))
                 axis.fill_between(epochs, low, high, color=style["color"], alpha=0.15, linewidth=0)
     _finish(figure, axes)
     return figure
@@ -71,9 +71,9 @@ def against(rows: Sequence[Row], name: str) -> Any:
             axis.minorticks_off()
         for method, style, found in _methods(rows, members):
             at = {value: [r["outcome"]["accuracy"] for r in found if r["run"][name] == value] for value in values}
-            told = {value: estimate(accuracies) for value, accuracies in at.items() if accuracies}
-            means, errors = ([getattr(one, part) for one in told.values()] for part in ("mean", "error"))
-            axis.errorbar(list(told), means, errors, label=method, capsize=2, marker="o", markersize=3, **style)
+            estimates = {value: estimate(accuracies) for value, accuracies in at.items() if accuracies}
+            means, errors = ([getattr(one, part) for one in estimates.values()] for part in ("mean", "error"))
+            axis.errorbar(list(estimates), means, errors, label=method, capsize=2, marker="o", markersize=3, **style)
     _finish(figure, axes)
     return figure
 
@@ -107,10 +107,10 @@ def _settings(rows: Sequence[Row], names: Sequence[str]) -> list[tuple[str, list
     groups: dict[tuple[Any, ...], list[Row]] = {}
     for row in rows:
         groups.setdefault(tuple(row["run"][name] for name in names), []).append(row)
-    return [(", ".join(map(_told, names, group)), groups[group]) for group in sorted(groups)]
+    return [(", ".join(map(_setting_text, names, group)), groups[group]) for group in sorted(groups)]
 
 
-def _told(name: str, value: Any) -> str:
+def _setting_text(name: str, value: Any) -> str:
     if name == "label_noise":
         return f"{value:.0%} wrong labels" if value else "right labels"
     return f"{value} epochs" if name == "epochs" else f"{NAMES.get(name, name)} {value}"

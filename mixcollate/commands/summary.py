@@ -24,7 +24,7 @@ class Estimate(NamedTuple):
     error: float
     seeds: int
 
-    def told(self, digits: int = 1) -> str:
+    def text(self, digits: int = 1) -> str:
         """``"95.1 ± 0.2"``."""
         return f"{self.mean:.{digits}f}" + (f" ± {self.error:.{digits}f}" if self.seeds > 1 else "")
 
@@ -125,9 +125,9 @@ def cells(rows: Sequence[Row], columns: Sequence[str] = tuple(COLUMNS)) -> list[
     head += [f"against {rows[0]['run']['method']}", *(COLUMNS[name][0] for name in others)]
     body = []
     for line in lines(rows):
-        told = [line.of(name).told(COLUMNS[name][1]) for name in columns]
+        texts = [line.of(name).text(COLUMNS[name][1]) for name in columns]
         gain = "" if line.gain is None else str(line.gain)
-        body.append([*map(str, line.setting), line.method, told[0], gain, *told[1:]])
+        body.append([*map(str, line.setting), line.method, texts[0], gain, *texts[1:]])
     return [head, *body]
 
 
