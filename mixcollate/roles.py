@@ -426,8 +426,8 @@ def map_tensors(batch: Any, function: Callable[[Tensor], Tensor]) -> Any:
 def is_batch(samples: Sequence[Any], keys: Keys) -> bool:
     """Whether a list holds the items of a batch, ``[images, labels]``, rather than samples.
 
-    Samples are tensors that all have the same number of axes. Items of a batch do not, but are equal in their first
-    axis; and if a key is an index into the list, it must be a batch.
+    It must start with a tensor. Then it does if a key is an index into it, or if the others are not all tensors with as
+    many axes, but each could belong to a batch of that length.
     """
     first, *others = samples
     if not isinstance(first, Tensor) or first.ndim == 0:
