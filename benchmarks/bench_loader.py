@@ -33,7 +33,7 @@ RIVALS = [
     "mixcollate, plain loop",
     "mixcollate eager (mixed in the worker)",
     "v2.MixUp in collate_fn",
-    "naive (sample by sample in the dataset)",
+    "naive (sample by sample in the data set)",
     "unmixed, timm PrefetchLoader",
     "timm FastCollateMixup + PrefetchLoader",
 ]
@@ -149,7 +149,7 @@ def loader_rivals(samples: Any, device: torch.device, workers: int, *, pinned: b
         "mixcollate, plain loop": plain_loop,
         "mixcollate eager (mixed in the worker)": epoch(eager),
         "v2.MixUp in collate_fn": epoch(torchvision),
-        "naive (sample by sample in the dataset)": epoch(naive),
+        "naive (sample by sample in the data set)": epoch(naive),
         "unmixed, timm PrefetchLoader": where(timm, prefetch(lambda timm: timm.loader.fast_collate)),
         "timm FastCollateMixup + PrefetchLoader": where(
             timm, prefetch(lambda timm: timm.FastCollateMixup(label_smoothing=0.0, num_classes=CLASSES))

@@ -80,8 +80,9 @@ class MixBatch:
                     self._mixed = self.owner.mix_stacked(
                         batch, self._roles, labels=self._labels, may_overwrite=self._may_overwrite, dtype=dtype
                     )
-                except Exception:
-                    self._batch = batch  # errors are raised before anything is written
+                except Exception as error:
+                    if isinstance(error, (ValueError, TypeError)) or not self._may_overwrite:
+                        self._batch = batch  # unharmed: checks come before anything is written
                     raise
                 self._labels = None
             elif dtype is not None:

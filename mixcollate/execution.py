@@ -110,8 +110,8 @@ def cast_images(images: Tensor, dtype: torch.dtype) -> Tensor:
     """Cast mixed images by the rules of :func:`mixcollate.kernels.mix`: uint8 becomes floats in [0, 1]."""
     if images.dtype == dtype:
         return images
-    unchanged = identity(len(images), (0, 0))
-    return _alike(prepare(plain(images), unchanged, dtype=dtype).run(), images)
+    batch = _as_plain_batch(images)
+    return _alike(prepare(batch, identity(len(batch), (0, 0)), dtype=dtype).run(), images)
 
 
 def plain(value: Tensor) -> Tensor:

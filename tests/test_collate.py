@@ -815,16 +815,17 @@ def test_a_compiled_step_may_take_a_batch_as_it_is(use):
     assert all(map(torch.equal, mixed, collate.mix(stacked)))
 
 
-def test_a_batch_whose_mixing_was_interrupted_is_not_mixed_again(monkeypatch):
+@pytest.mark.parametrize("error", [KeyboardInterrupt, MemoryError])
+def test_a_batch_whose_mixing_was_interrupted_is_not_mixed_again(monkeypatch, error):
     collate = mc.MixupCollate(num_classes=8, seed=0)
     batch = collate([(torch.full((3, 64, 64), float(k)), k) for k in range(8)])
 
     def interrupt(*arguments):
-        raise KeyboardInterrupt
+        raise error
 
     with monkeypatch.context() as patched:
         patched.setattr("mixcollate.kernels.host.erase", interrupt)
-        with pytest.raises(KeyboardInterrupt):
+        with pytest.raises(error):
             batch.mix()
     asked = batch.mix, batch.pin_memory, batch.keys, lambda: batch.to("cpu"), lambda: batch.images
     for ask in (*asked, lambda: batch.stacked, lambda: [*batch], lambda: len(batch)):
@@ -837,3 +838,10 @@ def test_a_batch_that_was_refused_can_be_mixed_in_another_way():
     with pytest.raises(TypeError, match="dtype"):
         batch.mix(dtype=torch.int32)
     assert batch.mix().shape == (2, 3, 8, 8)
+
+
+def test_one_image_that_was_mixed_can_be_cast():
+    one = tv_tensors.Image(torch.rand(3, 8, 8))
+    batch = mc.MixupCollate(mc.Cutout(), collate_fn=lambda samples: one)([None])
+    assert batch.mix().shape == (3, 8, 8)
+    assert batch.to("cpu", torch.float16).shape == (3, 8, 8)

@@ -479,18 +479,13 @@ def join_pieces(source: Tensor, plan: MixPlan, corner: Array, shift: Array, out:
 
 def erase_boxes(boxes: Array, fill: Array, key: Array | None, out: Tensor) -> None:
     """Overwrite the boxes of every image with its fill, or with noise by its key."""
-    channels, height, width = out.shape[1:]
+    channels = out.shape[1]
     area = (boxes[..., 2] - boxes[..., 0]) * (boxes[..., 3] - boxes[..., 1])
     fills = torch.from_numpy(fill).repeat(1, 1, channels // fill.shape[2])[..., None, None]
-    place = torch.arange(channels * height * width, device="cpu").view(channels, height, width)
     for i, n in np.argwhere(area > 0).tolist():
-        top, left, bottom, right = boxes[i, n].tolist()
-        patch = out[i, :, top:bottom, left:right]
-        if key is not None and key[i]:
-            where = place[:, top:bottom, left:right]
-            patch.copy_(noise(where, torch.tensor(int(key[i]), device="cpu"), integer=not out.dtype.is_floating_point))
-        else:
-            patch.copy_(fills[i, n])
+        top, left, bottom, right = box = boxes[i, n].tolist()
+        noisy = key is not None and key[i]
+        out[i, :, top:bottom, left:right] = noise_in_box(box, key[i], out) if noisy else fills[i, n]
 
 
 def erase_masks(plan: MixPlan, rows: Array, masked: Callable[[MixPlan, int], Array], out: Tensor) -> None:
@@ -502,12 +497,17 @@ def erase_masks(plan: MixPlan, rows: Array, masked: Callable[[MixPlan, int], Arr
     for i in rows.tolist():
         chosen = fills[i]
         if plan.noise is not None and plan.noise[i]:
-            place = torch.arange(channels * height * width, device="cpu").view(1, channels, height, width)
-            random = noise(
-                place, torch.tensor(int(plan.noise[i]), device="cpu"), integer=not out.dtype.is_floating_point
-            )
-            chosen = _words(random.to(out.dtype))[0]
+            chosen = _words(noise_in_box([0, 0, height, width], plan.noise[i], out).to(out.dtype))
         copy_where(masked(plan, i), chosen, here[i])
+
+
+def noise_in_box(box: Sequence[int], key: np.int64, out: Tensor) -> Tensor:
+    """``[C, height, width]``: the noise of ``key`` in a box of an image of ``out``."""
+    top, left, bottom, right = box
+    channels, height, width = out.shape[1:]
+    planes, rows, cols = (torch.arange(*ends, device="cpu") for ends in ((0, channels), (top, bottom), (left, right)))
+    place = planes[:, None, None] * (height * width) + rows[:, None] * width + cols
+    return noise(place, torch.tensor(int(key), device="cpu"), integer=not out.dtype.is_floating_point)
 
 
 def on_grid(plan: MixPlan, i: int) -> Array:

@@ -354,7 +354,8 @@ def _check_memory(images: Tensor, out: Tensor) -> None:
     for step, length in sorted(zip(out.stride(), out.shape, strict=True)):
         if length > 1 and step < reach:
             raise ValueError(
-                f"out must have memory of its own for every element, got strides {out.stride()}; clone() it"
+                "out must have memory of its own for every element (so must images that are mixed in place), got "
+                f"strides {out.stride()}; clone() it"
             )
         reach += (length - 1) * step
     if images.data_ptr() == out.data_ptr() and images.stride() == out.stride() and images.dtype == out.dtype:
