@@ -484,8 +484,8 @@ def erase_boxes(boxes: Array, fill: Array, key: Array | None, out: Tensor) -> No
     fills = torch.from_numpy(fill).repeat(1, 1, channels // fill.shape[2])[..., None, None]
     for i, n in np.argwhere(area > 0).tolist():
         top, left, bottom, right = box = boxes[i, n].tolist()
-        noisy = key is not None and key[i]
-        out[i, :, top:bottom, left:right] = noise_in_box(box, key[i], out) if noisy else fills[i, n]
+        pixels = fills[i, n] if key is None or key[i] == 0 else noise_in_box(box, key[i], out)
+        out[i, :, top:bottom, left:right] = pixels
 
 
 def erase_masks(plan: MixPlan, rows: Array, masked: Callable[[MixPlan, int], Array], out: Tensor) -> None:
