@@ -1,11 +1,11 @@
 """``MixupCallback``: a Lightning callback that sets the collate's epoch and saves its state in checkpoints."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from mixcollate.checks import check_count
+from mixcollate.checks import check_count, shown
 from mixcollate.collate import MixupCollate
 
 
@@ -16,14 +16,18 @@ class MixupCallback(Callback):
     loader that can resume (torchdata's ``StatefulDataLoader``), a run resumes exactly, even within an epoch.
 
     Args:
-        collate: the collate of the training loader; use ``collate.plain()`` for validation.
+        collate: the collate of the training loader, or a list of those of several loaders; use ``collate.plain()`` for
+            validation.
         off_epochs: number of final epochs to train on plain images; requires the trainer's ``max_epochs``.
     """
 
-    def __init__(self, collate: MixupCollate, *, off_epochs: int = 0) -> None:
-        if not isinstance(collate, MixupCollate):
-            raise TypeError(f"collate must be the training loader's MixupCollate, got {type(collate).__name__}")
-        self.collate, self.off_epochs = collate, check_count("off_epochs", off_epochs, least=0)
+    def __init__(self, collate: MixupCollate | Sequence[MixupCollate], *, off_epochs: int = 0) -> None:
+        collates = tuple(collate) if isinstance(collate, (list, tuple)) else (collate,)
+        if not collates or not all(isinstance(one, MixupCollate) for one in collates):
+            raise TypeError(
+                f"collate must be the training loader's MixupCollate, or a list of several, got {shown(collate)}"
+            )
+        self.collates, self.off_epochs = collates, check_count("off_epochs", off_epochs, least=0)
         self._max_epochs: int | None = None
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -35,28 +39,32 @@ class MixupCallback(Callback):
         self.on_train_epoch_start(trainer, pl_module)
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Set the collate's epoch, and whether it still mixes."""
-        self.collate.set_epoch(trainer.current_epoch)
-        if self.off_epochs:
-            if self._max_epochs is None or self._max_epochs < 0:
-                raise ValueError(
-                    f"off_epochs={self.off_epochs} requires max_epochs of the Trainer, got {self._max_epochs}"
-                )
-            self.collate.enabled = trainer.current_epoch < self._max_epochs - self.off_epochs
+        """Set the epoch of each collate, and whether it still mixes."""
+        last = -1 if self._max_epochs is None else self._max_epochs
+        if self.off_epochs and last < 0:
+            raise ValueError(f"off_epochs={self.off_epochs} requires max_epochs of the Trainer, got {self._max_epochs}")
+        for collate in self.collates:
+            collate.set_epoch(trainer.current_epoch)
+            if self.off_epochs:
+                collate.enabled = trainer.current_epoch < last - self.off_epochs
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Turn mixing on again: another run may use the same collate."""
-        if self.off_epochs:
-            self.collate.enabled = True
+        """Turn mixing on again: another run may use the same collates."""
+        for collate in self.collates if self.off_epochs else ():
+            collate.enabled = True
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Turn it on again where a run is interrupted, too."""
         self.on_train_end(trainer, pl_module)
 
     def state_dict(self) -> dict[str, Any]:
-        """The collate's position in its stream."""
-        return dict(self.collate.state_dict())
+        """The position of each collate in its stream."""
+        return {"collates": [collate.state_dict() for collate in self.collates]}
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
-        """Resume from that position."""
-        self.collate.load_state_dict(state_dict)
+        """Resume from these positions."""
+        states = state_dict.get("collates", [state_dict])  # older checkpoints hold the state of a single collate
+        if len(states) != len(self.collates):
+            raise ValueError(f"collate must be {len(states)} collates as in the checkpoint, got {len(self.collates)}")
+        for collate, state in zip(self.collates, states, strict=True):
+            collate.load_state_dict(state)

@@ -110,6 +110,45 @@ def test_a_checkpoint_in_mid_epoch_goes_on_exactly(example, tmp_path, stop_at):
     assert all(map(torch.equal, module.parameters(), resumed.parameters()))
 
 
+def test_loaders_that_run_side_by_side_have_collates_of_their_own(tmp_path):
+    """Of one trainer, which takes one callback of a kind into its checkpoints."""
+    mixed = {"first": [], "second": []}
+
+    class Module(pl.LightningModule):
+        def __init__(self):
+            super().__init__()
+            self.net = torch.nn.Linear(12, 4)
+
+        def training_step(self, batch, _):
+            for name, (_, targets) in batch.items():
+                mixed[name].append(bool((targets.max(1).values < 1).any()))
+            return sum(soft_cross_entropy(self.net(images.flatten(1)), targets) for images, targets in batch.values())
+
+        def configure_optimizers(self):
+            return torch.optim.SGD(self.parameters(), lr=0.1)
+
+    collates = [MixupCollate(num_classes=4, seed=seed) for seed in (0, 1)]
+    data = TensorDataset(torch.rand(16, 3, 2, 2), torch.arange(16) % 4)
+    loaders = {name: DataLoader(data, 8, collate_fn=one) for name, one in zip(mixed, collates, strict=True)}
+    callback = MixupCallback(collates, off_epochs=1)
+    options = {**QUIET, "default_root_dir": str(tmp_path)}
+    trainer = pl.Trainer(max_epochs=2, callbacks=callback, **options)
+    trainer.fit(Module(), loaders)
+    assert mixed == {"first": [True, True, False, False], "second": [True, True, False, False]}
+    assert [one.state_dict()["step"] for one in collates] == [4, 4]
+    assert all(one.enabled for one in collates)
+    trainer.save_checkpoint(tmp_path / "both.ckpt")
+    for one in collates:
+        one.stream.step = 9
+    pl.Trainer(max_epochs=2, callbacks=callback, **options).fit(Module(), loaders, ckpt_path=tmp_path / "both.ckpt")
+    assert [one.state_dict()["step"] for one in collates] == [4, 4]
+    one = MixupCallback(collates[0])
+    with pytest.raises(ValueError, match="collate must be 2, as in the checkpoint, got 1"):
+        one.load_state_dict(callback.state_dict())
+    one.load_state_dict({"seed": 0, "step": 3})  # as it was before there could be several
+    assert collates[0].state_dict()["step"] == 3
+
+
 def test_a_transform_after_the_transfer(tmp_path):
     """``on_after_batch_transfer`` has a batch of tensors, and the trainer says whether it trains."""
     mixup, seen = MixUp(num_classes=10), []
@@ -135,7 +174,9 @@ def test_a_transform_after_the_transfer(tmp_path):
 
 
 def test_what_the_callback_refuses(example, tmp_path):
-    with pytest.raises(TypeError, match="collate must be the training loader's MixupCollate, got list"):
+    with pytest.raises(
+        TypeError, match="collate must be the training loader's MixupCollate, or a list of several, got"
+    ):
         MixupCallback([])
     with pytest.raises(ValueError, match="off_epochs must be a whole number of at least 0, got -1"):
         MixupCallback(MixupCollate(num_classes=10), off_epochs=-1)
