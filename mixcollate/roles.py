@@ -227,6 +227,7 @@ class _Search:
     def refuse_the_rest(self, images: Sequence[Path]) -> None:
         """Refuse entries that belong to the images and have no role; warn about those that might."""
         size = tuple(self.leaves[images[0]].shape)
+        warned: set[Path] = set()
         for path, leaf in self.leaves.items():
             if path in self.taken:
                 continue
@@ -239,12 +240,23 @@ class _Search:
                     f"beside {size}: wrap it in tv_tensors.Mask or Image, or name it in mask_keys, image_key, "
                     f"label_key, blend_keys (floats such as logits) or keep_keys (left as it is) {WHOSE}"
                 )
-            if _is_one_each(leaf, size[0]):
+            place = self._list_of_each(path, size[0]) or (path if _is_one_each(leaf, size[0]) else None)
+            if place is not None and place not in warned:
+                warned.add(place)
                 warnings.warn(
-                    f"{dotted(path)} is left unchanged although its images are mixed: if it is a target, name it in "
+                    f"{dotted(place)} is left unchanged although its images are mixed: if it is a target, name it in "
                     f"label_key; if not (an index, a weight), name it in keep_keys {WHOSE}",
                     stacklevel=2,
                 )
+
+    def _list_of_each(self, path: Path, batch: int) -> Path | None:
+        """The path of a list with numbers for each image, as many as they like, to which these belong."""
+        if isinstance(self.leaves[path], (Tensor, np.ndarray)) or _are_numbers(self.leaves[path]):
+            for end in range(1, len(path)):
+                several = leaf_at(self.batch, path[:end])
+                if isinstance(several, (list, tuple)) and len(several) == batch:
+                    return path[:end]
+        return None
 
     def _named(self, argument: str, key: Key) -> Path:
         matching = self._matching(key)

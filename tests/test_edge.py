@@ -124,6 +124,18 @@ def test_what_has_one_axis_stays_with_a_warning(way, value):
         assert torch.equal(through(way, batch, num_classes=B, keep_keys=key)[key], value)  # and no warning
 
 
+@pytest.mark.parametrize(
+    "values", [[torch.arange(k + 1) for k in range(B)], [[k] * (k + 1) for k in range(B)], [{"ids": torch.ones(2)}] * B]
+)
+def test_lists_of_many_lengths_stay_with_a_warning(values):
+    """As the classes in an image do, of which each has its own number."""
+    batch = {"image": COLOURS, "label": LABELS, "classes": values}
+    with pytest.warns(UserWarning, match="'classes' stays as it is .* label_key; .* keep_keys") as told:
+        assert through("mix", batch, num_classes=B)["classes"] == values
+    assert len(told) == 1
+    through("mix", batch, num_classes=B, keep_keys="classes")  # and no warning
+
+
 def test_names_and_paths_stay_without_a_word():
     batch = {"image": COLOURS, "label": LABELS, "path": ["a", "b", "c", "d"], "meta": {"split": ["train"] * B}}
     mixed = through("mix", batch, num_classes=B)
