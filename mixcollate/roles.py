@@ -220,7 +220,8 @@ class _Search:
                 shapes = [tuple(self.leaves[path].shape) for path in images]
                 raise ValueError(
                     f"images must share batch, height and width to be mixed by one plan, got {shapes}; "
-                    f"name images of another size in mask_keys or keep_keys {WHOSE}"
+                    "name those of another size in mask_keys, where they are mixed but neither normalised nor cast, or "
+                    f"keep them with keep_keys {WHOSE}"
                 )
         return images
 
