@@ -564,7 +564,7 @@ def test_a_picture_in_whose_place_a_folder_is(tmp_path):
         plots.draw([{"run": asdict(Run(method="plain", seed=0)), "outcome": told}], tmp_path)
 
 
-def test_training_that_diverged_is_told():
+def test_training_that_diverged_is_reported():
     with pytest.raises(Refusal, match="training has diverged.* try a lower --learning-rate"):
         judge(torch.tensor([[0.0, float("nan")]]), torch.tensor([0]))
 
@@ -583,7 +583,7 @@ def test_help_teaches_with_an_example(capsys, command):
         assert cli.parser().parse_args(arguments[:1] if arguments[0] == "bench" else arguments)
 
 
-def test_an_interruption_is_told(tmp_path, capsys, monkeypatch):
+def test_an_interruption_is_reported(tmp_path, capsys, monkeypatch):
     def interrupted(*_, **__):
         raise KeyboardInterrupt
 

@@ -250,7 +250,7 @@ def test_an_ignored_mask_fits_int32():
         mc.MixupCollate(mask_ignore_index=-(2**31) - 1)
 
 
-def test_what_a_batch_is_not_is_told_with_a_way_out():
+def test_what_a_batch_lacks_is_reported_with_a_way_out():
     batch = mc.MixupCollate(num_classes=10)((IMAGES[:16], LABELS[:16]))
     with pytest.raises(AttributeError, match=r"MixBatch has no attribute .pop.; unpack it, or use batch.mix\(\)"):
         batch.pop("labels")
@@ -401,7 +401,7 @@ def test_what_a_collate_and_its_transform_disagree_on_is_refused():
         mc.MixupCollate(10)
 
 
-def test_what_no_batch_can_be_made_of_is_told_with_its_place():
+def test_samples_that_cannot_be_stacked_are_reported_with_their_place():
     image = torch.rand(3, 4, 4)
     flipped, foreign = np.zeros((3, 4, 4), np.float32)[..., ::-1], np.zeros((3, 4, 4), ">f4")
     for samples, message in (
@@ -683,7 +683,7 @@ def test_eager_streams_resume_at_the_beginning_of_an_epoch():
     assert len({targets.numpy().tobytes() for _, targets in whole}) == 3
 
 
-def test_an_epoch_is_told_by_set_epoch_and_has_a_limit():
+def test_the_epoch_is_set_by_set_epoch_and_has_a_limit():
     collate = mc.MixupCollate(num_classes=10, eager=True, seed=3)
     with pytest.raises(AttributeError, match=r"^epoch must be set with set_epoch\(epoch\), got 2$"):
         collate.epoch = 2

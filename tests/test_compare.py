@@ -276,7 +276,7 @@ def test_a_summary_pairs_what_shares_a_seed():
         {"architecture": "resnet50", "data": "cifar10"},
     ],
 )
-def test_the_command_that_is_told_makes_the_same_runs(settings):
+def test_the_printed_command_makes_the_same_runs(settings):
     varied = {"epochs": [5, 10], "start": ["random"], "share": [0.5], "label_noise": [0.0, 0.4]}
     runs = compare.grid({**varied, "method": ["plain", "MixUp(alpha=8)"]}, settings, [3, 4])
     told = command([{**row(), "run": asdict(run)} for run in runs])

@@ -1056,7 +1056,7 @@ def test_several_images_of_any_size_are_mixed_in_the_worker(keys):
 
 
 @pytest.mark.parametrize("batch", [None, "images", 3, {1, 2}, COLOURS.numpy(), iter([COLOURS, LABELS])])
-def test_what_is_no_batch_is_told(batch):
+def test_what_is_not_a_batch_is_reported(batch):
     for transform in (mc.MixUp(num_classes=B), mc.RandomErasing()):
         with pytest.raises(TypeError, match="a batch must be a tensor, or tuples, lists and mappings of tensors, got"):
             transform(batch)
@@ -1076,7 +1076,7 @@ def test_what_is_no_batch_is_told(batch):
         ({"image": COLOURS, "label": None}, "a tensor at 'label', got NoneType"),
     ],
 )
-def test_labels_that_are_no_tensor_are_told_what_they_are(batch, message):
+def test_labels_that_are_no_tensor_are_named_by_their_type(batch, message):
     with pytest.raises(TypeError, match=message):
         mc.MixUp(num_classes=B)(batch)
 

@@ -589,7 +589,7 @@ def test_an_image_that_is_its_own_partner_keeps_its_infinite_pixels(rule):
 
 @pytest.mark.parametrize("per", ["pair", "sample", "batch"])
 @pytest.mark.parametrize("batch", [2, 5])
-def test_pairs_that_are_told_and_not_found(per, batch):
+def test_pairs_that_are_set_rather_than_found(per, batch):
     """Where one image of a pair is left as it is, the numbers of its plan know no pair; the entry does."""
     transform = RandomChoice([MixUp(per=per), CutMix(per=per), Cutout(length=3)], p=[0.3, 0.3, 0.2], per=per)
     for step in range(4):

@@ -108,7 +108,7 @@ NEEDED = {
 
 
 @pytest.mark.parametrize("gone", [[], *([name] for name in NEEDED), list(NEEDED)], ids=len)
-def test_what_is_missing_for_the_kernels_is_told(gone, monkeypatch):
+def test_what_the_kernels_lack_is_reported(gone, monkeypatch):
     for name in NEEDED:
         monkeypatch.setattr(name, lambda *asked, there=name not in gone: there)
     with warnings.catch_warnings(record=True) as told:

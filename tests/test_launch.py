@@ -149,7 +149,7 @@ def test_every_kernel_is_launched_once_a_call(launches):
     assert len({one.function for one in first}) == len(first) == 23
 
 
-def test_profilers_are_told_of_launches_that_are_made_again(launches):
+def test_profilers_see_repeated_launches(launches):
     """Triton's hooks, which Proton sets."""
     assert [one.kernel for one in launches["as a profiler sees it"]] == ["mix_kernel"]
 

@@ -216,7 +216,7 @@ def test_on_the_cpu_it_mixes_in_the_memory_that_was_stacked():
 
 
 @pytest.mark.parametrize("device", ["cuda:99", "mtia", "hpu"])
-def test_a_device_that_is_not_here_is_told_when_iteration_begins(device):
+def test_a_device_that_is_not_here_is_reported_when_iteration_begins(device):
     loader = DeviceLoader([torch.rand(2)], device)
     with pytest.raises(ValueError, match=f"^device must be one that torch can use here, got {device}; device=None"):
         iter(loader)

@@ -427,7 +427,7 @@ def test_a_part_is_declared_once(line, drawn):
 
 
 @pytest.mark.parametrize("container", [lambda *both: RandomChoice(both, per="sample"), lambda first, _: first])
-def test_what_is_told_of_pairs_follows_from_what_was_asked_for(container):
+def test_pairs_follow_from_the_configuration(container):
     """Partners of a shuffle are no pairs, though two images are each other's now and then: all its plans pack alike."""
     shuffled = {"pairing": "shuffle", "per": "sample", "p": 0.5}
     both = container(methods.MixUp(**shuffled), methods.CutMix(**shuffled))
@@ -436,7 +436,7 @@ def test_what_is_told_of_pairs_follows_from_what_was_asked_for(container):
     assert all(plan.pairs is None and not plan.mutual for plan in plans)
 
 
-def test_what_is_told_of_pairs_that_a_function_makes():
+def test_pairs_that_a_function_makes_are_not_set():
     """Of images it may make pairs of some batches only; who asks for a draw a pair is promised them of all."""
 
     def neighbours(labels, numbers):

@@ -148,7 +148,7 @@ def test_targets_that_do_not_fit_the_problem_type_are_refused(problem, outputs, 
         ("multi_label_classification", 3, torch.zeros(8, 3), "dense", 24),
     ],
 )
-def test_a_loss_of_ones_own_is_told_how_many_labels_there_are(problem, outputs, labels, targets, counted):
+def test_a_custom_loss_gets_the_number_of_labels(problem, outputs, labels, targets, counted):
     seen = []
 
     def loss(outputs, labels, num_items_in_batch=None):
