@@ -518,6 +518,8 @@ def test_containers_come_back_as_they_were():
 class Table(UserDict):
     """A mapping as long as its tensors, over whose rows it iterates, as a TensorDict is."""
 
+    device = None
+
     def keys(self):
         return self.data.keys()
 
@@ -529,6 +531,12 @@ class Table(UserDict):
 
     def __iter__(self):
         return (self.data["label"][row] for row in range(len(self)))
+
+    def __setitem__(self, key, value):
+        self.data[key] = value if self.device is None else value.to(self.device)
+
+    def clear_device_(self):
+        self.device = None
 
 
 def test_a_mapping_may_iterate_over_its_rows(monkeypatch):
@@ -544,6 +552,14 @@ def test_a_mapping_may_iterate_over_its_rows(monkeypatch):
         assert isinstance(mixed, Table)
         assert all(map(torch.equal, mixed.data.values(), wanted.values()))
     assert torch.equal(whole["label"], LABELS[:4])
+
+
+def test_a_mapping_that_keeps_its_tensors_on_a_device_is_moved_all_the_same():
+    table = Table({"image": IMAGES[:4], "label": LABELS[:4]})
+    table.device = "cpu"
+    moved = mc.MixupCollate(num_classes=10)(table).to("meta")
+    assert {tensor.device.type for tensor in moved.data.values()} == {"meta"}
+    assert table.device == "cpu" and table["image"].device.type == "cpu"
 
 
 class Indexed(NamedTuple):
