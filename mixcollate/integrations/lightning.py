@@ -1,5 +1,6 @@
 """``MixupCallback``: a Lightning callback that sets the collate's epoch and saves its state in checkpoints."""
 
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -26,6 +27,13 @@ class MixupCallback(Callback):
         if not collates or not all(isinstance(one, MixupCollate) for one in collates):
             raise TypeError(
                 f"collate must be the training loader's MixupCollate, or a list of several, got {shown(collate)}"
+            )
+        if any(one.eager for one in collates):
+            warnings.warn(
+                "Lightning starts the workers of an epoch before it tells callbacks which one it is, so that an eager "
+                "collate may mix the first batches as in the epoch before: give it eager=False, and what Lightning "
+                "moves is mixed there",
+                stacklevel=2,
             )
         self.collates, self.off_epochs = collates, check_count("off_epochs", off_epochs, least=0)
         self._max_epochs: int | None = None

@@ -173,6 +173,11 @@ def test_a_transform_after_the_transfer(tmp_path):
     assert [targets.shape for targets in seen] == [(16, 10)] * 2
 
 
+def test_an_eager_collate_is_told_too_late():
+    with pytest.warns(UserWarning, match="an eager collate may mix the first batches as in the epoch before"):
+        MixupCallback([MixupCollate(num_classes=10), MixupCollate(num_classes=10, eager=True)])
+
+
 def test_what_the_callback_refuses(example, tmp_path):
     with pytest.raises(
         TypeError, match="collate must be the training loader's MixupCollate, or a list of several, got"
