@@ -31,8 +31,8 @@ class MixupCallback(Callback):
         if any(one.eager for one in collates):
             warnings.warn(
                 "Lightning starts the workers of an epoch before it tells callbacks which one it is, so that an eager "
-                "collate may mix the first batches as in the epoch before: give it eager=False, and what Lightning "
-                "moves is mixed there",
+                "collate may mix the first batches as in the epoch before; use eager=False, so that batches are mixed "
+                "where Lightning moves them",
                 stacklevel=2,
             )
         self.collates, self.off_epochs = collates, check_count("off_epochs", off_epochs, least=0)
