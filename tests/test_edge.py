@@ -130,7 +130,7 @@ def test_what_has_one_axis_stays_with_a_warning(way, value):
 def test_lists_of_many_lengths_stay_with_a_warning(values):
     """As the classes in an image do, of which each has its own number."""
     batch = {"image": COLOURS, "label": LABELS, "classes": values}
-    with pytest.warns(UserWarning, match="'classes' stays as it is .* label_key; .* keep_keys") as told:
+    with pytest.warns(UserWarning, match="'classes' is left unchanged .* label_key; .* keep_keys") as told:
         assert through("mix", batch, num_classes=B)["classes"] == values
     assert len(told) == 1
     through("mix", batch, num_classes=B, keep_keys="classes")  # and no warning
