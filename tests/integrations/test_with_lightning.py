@@ -143,7 +143,7 @@ def test_loaders_that_run_side_by_side_have_collates_of_their_own(tmp_path):
     pl.Trainer(max_epochs=2, callbacks=callback, **options).fit(Module(), loaders, ckpt_path=tmp_path / "both.ckpt")
     assert [one.state_dict()["step"] for one in collates] == [4, 4]
     one = MixupCallback(collates[0])
-    with pytest.raises(ValueError, match="collate must be 2, as in the checkpoint, got 1"):
+    with pytest.raises(ValueError, match="collate must be 2 collates as in the checkpoint, got 1"):
         one.load_state_dict(callback.state_dict())
     one.load_state_dict({"seed": 0, "step": 3})  # as it was before there could be several
     assert collates[0].state_dict()["step"] == 3
