@@ -454,7 +454,7 @@ class Stream:
     def __init__(self, seed: int | None, *, part: int | None = None) -> None:
         self.seed = None if seed is None else check_count("seed", seed, least=0, most=2**64 - 1)
         self.step, self.part = 0, part
-        self._sent: tuple[int, int] | None = None  # process id and rank of the process that pickled it
+        self._sent: tuple[int, int] | None = None  # process id and rank of another process that it came from
         self._counting = threading.Lock()
 
     def next(self) -> np.random.Generator:
@@ -484,9 +484,12 @@ class Stream:
         return current_rank()
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**vars(self), "_sent": (os.getpid(), current_rank()), "_counting": None}
+        return {**vars(self), "_counting": None, "sender": (os.getpid(), self._rank())}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
+        sender = state.pop("sender")
+        if sender[0] != os.getpid():  # not a copy in the same process, which may get its rank only later
+            state["_sent"] = sender
         vars(self).update(state, _counting=threading.Lock())
 
 

@@ -1,5 +1,8 @@
 """Plans: where their numbers come from, who is paired with whom, and what joining two plans means."""
 
+import copy
+import os
+import pickle
 import sys
 import types
 from dataclasses import fields, replace
@@ -139,6 +142,27 @@ def test_rank_is_torch_distributed_s(monkeypatch):
         assert current_rank() == 0
     finally:
         torch.distributed.destroy_process_group()
+
+
+@pytest.mark.parametrize("copied", [copy.copy, copy.deepcopy, lambda stream: pickle.loads(pickle.dumps(stream))])
+def test_a_copy_made_before_the_process_has_a_rank_draws_for_that_rank(monkeypatch, copied):
+    """Also in a forked worker, whose parent made the copy."""
+    monkeypatch.delenv("RANK", raising=False)
+    stream = copied(Stream(0))
+    monkeypatch.setenv("RANK", "1")
+    monkeypatch.setattr(plan_module, "get_worker_info", lambda: types.SimpleNamespace(seed=7))
+    parent = types.SimpleNamespace(pid=os.getpid())
+    monkeypatch.setattr(plan_module.multiprocessing, "parent_process", lambda: parent)
+    assert stream.next().random() == numbers(0, 1, 0, 7).random()
+
+
+def test_a_copy_in_a_spawned_worker_keeps_the_rank_that_was_sent(monkeypatch):
+    monkeypatch.delenv("RANK", raising=False)
+    monkeypatch.setattr(plan_module, "get_worker_info", lambda: types.SimpleNamespace(seed=7))
+    monkeypatch.setattr(plan_module.multiprocessing, "parent_process", lambda: types.SimpleNamespace(pid=-1))
+    stream = Stream(0)
+    stream._sent = -1, 3  # as after unpickling what the parent, of rank 3, has sent
+    assert copy.deepcopy(stream).next().random() == numbers(0, 3, 0, 7).random()
 
 
 # Pairings.
