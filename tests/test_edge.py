@@ -868,7 +868,11 @@ def test_nothing_is_written_if_a_later_part_is_refused(inplace):
         "images must be uint8 or floating point": {"nir": COLOURS.long()},
         "labels must be in 0": {"y": LABELS + 2},
         "masks must be one-hot floats": {"m": LABELS[:, None, None].expand(B, H, W)},
-        **({"out must have memory of its own": {"nir": COLOURS[:1].expand(B, B, H, W)}} if inplace else {}),
+        **(
+            {"images mixed in place must hold every element": {"nir": COLOURS[:1].expand(B, B, H, W)}}
+            if inplace
+            else {}
+        ),
     }
     for message, wrong in refused_for.items():
         batch = {**right, **wrong}

@@ -254,7 +254,10 @@ def test_memory_that_is_shared_in_part_is_refused():
     inputs = store[:4]
     wrong = {
         "images itself or share no memory": [store[1:5], store[:4].transpose(2, 3), store[2:6]],
-        "memory of its own for every element": [store[:1].expand(SHAPE), store.as_strided(SHAPE, (96, 32, 8, 1))],
+        "out must hold every element in memory of its own": [
+            store[:1].expand(SHAPE),
+            store.as_strided(SHAPE, (96, 32, 8, 1)),
+        ],
     }
     before = store.clone()
     for message, outs in wrong.items():

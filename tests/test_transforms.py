@@ -409,7 +409,14 @@ def test_constructors_and_calls_refuse_with_the_rule_and_the_value():
         ),
         (lambda: mc.MixUp(num_classes=4)(images, labels[:3]), r"labels must be \[4\] class indices .* got \(3,\)"),
         (lambda: mc.MixUp(num_classes=4)(images, images, labels), "labels must be"),
-        (lambda: mc.RandomErasing(1.0, inplace=True)(images[:1].expand(4, 3, 8, 8)), "out must have memory of its own"),
+        (
+            lambda: mc.RandomErasing(1.0, inplace=True)(images[:1].expand(4, 3, 8, 8)),
+            "images mixed in place must hold every element in memory of its own, .* clone",
+        ),
+        (
+            lambda: mc.MixUp(labels_getter=None, inplace=True)(images.clone().requires_grad_()),
+            "images mixed in place must not require a gradient; .* without inplace=True",
+        ),
         (lambda: mc.Cutout(fill="mean")(images), "fill='mean' needs mean= and std=; .* fill="),
         (lambda: mc.Cutout(fill=(1.0, 2.0))(images), "fill must have 1 or 3 values"),
         (lambda: mc.Cutout(fill=0.5)((images * 255).byte()), "fill must be whole numbers in 0 … 255 for torch.uint8"),

@@ -337,16 +337,18 @@ def _check_out(images: Tensor, out: Tensor, dtype: torch.dtype, memory_format: t
             f"out must be {tuple(images.shape)} {dtype} on {images.device}, "
             f"got {tuple(out.shape)} {out.dtype} on {out.device}"
         )
+    name = "images mixed in place" if out is images else "out"
     if out.requires_grad and torch.is_grad_enabled():
-        raise ValueError("out must not require a gradient; mix under torch.no_grad(), or without out= or inplace=True")
+        way_out = "inplace=True or out=images" if out is images else "out="
+        raise ValueError(f"{name} must not require a gradient; mix under torch.no_grad(), or without {way_out}")
     if memory_format is not None and not out.is_contiguous(memory_format=memory_format):
         raise ValueError(f"out must be in memory_format {memory_format}, or leave memory_format out")
     if not is_fake(out) and out.numel() > 0:
-        _check_memory(images, out)
+        _check_memory(name, images, out)
 
 
-def _check_memory(images: Tensor, out: Tensor) -> None:
-    """Refuse an ``out`` that overlaps itself, or the images, unless it is the images themselves.
+def _check_memory(name: str, images: Tensor, out: Tensor) -> None:
+    """Refuse an ``out`` (called ``name``) that overlaps itself, or the images, unless it is the images themselves.
 
     Anything else would be read after it is written.
     """
@@ -354,8 +356,7 @@ def _check_memory(images: Tensor, out: Tensor) -> None:
     for step, length in sorted(zip(out.stride(), out.shape, strict=True)):
         if length > 1 and step < reach:
             raise ValueError(
-                "out must have memory of its own for every element (so must images that are mixed in place), got "
-                f"strides {out.stride()}; clone() it"
+                f"{name} must hold every element in memory of its own, got strides {out.stride()}; pass a clone()"
             )
         reach += (length - 1) * step
     if images.data_ptr() == out.data_ptr() and images.stride() == out.stride() and images.dtype == out.dtype:
