@@ -80,7 +80,8 @@ class MixPlan:
         grid: ``[B, 5]`` int32 ``(tile, hole, rows, columns, inverted)``: pixels whose position, shifted by ``rows``
             and ``columns``, falls in the first ``hole`` of each ``tile`` on both axes are erased; if inverted, all
             others are.
-        turn: ``[B, 2]`` float32, cosine and sine of the angle by which the grid is rotated about the centre.
+        turn: ``[B, 2]`` float32, cosine and sine of the angle by which the grid is rotated about the centre, from which
+            ``rows`` and ``columns`` count; (1, 0) leaves it upright.
         cell: ``[B]`` int32, side in pixels of the square cells of ``hidden``.
         hidden: ``[B, R, ceil(Q / 8)]`` uint8, lowest bit first: which cells are erased.
         fill: ``[B, N, F]`` float32, what erased pixels become, for each box (grid and cells use the first);

@@ -39,6 +39,7 @@ WRONG = {
     r"plan.shift must leave every piece within": ("ricap", {"shift": np.full((4, 4, 2), 9, np.int32)}),
     r"plan.shift must come with corner": ("ricap", {"corner": None}),
     r"plan.grid must come with fill": ("gridmask", {"fill": None}),
+    r"plan.grid must come with fill and turn": ("gridmask", {"turn": None}),
     r"plan.grid must have tiles and holes in 0.* got \[-1": ("gridmask", {"grid": np.full((4, 5), -1, np.int32)}),
     r"plan.grid must have tiles and holes .* 2147483647": ("gridmask", {"grid": np.full((4, 5), 2**31 - 1, np.int32)}),
     r"plan.turn must be in -1 … 1, got nan": ("gridmask", {"turn": np.full((4, 2), np.nan, np.float32)}),

@@ -155,9 +155,9 @@ def draw_erasing(rule, plan, channels, numbers):
         tile = numbers.integers(0, 7, batch)
         fields = [tile, np.minimum(numbers.integers(0, 4, batch), tile), *numbers.integers(0, 6, (2, batch))]
         grid = np.stack([*fields, numbers.integers(0, 2, batch)], 1).astype(np.int32)
-        angle = numbers.random(batch) * 7
+        angle = numbers.random(batch) * (7 if rule == "turned grid" else 0)
         turn = np.stack([np.cos(angle), np.sin(angle)], 1).astype(np.float32)
-        return replace(plan, grid=grid, fill=fill, turn=turn if rule == "turned grid" else None)
+        return replace(plan, grid=grid, fill=fill, turn=turn)
     if rule == "hidden cells":
         hidden = numbers.integers(0, 256, (batch, height, -(-width // 8)), dtype=np.uint8)
         cell = numbers.integers(1, 5, batch).astype(np.int32)

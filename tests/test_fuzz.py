@@ -136,10 +136,9 @@ def on_grid(shape, plan, b, row, col):
     tile, hole, down, across, inverted = map(int, plan.grid[b])
     if tile == 0:
         return False
-    if plan.turn is not None:
-        cosine, sine = plan.turn[b]
-        y, x = np.float32(row) + np.float32(0.5 - shape[2] / 2), np.float32(col) + np.float32(0.5 - shape[3] / 2)
-        row, col = math.floor(cosine * y - sine * x), math.floor(sine * y + cosine * x)
+    cosine, sine = plan.turn[b]
+    y, x = np.float32(row) + np.float32(0.5 - shape[2] / 2), np.float32(col) + np.float32(0.5 - shape[3] / 2)
+    row, col = math.floor(cosine * y - sine * x), math.floor(sine * y + cosine * x)
     return ((row + down) % tile < hole and (col + across) % tile < hole) != bool(inverted)
 
 

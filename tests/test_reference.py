@@ -78,10 +78,9 @@ def is_on_grid(plan: MixPlan, b: int, row: int, col: int) -> bool:
     tile, hole, down, across, inverted = plan.grid[b].tolist()
     if tile == 0:
         return False
-    if plan.turn is not None:
-        cosine, sine = plan.turn[b]  # float32, as the definition says: many pixels lie on a line of the grid
-        y, x = np.float32(row + 0.5 - plan.size[0] / 2), np.float32(col + 0.5 - plan.size[1] / 2)
-        row, col = math.floor(cosine * y - sine * x), math.floor(sine * y + cosine * x)
+    cosine, sine = plan.turn[b]  # float32, as the definition says: many pixels lie on a line of the grid
+    y, x = np.float32(row + 0.5 - plan.size[0] / 2), np.float32(col + 0.5 - plan.size[1] / 2)
+    row, col = math.floor(cosine * y - sine * x), math.floor(sine * y + cosine * x)
     assert min(row + down, col + across) >= 0
     return ((row + down) % tile < hole and (col + across) % tile < hole) != bool(inverted)
 

@@ -206,7 +206,7 @@ _NEEDED = {
     "corner": {"shift"},
     "shift": {"corner"},
     "erase_box": {"fill"},
-    "grid": {"fill"},
+    "grid": {"fill", "turn"},
     "turn": {"grid"},
     "cell": {"hidden"},
     "hidden": {"cell", "fill"},

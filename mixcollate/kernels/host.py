@@ -515,11 +515,10 @@ def on_grid(plan: MixPlan, i: int) -> Array:
     tile, hole, down, across, inverted = _part(plan.grid)[i].tolist()
     row, col = (np.arange(length, dtype=np.int32) for length in plan.size)
     row, col = row[:, None], col[None]
-    if plan.turn is not None:
-        cosine, sine = plan.turn[i]
-        y, x = (p.astype(np.float32) + np.float32(0.5 - n / 2) for p, n in zip((row, col), plan.size, strict=True))
-        row = np.floor(cosine * y - sine * x).astype(np.int32)
-        col = np.floor(sine * y + cosine * x).astype(np.int32)
+    cosine, sine = _part(plan.turn)[i]
+    y, x = (p.astype(np.float32) + np.float32(0.5 - n / 2) for p, n in zip((row, col), plan.size, strict=True))
+    row = np.floor(cosine * y - sine * x).astype(np.int32)
+    col = np.floor(sine * y + cosine * x).astype(np.int32)
     in_hole = _in_hole(row + down, tile, hole) & _in_hole(col + across, tile, hole)
     return ~in_hole if inverted else in_hole
 

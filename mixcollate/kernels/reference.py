@@ -152,11 +152,10 @@ def on_grid(values: Tensor, plan: MixPlan) -> Tensor:
     """``[B, H, W]`` bool: the pixels that each image's (rotated) grid erases; a tile of 0 erases none."""
     rows, cols = _rows_and_columns(values)
     tile, hole, down, across, inverted = _beside(values, plan.grid)[:, :, None, None].unbind(1)  # [B, 1, 1]
-    if plan.turn is not None:
-        cosine, sine = _beside(values, plan.turn)[:, :, None, None].unbind(1)
-        y = rows.float() + (0.5 - values.shape[2] / 2)
-        x = cols.float() + (0.5 - values.shape[3] / 2)
-        rows, cols = (cosine * y - sine * x).floor().long(), (sine * y + cosine * x).floor().long()  # [B, H, W]
+    cosine, sine = _beside(values, plan.turn)[:, :, None, None].unbind(1)
+    y = rows.float() + (0.5 - values.shape[2] / 2)
+    x = cols.float() + (0.5 - values.shape[3] / 2)
+    rows, cols = (cosine * y - sine * x).floor().long(), (sine * y + cosine * x).floor().long()  # [B, H, W]
     in_hole = ((rows + down) % tile.clamp(min=1) < hole) & ((cols + across) % tile.clamp(min=1) < hole)
     return (tile > 0) & (in_hole != (inverted > 0))
 
