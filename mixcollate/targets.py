@@ -57,7 +57,7 @@ class SoftTarget(NamedTuple):
         labels, shares = self.known(ignore_index)
         rows = torch.zeros(len(labels), num_classes, dtype=torch.float32, device=labels.device)
         try:
-            rows.scatter_add_(1, labels, shares)
+            rows = rows.scatter_add(1, labels, shares)  # not in place, which vmap could not follow
         except RuntimeError as error:
             raise ValueError(
                 f"labels must be int64 in 0 … {num_classes - 1} (or ignore_index={ignore_index}), and shares float32, "
@@ -267,7 +267,7 @@ class TargetRule:
         if self.label_mode == "union":
             target = SoftTarget(target.labels, (target.shares > 0).to(torch.float32))
         rows = target.dense(self.num_classes or 0, ignore_index=self.ignore_index)
-        return smooth(rows.clamp_(max=1) if self.label_mode == "union" else rows, self.label_smoothing)
+        return smooth(rows.clamp(max=1) if self.label_mode == "union" else rows, self.label_smoothing)
 
     def _unwritten(
         self, labels: Tensor, indices: Tensor | None, plan: MixPlan | PackedPlan

@@ -136,6 +136,19 @@ def test_union_keeps_every_label_that_is_present():
     assert index.tolist() == [[1, 1, 0], [1, 1, 0], [0, 1, 0]]
 
 
+@pytest.mark.parametrize("options", [{}, {"label_smoothing": 0.1}, {"label_mode": "union"}, {"targets": "sparse"}])
+@pytest.mark.parametrize("name", plans())
+def test_an_ensembles_labels_are_mixed_under_vmap(name, options):
+    plan, labels = plans()[name], torch.arange(6)
+    rule = TargetRule(num_classes=6, **options)
+    both = torch.stack([labels, labels.flip(0)])
+    mixed = torch.func.vmap(lambda each: rule.mix(each, plan))(both)
+    wanted = [rule.mix(each, plan) for each in both]
+    if options.get("targets") == "sparse":
+        wanted, mixed = ([target.dense(6) for target in some] for some in (wanted, map(mc.SoftTarget, *mixed)))
+    torch.testing.assert_close([*mixed], wanted)
+
+
 def test_nobody_looks_for_a_compiler_while_a_graph_is_traced(monkeypatch):
     """Dynamo would follow, into files and processes, and break the graph there."""
     monkeypatch.setattr(support, "can_fuse", lambda: pytest.fail("it was asked"))
