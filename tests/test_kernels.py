@@ -4,6 +4,7 @@ import itertools
 import sysconfig
 import types
 import warnings
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -274,6 +275,13 @@ def test_memory_that_is_shared_in_part_is_refused():
     beside[:, ::2] = inputs
     for source, out in ((store[:4], store[4:]), (beside[:, ::2], beside[:, 1::2])):
         assert torch.equal(mix(source, plan, out=out), wanted)
+
+
+def test_more_fills_than_boxes_are_no_harm():
+    plan = cases.plan("cutout", SHAPE)
+    more = replace(plan, fill=np.pad(plan.fill, ((0, 0), (0, 1), (0, 0)), constant_values=9))
+    for impl in ("host", "reference"):
+        assert torch.equal(mix(images(), more, impl=impl), mix(images(), plan, impl=impl))
 
 
 def test_an_output_that_requires_a_gradient_is_refused():

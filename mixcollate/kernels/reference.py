@@ -137,7 +137,7 @@ def erase(values: Tensor, plan: MixPlan, *, integer: bool) -> Tensor:
         random = noise(place, key, integer=integer).to(values.dtype)  # [B, C, H, W]
         fills = tuple(torch.where(key == 0, one, random) for one in fills)
     if plan.erase_box is not None:
-        for one, box in zip(fills, _beside(values, plan.erase_box).unbind(1), strict=True):
+        for one, box in zip(fills, _beside(values, plan.erase_box).unbind(1), strict=False):  # fills may be more
             top, left, bottom, right = box[:, :, None, None].unbind(1)  # [B, 1, 1]
             inside = (rows >= top) & (rows < bottom) & (cols >= left) & (cols < right)
             values = torch.where(inside[:, None], one, values)
