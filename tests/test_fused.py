@@ -614,12 +614,17 @@ def test_a_copy_in_which_partners_were_changed_is_mixed_as_it_says(per):
     assert torch.equal(images, wanted)
 
 
-def test_no_images():
+def test_no_images(monkeypatch):
     images, labels = torch.empty(0, 3, 4, 4, device=DEVICE), torch.empty(0, dtype=torch.int64, device=DEVICE)
     plan = pack(identity(0, (4, 4)), DEVICE)
     fused.mix(images, plan, images, **UNCHANGED)
     assert images.shape == (0, 3, 4, 4)
     assert soft_targets(labels, plan, num_classes=3).shape == (0, 3)
+    features = torch.empty(0, 5, device=DEVICE)  # whose targets are written by the same launch
+    targets = fused_targets.prepare_dense(labels, plan, num_classes=3)
+    monkeypatch.setattr(torch.cuda, "device", lambda device: contextlib.nullcontext())
+    run_passes("fused", features, plan, features, None, targets)
+    assert targets.out.shape == (0, 3)
 
 
 def test_an_image_of_too_many_elements_is_refused():

@@ -1,6 +1,7 @@
 """All that a call of ``mix`` checks and decides before anything is written, recorded in a :class:`Call`."""
 
 import itertools
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from types import SimpleNamespace
@@ -251,7 +252,7 @@ def _as_planes(images: Tensor) -> Tensor:
         return images
     if images.ndim == 5:
         return images.flatten(1, 2)
-    return images.reshape(len(images), 1, 1, -1)
+    return images.reshape(len(images), 1, 1, math.prod(images.shape[1:]))  # -1 would be ambiguous without images
 
 
 def _check_images(images: Tensor, plan: MixPlan | PackedPlan) -> None:
