@@ -189,7 +189,8 @@ def check_tensor(name: str, value: object) -> Tensor:
     if not isinstance(value, Tensor):
         way_out = "; convert it with torch.as_tensor" if isinstance(value, (np.ndarray, list, tuple)) else ""
         raise TypeError(f"{name} must be a tensor, got {type(value).__name__}{way_out}")
-    if value.layout == torch.strided and value.dtype in DTYPES and not value.is_nested and not value.is_neg():
+    wraps = type(value) is not Tensor and hasattr(value, "__tensor_flatten__")  # others, at no address of its own
+    if value.layout == torch.strided and value.dtype in DTYPES and not (value.is_nested or value.is_neg() or wraps):
         return value
     if value.is_nested:
         kind, way_out = "nested", "pad the samples to one shape: torch.nested.to_padded_tensor"
@@ -199,6 +200,8 @@ def check_tensor(name: str, value: object) -> Tensor:
         kind, way_out = str(value.layout), "pass .to_dense()"
     elif value.is_complex():
         kind, way_out = str(value.dtype), "pass its parts as channels: torch.view_as_real"
+    elif wraps:
+        kind, way_out = f"a {type(value).__name__}", "pass the tensor that it wraps, .to_local() of a DTensor"
     elif value.dtype in DTYPES:
         kind, way_out = "a negated view", "pass .resolve_neg()"
     else:

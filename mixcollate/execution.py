@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.nn import Parameter
 from torchvision import tv_tensors
 
+from mixcollate.checks import check_tensor
 from mixcollate.kernels import Axes, Impl, PackedPlan, Statistic
 from mixcollate.kernels.pixels import result_dtype
 from mixcollate.kernels.prepare import (
@@ -116,7 +117,9 @@ def cast_images(images: Tensor, dtype: torch.dtype) -> Tensor:
 
 def plain(value: Tensor) -> Tensor:
     """The same memory as a plain ``torch.Tensor``, without the overhead and the overrides of a subclass."""
-    return value if type(value) is Tensor else value.as_subclass(Tensor)
+    if type(value) is Tensor:
+        return value
+    return check_tensor("each of images, labels and masks", value).as_subclass(Tensor)
 
 
 def one_hot_masks(masks: Tensor, classes: int, ignore_index: int, *, volumes: bool = False) -> Tensor:

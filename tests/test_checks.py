@@ -6,6 +6,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from torch.testing._internal.two_tensor import TwoTensor
 
 from mixcollate import checks
 from mixcollate.schedules import at, ramp, until
@@ -151,6 +152,7 @@ def test_tensors():
         (images.to(torch.complex64).conj(), "torch.complex64; pass its parts"),
         (images.to(torch.float8_e4m3fn), r"torch.float8_e4m3fn; pass .float\(\)"),
         (torch._neg_view(images), r"a negated view; pass .resolve_neg\(\)"),
+        (TwoTensor(images, images), r"a TwoTensor; pass the tensor that it wraps, .to_local\(\) of a DTensor"),
     ]:
         with pytest.raises(TypeError, match=f"^images must be a dense tensor of real numbers, got {words}"):
             checks.check_tensor("images", tensor)

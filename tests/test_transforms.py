@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from scipy import stats
 from torch.autograd import forward_ad
+from torch.testing._internal.two_tensor import TwoTensor
 from torch.utils.data import DataLoader, TensorDataset
 from torchvision import tv_tensors
 from torchvision.transforms import v2
@@ -541,6 +542,17 @@ def test_gradients_go_forward_too(name):
     with forward_ad.dual_level():
         moved = forward_ad.unpack_dual(mix(forward_ad.make_dual(images, tangent), plan)).tangent
     torch.testing.assert_close(moved, mix(tangent, plan))
+
+
+@pytest.mark.parametrize("wrapped", ["images", "labels"])
+def test_tensors_that_wrap_others_are_refused(wrapped):
+    """A kernel would be given their address, which is 0."""
+    batch = {"images": torch.rand(4, 3, 8, 8), "labels": torch.arange(4)}
+    batch[wrapped] = TwoTensor(batch[wrapped], batch[wrapped])
+    with pytest.raises(
+        TypeError, match="images, labels and masks must be a dense tensor .*, got a TwoTensor; pass the"
+    ):
+        mc.MixUp(num_classes=4)(batch)
 
 
 @pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated")
