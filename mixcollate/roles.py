@@ -279,7 +279,7 @@ class _Search:
         """The paths of the tensors that a ``labels_getter`` returned."""
         paths = []
         for labels in returned if isinstance(returned, (tuple, list)) else (returned,):
-            place = next((path for path, leaf in self.leaves.items() if leaf is labels), None)
+            place = next((path for path, leaf in self.leaves.items() if leaf is labels and path not in paths), None)
             if not isinstance(labels, Tensor) or place is None:
                 found = f"a tensor {tuple(labels.shape)}" if isinstance(labels, Tensor) else type(labels).__name__
                 raise ValueError(

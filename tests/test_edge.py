@@ -203,6 +203,9 @@ def test_several_targets_and_one_number_are_refused():
     two = mc.MixUp(labels_getter=lambda batch: (batch["a"], batch["b"]), num_classes=(B, 2))
     mixed = two({"image": COLOURS, "a": LABELS, "b": LABELS // 2})
     assert mixed["a"].shape == (B, B) and mixed["b"].shape == (B, 2)
+    odd = LABELS % 2
+    same = two({"images": COLOURS, "a": odd, "b": odd})
+    assert same["a"].shape == (B, B) and same["b"].shape == (B, 2)  # one tensor in two places
     one = mc.MixUp(labels_getter=lambda batch: (batch["a"], batch["b"]), num_classes=B)
     with pytest.raises(ValueError, match="num_classes must be one for each of 2 labels"):
         one({"image": COLOURS, "a": LABELS, "b": LABELS // 2})
