@@ -55,9 +55,9 @@ class SoftTarget(NamedTuple):
         check_count("num_classes", num_classes)
         check_class("ignore_index", ignore_index)
         labels, shares = self.known(ignore_index)
-        rows = torch.zeros(len(labels), num_classes, dtype=torch.float32, device=labels.device)
+        rows = labels.new_zeros(len(labels), num_classes, dtype=torch.float32)  # under vmap one for each, too
         try:
-            rows = rows.scatter_add(1, labels, shares)  # not in place, which vmap could not follow
+            rows.scatter_add_(1, labels, shares)
         except RuntimeError as error:
             raise ValueError(
                 f"labels must be int64 in 0 … {num_classes - 1} (or ignore_index={ignore_index}), and shares float32, "
