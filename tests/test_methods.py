@@ -325,6 +325,14 @@ def test_nonempty_boxes():
     assert (off.own_share == 1).all()
 
 
+def test_nonempty_boxes_inside_prefer_no_place():
+    """Those of one pixel, which would be empty otherwise, are as likely at every pixel."""
+    cutmix = methods.CutMix(alpha=0.02, placement="inside", nonempty=True)
+    plan = cases.drawn(cutmix, draw_for((3, 4)), "sample")
+    top, left = plan.box[box_areas(plan.box, (3, 4)) * 12 == 1, :2].T
+    assert scipy.stats.chisquare(np.bincount(top * 4 + left, minlength=12)).pvalue > 1e-4
+
+
 def test_a_signal_may_have_two_pixels():
     assert signal_axis((1, 2)).tolist() == [[True], [False]] and not signal_axis((1, 1)).any()
 

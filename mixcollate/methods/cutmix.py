@@ -70,10 +70,12 @@ class CutMix(MixTransform):
             inside = True
         if is_signal(draw.size):
             side = np.where(signal_axis(draw.size), 1, side)
+        nonempty = self.nonempty and (alpha > 0 or self.minmax is not None)  # alpha = 0 mixes nothing
+        if nonempty:
+            side = np.maximum(side, 1)  # before it is placed, so that a box inside is as likely in every place
         start, end = edges(draw.numbers, draw.size, side, inside=inside, odd=odd)
-        if self.nonempty and (alpha or self.minmax is not None):  # alpha = 0 mixes nothing
-            end = np.maximum(end, np.minimum(start + 1, lengths))
-            start = np.minimum(start, np.maximum(end - 1, 0))
+        if nonempty:
+            end = np.maximum(end, np.minimum(start + 1, lengths))  # a clipped side of 1 has lost its pixel
         if self.minmax is not None or self.correct_lam:
             own_share = 1 - counted_share(start, end, draw.size)
         plan = pasted(draw, as_boxes(start, end).take(unit, 0), own_share.astype(np.float32)[unit])
