@@ -466,6 +466,13 @@ def test_cutout_odd_sides_lose_a_pixel():
     assert (box[:, 2] - box[:, 0]).max() == 8
 
 
+@pytest.mark.parametrize(("size", "mean"), [(SMALL, 0.19), (LARGE, 0.19), ((14, 14), 0.15)])
+def test_cutout_default_areas(size, mean):
+    """As docs/methods/cutout.md says."""
+    plan = cases.drawn(methods.Cutout(), draw_for(size), "sample")
+    assert_mean(box_areas(plan.erase_box[:, 0], size), mean, rounding=5e-3)
+
+
 def test_cutout_holes_are_independent():
     box = draw_cutout(SMALL, 8, holes=3).erase_box
     assert box.shape == (MANY, 3, 4)
@@ -577,6 +584,12 @@ def test_gridmask_areas(rotate, invert, mean):
     assert abs(erased.mean() - mean) < 0.007  # the official code, measured; four standard errors
     if rotate == 360:
         assert erased.std() == pytest.approx(0.026, rel=0.2)  # likewise
+
+
+@pytest.mark.parametrize(("size", "mean"), [(LARGE, 0.158), (SMALL, 0.146)])
+def test_gridmask_areas_are_as_documented(size, mean):
+    tile, hole = draw_gridmask(size, tile=None, batch=MANY).grid[:, :2].T
+    assert_mean((hole / tile) ** 2, mean, rounding=5e-4)
 
 
 @pytest.mark.parametrize(("size", "rotate"), [((7, 50), 360), ((1, 1), 360), ((64, 3), 45), ((20, 20), 1)])

@@ -18,7 +18,8 @@ class Cutout(ErasingTransform):
 
     Args:
         length: the square's side in pixels (an ``int``), or as a share of the image's shorter side (a ``float``). The
-            default of one half is the paper's 16 on CIFAR-10; on CIFAR-100 it uses 8.
+            default of one half is the paper's 16 on CIFAR-10; on CIFAR-100 it uses 8. As in the authors' code, an odd
+            side loses a pixel, unless ``inside``.
         holes: number of squares.
         inside: whether squares lie fully inside the image, instead of being clipped at its border.
         fill: a number or one per channel, in the units of the result (0 is the mean after normalising); ``"mean"``;
