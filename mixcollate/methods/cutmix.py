@@ -19,7 +19,8 @@ class CutMix(MixTransform):
 
     With ``alpha=1`` the clipped boxes cover on average 0.32 of a 224-pixel image, not one half. As in the paper's code,
     a few boxes are empty (0.4 % at 32×32 pixels), which leaves image and label unchanged; ``nonempty=True`` prevents
-    this. In signals (``layout="BCT"``, or images one pixel high) a box is an interval, whose length is the share.
+    this. In signals (``layout="BCT"``, or images one pixel high) a box is an interval, whose length is the share before
+    clipping.
 
     Args:
         alpha: before clipping, the box covers a share 1 - Beta(alpha, alpha) of the image; a number or a function of

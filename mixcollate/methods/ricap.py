@@ -14,8 +14,9 @@ from mixcollate.transforms import MixOptions, MixTransform
 class RICAP(MixTransform):
     """Join crops of four images around a random point (https://arxiv.org/abs/1811.09030).
 
-    The image's own crop is at the top left. In a shuffled batch this equals the paper's method, which draws four
-    permutations. In signals (``layout="BCT"``, or images one pixel high) two crops meet.
+    The image's own crop is at the top left. The paper's code draws four permutations and one point per batch, which in
+    a shuffled batch equals ``per="batch", pairing="shuffle"``. In signals (``layout="BCT"``, or images one pixel high)
+    two crops meet.
 
     Args:
         beta: the point's coordinates come from Beta(beta, beta); a number or a function of the epoch.
