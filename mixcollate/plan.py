@@ -307,8 +307,8 @@ def select(choice: Array, plans: Sequence[MixPlan], *, alike: bool = False) -> M
         themselves = np.arange(batch)[:, None]
         partners = [np.concatenate([p] + [themselves] * (width - p.shape[1]), 1) for p in partners]
     later = None
-    if any([plan.then for plan in plans]):
-        later = select(choice, [plan.then or identity(batch, plan.size) for plan in plans])
+    if any([plan.then is not None for plan in plans]):  # a plan of no images is false
+        later = select(choice, [plan.then if plan.then is not None else identity(batch, plan.size) for plan in plans])
     present = {name for plan in plans for name in plan.parts}
     given = {name: [getattr(plan, name) for plan in plans] for name in present}
     if "fill" in given:

@@ -265,6 +265,14 @@ def test_union_of_missing_labels():
     assert union.nan_to_num(7.0).tolist() == [[1, 7], [0, 1], [0, 1], [0, 0]]
 
 
+@pytest.mark.parametrize("batch", [0, 4])
+def test_sparse_targets_have_as_many_columns_without_images(batch):
+    twice = mc.Compose([mc.MixUp(), mc.CutMix()])
+    choice = mc.RandomChoice([twice, mc.MixUp()], targets="sparse")
+    _, target = choice(torch.rand(batch, 3, 8, 8), torch.arange(batch))
+    assert target.labels.shape == target.shares.shape == (batch, 4)
+
+
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64], ids=str)
 @pytest.mark.parametrize("shape", [(6,), (6, 1), (6, 4), (6, 2, 3)], ids=str)
 def test_values_are_mixed_by_the_shares(shape, dtype):
