@@ -150,7 +150,7 @@ class MixPlan:
         return replace(self, fill_mean=False, then=later, **changed)._keep_pairs_of(self)
 
     def at_size(self, size: tuple[int, int]) -> "MixPlan":
-        """The same plan, erasing nothing, for masks or heat maps whose ``(height, width)`` differs from the images'.
+        """The same plan for masks or heat maps of this ``(height, width)``; unless it is the images', erasing nothing.
 
         Raises:
             ValueError: if an edge does not fall on a whole pixel at that size.
