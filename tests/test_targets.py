@@ -136,6 +136,7 @@ def test_union_keeps_every_label_that_is_present():
     assert index.tolist() == [[1, 1, 0], [1, 1, 0], [0, 1, 0]]
 
 
+@pytest.mark.filterwarnings("ignore:There is a performance drop:UserWarning")  # of scatter_add_ in torch 2.6
 @pytest.mark.parametrize("options", [{}, {"label_smoothing": 0.1}, {"label_mode": "union"}, {"targets": "sparse"}])
 @pytest.mark.parametrize("name", plans())
 def test_an_ensembles_labels_are_mixed_under_vmap(name, options):
