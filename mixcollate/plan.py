@@ -455,7 +455,7 @@ class Stream:
     def __init__(self, seed: int | None, *, part: int | None = None) -> None:
         self.seed = None if seed is None else check_count("seed", seed, least=0, most=2**64 - 1)
         self.step, self.part = 0, part
-        self._sent: tuple[int, int] | None = None  # process id and rank of another process that it came from
+        self._sent: tuple[int, int] | None = None  # process id and rank of the process it came from
         self._counting = threading.Lock()
 
     def next(self) -> np.random.Generator:

@@ -251,7 +251,7 @@ class _Search:
                 )
 
     def _list_of_each(self, path: Path, batch: int) -> Path | None:
-        """The path of a list with numbers for each image, as many as they like, to which these belong."""
+        """The path of the list, with any numbers for each image, that this leaf belongs to."""
         if isinstance(self.leaves[path], (Tensor, np.ndarray)) or _are_numbers(self.leaves[path]):
             for end in range(1, len(path)):
                 several = leaf_at(self.batch, path[:end])

@@ -74,7 +74,7 @@ class MixupTrainer(Trainer):
         self._off_epochs, self._start = off_epochs, collate.state_dict()
 
     def train(self, *args: Any, **kwargs: Any) -> Any:
-        """The Trainer's; in the end, however it comes, the collate is on again, which another run may have, too."""
+        """Train, and turn mixing on again however the run ended: another run may use the same collate."""
         try:
             return super().train(*args, **kwargs)
         finally:
@@ -82,7 +82,7 @@ class MixupTrainer(Trainer):
                 self.data_collator.enabled = True
 
     def call_model_init(self, trial: Any = None) -> Any:
-        """A new model, and the collate where it was: of a run that starts anew, as each trial of a search does."""
+        """Make a new model for a new run, such as a trial of a search, and reset the collate to its initial state."""
         if hasattr(self, "_start"):
             self.data_collator.load_state_dict(self._start)
         return super().call_model_init(trial)
