@@ -267,6 +267,13 @@ def test_a_data_set_that_is_pinned_already_is_never_written(monkeypatch):
     assert batch.pin_memory() is batch and batch[0] is mixed
 
 
+def test_torchvisions_types_stay_in_pinned_memory(monkeypatch):
+    """A tensor's own ``pin_memory`` gives a plain one."""
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda tensor: tensor.as_subclass(torch.Tensor).clone())
+    batch = mc.MixupCollate(num_classes=10)((tv_tensors.Image(IMAGES[:4]), LABELS[:4])).pin_memory()
+    assert type(batch.images) is tv_tensors.Image
+
+
 def test_of_several_images_one_that_is_pinned_already_is_not_written_either(monkeypatch):
     pinned = IMAGES[:16].clone()
     monkeypatch.setattr(torch.Tensor, "pin_memory", lambda tensor: tensor if tensor is pinned else tensor.clone())
