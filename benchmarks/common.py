@@ -22,6 +22,7 @@ TINY = os.environ.get("BENCH_SCALE") == "tiny"
 SECONDS = float(os.environ.get("BENCH_SECONDS", "0.001" if TINY else "1.5"))
 ROUNDS = (1, 1) if TINY else (7, 60)  # minimum and maximum
 SLOW = 5.0  # seconds: if a round of all rivals takes longer, 3 rounds are enough
+AHEAD = 4.0  # how many times as long as the host needs on average the GPU waits for it: some rounds take much longer
 LEAST = 1e-6 if TINY else 5e-3  # minimum seconds of a round: shorter calls are timed several at a time
 DEADLINE = float(os.environ.get("BENCH_DEADLINE", "inf"))
 CLOCKS = ["call", "device"] if torch.cuda.is_available() else ["call"]
@@ -169,7 +170,7 @@ def _warm_up(run: Run, device: torch.device, *, ahead: bool) -> tuple[int, float
     start = time.perf_counter()
     for _ in range(loops):
         run()
-    sleep = min(1.5 * (time.perf_counter() - start), 0.1)
+    sleep = min(AHEAD * (time.perf_counter() - start), 0.1)
     return loops, sleep, once * loops + sleep
 
 
