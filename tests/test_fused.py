@@ -282,6 +282,38 @@ def test_channels_last_of_aligned_lines():
 
 
 @pytest.mark.parametrize(
+    "rule", [*(rule for rule in MIXING if rule.startswith(("bitmap", "resized", "pieces"))), *ERASING[1:]]
+)
+@pytest.mark.parametrize("dtypes", [(U8, F32), (U8, U8), pytest.param((F32, F32), marks=MANY)], ids=str)
+@pytest.mark.parametrize("size", [(4, 12), pytest.param((4, 8), marks=MANY)], ids=str)
+def test_pixels_that_take_long_are_sorted(rule, dtypes, size, monkeypatch):
+    """From lines to lines, too, so that the three channels of a pixel share what is computed; not in a tile of all
+    images, which holds one channel. Images lie apart and start at an odd address.
+    """
+    orders, launch = [], fused.launch
+    monkeypatch.setattr(
+        fused, "launch", lambda *given, **options: orders.append(given[4][1]) or launch(*given, **options)
+    )
+    numbers = np.random.default_rng(21)
+    shape = (3, 3, *size)
+    plan = (
+        draw_erasing("erased boxes", draw_plan(rule, shape, numbers), 3, numbers)
+        if rule in MIXING
+        else draw_plan(rule, shape, numbers)
+    )
+    images, _ = spread(draw_images(shape, dtypes[0], numbers), LAST, 144, 3)
+    out, _ = spread(torch.full(shape, 171, dtype=dtypes[1], device=DEVICE), LAST, 144, 3)
+    normal = UNCHANGED if dtypes[0] == dtypes[1] else affine(3)
+    wanted = expected(images, plan, dtypes[1], normal)
+    mix_fused(images, plan, out, **normal)
+    assert torch.equal(out, wanted)
+    assert {(one.read, one.write) for one in orders} == {("interleaved", "interleaved")}
+    if dtypes[0] == dtypes[1]:
+        mix_fused(images, plan, images, **UNCHANGED)
+        assert torch.equal(images, wanted)
+
+
+@pytest.mark.parametrize(
     "channels, size, gap, order",
     [
         (3, (4, 12), 0, "interleaved"),
@@ -302,7 +334,7 @@ def test_between_planes_and_lines(rule, orders, offset, channels, size, gap, ord
     plan = draw_erasing("erased boxes", draw_plan(rule, shape, numbers), channels, numbers)
     images, _ = spread(draw_images(shape, U8, numbers), FORMATS[orders[0]], gap, offset)
     out, memory = spread(torch.full(shape, float("nan"), device=DEVICE), FORMATS[orders[1]], gap, offset)
-    geometry = fused._geometry(images, out, in_place=False, normalise=True)
+    geometry = fused._geometry(images, out, in_place=False, normalise=True, by_pixel=False)
     assert (geometry.read if orders[0] == "nhwc" else geometry.write) == order
     wanted = expected(images, plan, F32, affine(channels))
     mix_fused(images, plan, out, **affine(channels))

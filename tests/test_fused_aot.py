@@ -169,7 +169,9 @@ def launch_of_mix(
     out = torch.empty(B, 3, *size, dtype=target, device="meta").to(memory_format=formats[write])
     layout = packed.pack(plan, "cpu").layout
     normalise = source == torch.uint8 and target != torch.uint8
-    shape = fused._geometry(images, out, in_place=in_place, normalise=normalise)
+    shape = fused._geometry(
+        images, out, in_place=in_place, normalise=normalise, by_pixel=fused.is_by_pixel(layout.entry)
+    )
     if all_of:
         shape = fused._of_all_images(shape, all_of, fused.VECTORS_OF_ALL)
     strides = [*images.stride(), *out.stride()]
@@ -225,6 +227,11 @@ CASES = {
     "pair nhwc u8 -> nhwc bf16, cutmix": ("cutmix", U8, BF16, NHWC),
     "pair nhwc u8 -> nhwc bf16, cutmix + erase": ("cutmix+erase", U8, BF16, NHWC),
     "any partner nhwc u8 -> nhwc bf16": ("cutmix, roll", U8, BF16, NHWC),
+    "nhwc u8 -> nhwc bf16, resizemix": ("resizemix", U8, BF16, NHWC),
+    "nhwc u8 -> nhwc bf16, ricap": ("ricap", U8, BF16, NHWC),
+    "nhwc u8 -> nhwc bf16, gridmask": ("gridmask", U8, BF16, NHWC),
+    "nhwc u8 -> nhwc bf16, hide and seek": ("hide", U8, BF16, NHWC),
+    "pair nhwc u8 -> nhwc bf16, fmix": ("fmix", U8, BF16, NHWC),
     "pair nhwc u8 -> nchw bf16, cutmix": ("cutmix", U8, BF16, {"read": "nhwc"}),
     "pair nhwc u8 -> nchw fp32, cutmix": ("cutmix", U8, F32, {"read": "nhwc"}),
     "any partner nhwc u8 -> nchw bf16": ("cutmix, roll", U8, BF16, {"read": "nhwc"}),
@@ -370,6 +377,13 @@ MOST_INSTRUCTIONS = {  # for each element, as Triton 3.6 and 3.8 compile them, a
     "pair nhwc u8 -> nhwc bf16, cutmix": 13.0,
     "pair nhwc u8 -> nhwc bf16, cutmix + erase": 15.7,
     "any partner nhwc u8 -> nhwc bf16": 23.8,
+    "u8 -> bf16, resizemix": 19.0,
+    "u8 -> bf16, gridmask": 25.0,
+    "nhwc u8 -> nhwc bf16, resizemix": 19.0,
+    "nhwc u8 -> nhwc bf16, ricap": 17.0,
+    "nhwc u8 -> nhwc bf16, gridmask": 25.0,
+    "nhwc u8 -> nhwc bf16, hide and seek": 18.5,
+    "pair nhwc u8 -> nhwc bf16, fmix": 14.5,
     "its gradient, 1000 classes bf16": 31.0,
     "soft cross-entropy of rows, 21841 classes bf16": 50.0,  # with what is done once a row
     "its gradient, 1000 classes bf16, of rows": 26.5,

@@ -37,7 +37,7 @@ from torch import Tensor
 from mixcollate.kernels.fused_targets import NO_ROWS, UnwrittenTargets, write_soft_target
 from mixcollate.kernels.launch import launch
 from mixcollate.kernels.noise import ERFINV_CENTRE, ERFINV_TAIL
-from mixcollate.kernels.packed import PackedPlan
+from mixcollate.kernels.packed import EntryFormat, PackedPlan
 from mixcollate.kernels.pixels import Affine
 from mixcollate.plan import FAR
 
@@ -60,8 +60,8 @@ class Geometry(NamedTuple):
         height, width, channels: of an image.
         group: channels per program; 1 in lines, where each place belongs to one channel.
         read: memory order of the images: ``"planes"`` (each channel dense), ``"lines"`` (dense channels-last),
-            ``"interleaved"`` (lines of 3 channels, with planes on the other side: places are pixels, read in whole
-            vectors and sorted in registers) or ``"strided"``.
+            ``"interleaved"`` (lines of 3 channels, where places are pixels: read in whole vectors, and sorted in
+            registers) or ``"strided"``.
         write: memory order of the output, likewise.
         vectors, vec: the size of a tile.
         programs: number of programs for one entry of the plan, with all of its channels.
@@ -110,15 +110,16 @@ def mix(
         return
     entry, entries = plan.layout.entry, plan.layout.entries
     in_place = out.data_ptr() == images.data_ptr()
-    geometry = _geometry(images, out, in_place=in_place, normalise=affine is not None)
-    shape = geometry
     # In place, a partner may have been overwritten already. A pair is safe, since one program reads and writes both.
     # Any other partners need one program for all images, or a copy to read from.
-    if in_place and not plan.layout.paired and (entry.own_outside or entry.corner):
-        if entry.corner or entry.resized or entries > MOST_IMAGES:
-            images = images.clone()
-        else:
-            shape, entries = _of_all_images(geometry, entries, VECTORS_OF_ALL), 1
+    together = in_place and not plan.layout.paired and bool(entry.own_outside or entry.corner)
+    if together and (entry.corner or entry.resized or entries > MOST_IMAGES):
+        images, together = images.clone(), False
+    by_pixel = is_by_pixel(entry) and not together
+    geometry = _geometry(images, out, in_place=in_place, normalise=affine is not None, by_pixel=by_pixel)
+    shape = geometry
+    if together:
+        shape, entries = _of_all_images(geometry, entries, VECTORS_OF_ALL), 1
     # The first level of skipping: no part of the plan has an effect.
     if entry.own_outside or entry.corner or entry.erase_box or entry.grid or entry.hidden or not shape.skip:
         # One further program per image writes its soft target: a launch of its own would cost more.
@@ -140,14 +141,19 @@ def mix(
         launch(noise_kernel, grid, (out, plan.words), out.stride(), (entry, geometry), **options)
 
 
-def _geometry(images: Tensor, out: Tensor, *, in_place: bool, normalise: bool) -> Geometry:
+def is_by_pixel(entry: EntryFormat) -> bool:
+    """Whether a plan has parts that take long to compute, and are the same for all channels of a pixel."""
+    return bool(entry.bitmap or entry.resized or entry.corner or entry.grid or entry.hidden)
+
+
+def _geometry(images: Tensor, out: Tensor, *, in_place: bool, normalise: bool, by_pixel: bool) -> Geometry:
     source, target = (images.stride(), images.dtype), (out.stride(), out.dtype)
-    return _geometry_of(images.shape, source, target, in_place, normalise, VECTORS)
+    return _geometry_of(images.shape, source, target, in_place, normalise, by_pixel, VECTORS)
 
 
 @functools.lru_cache(maxsize=256)
 def _geometry_of(
-    shape: tuple[int, ...], source: Any, target: Any, in_place: bool, normalise: bool, vectors: int
+    shape: tuple[int, ...], source: Any, target: Any, in_place: bool, normalise: bool, by_pixel: bool, vectors: int
 ) -> Geometry:
     """Cached: computed once per kind of batch."""
     strides, dtype = source
@@ -162,8 +168,10 @@ def _geometry_of(
     steps = (height * width, strides[0], out_strides[0])
     aligned = all(step % 16 == 0 for step in steps)
     # If both sides have the same order, every access is a whole vector. Between planes and lines one side would be
-    # accessed 2 bytes at a time; three channels are sorted in registers instead.
-    if {read, write} == {"planes", "lines"} and channels == 3 and aligned:
+    # accessed 2 bytes at a time; three channels are sorted in registers instead. So they are in lines on both sides
+    # where a plan would compute the same for each channel of a pixel.
+    sorts = by_pixel or read != write
+    if sorts and "lines" in (read, write) and "strided" not in (read, write) and channels == 3 and aligned:
         read, write = ("interleaved" if order == "lines" else order for order in (read, write))
     elif read != write:
         read = write = "strided"
@@ -321,7 +329,9 @@ def mix_kernel(
         values = _load_values(image_ptr, start, place, row, col, channel, mine, strides, SHAPE)
     others = values
     if ENTRY.resized:
-        others = resize_into_box(other_ptr, entry_ptr, row, col, channel, theirs, strides, ENTRY, SHAPE)
+        others = _load_partner(
+            other_ptr, entry_ptr, tile, start, place, row, col, channel, theirs, strides, ENTRY, SHAPE
+        )
     elif ENTRY.own_outside:
         others = _load_values(other_ptr, start, place, row, col, channel, theirs, strides, SHAPE)
     if SHAPE.normalise:
@@ -681,45 +691,89 @@ def blend(values, other, own, itself, SHAPE: tl.constexpr):
 
 
 @triton.jit
-def resize_into_box(other_ptr, entry_ptr, row, col, channel, mask, strides, ENTRY: tl.constexpr, SHAPE: tl.constexpr):
-    """The other image at each place; where ``resized`` says so, all of it, resized into the box."""
-    group: tl.constexpr = SHAPE.group
-    box_ptr = entry_ptr + ENTRY.box
-    top, left, bottom, right = tl.load(box_ptr), tl.load(box_ptr + 1), tl.load(box_ptr + 2), tl.load(box_ptr + 3)
-    down, above, below, near_row = _resize_axis(row - top, bottom - top, SHAPE.height, SHAPE)
-    across, before, after, near_col = _resize_axis(col - left, right - left, SHAPE.width, SHAPE)
-    kind = tl.full([SHAPE.vectors, 1], 0, tl.int32) + tl.load(entry_ptr + ENTRY.resized)
-    above = tl.where(kind == 2, above, tl.where(kind == 1, near_row, row))
-    before = tl.where(kind == 2, before, tl.where(kind == 1, near_col, col))
-    bilinear = mask & (kind == 2)  # otherwise one load is enough, not four
-    resized = ()
-    for c in tl.static_range(group):
-        corner = tl.load(other_ptr + _strided_offsets(above, before, channel + c, strides), mask=mask, other=0).to(
-            SHAPE.real
-        )
-        right_of = tl.load(other_ptr + _strided_offsets(above, after, channel + c, strides), mask=bilinear, other=0).to(
-            SHAPE.real
-        )
-        under = tl.load(other_ptr + _strided_offsets(below, before, channel + c, strides), mask=bilinear, other=0).to(
-            SHAPE.real
-        )
-        opposite = tl.load(other_ptr + _strided_offsets(below, after, channel + c, strides), mask=bilinear, other=0).to(
-            SHAPE.real
-        )
-        upper = corner + across * (right_of - corner)
-        lower = under + across * (opposite - under)
-        value = upper + down * (lower - upper)
-        if SHAPE.rounded:
-            value = _round_half_to_even(value)
-        resized = resized + (tl.where(kind == 2, value, corner),)
-    return resized
+def _load_partner(
+    other_ptr, entry_ptr, tile, start, place, row, col, channel, mask, strides, ENTRY: tl.constexpr, SHAPE: tl.constexpr
+):
+    """The values of a partner; where ``resized`` says so, of all of it, resized into the box. About half of the tiles
+    meet no box, and one branch spares them.
+    """
+    kind = tl.load(entry_ptr + ENTRY.resized)
+    top, bottom = _rows_of_tile(tile, SHAPE)
+    if (kind > 0) & _any_mixed_in_rows(entry_ptr, top, bottom, ENTRY):
+        values = resize_into_box(other_ptr, entry_ptr, kind, row, col, channel, mask, strides, ENTRY, SHAPE)
+    else:
+        values = _as_real(_load_values(other_ptr, start, place, row, col, channel, mask, strides, SHAPE), SHAPE)
+    return values
 
 
 @triton.jit
-def _resize_axis(inside, length, LENGTH: tl.constexpr, SHAPE: tl.constexpr):
-    """Where places of a box read on one axis: the fraction, the pixels before and after it, and the nearest."""
-    length = tl.maximum(length, 1)
-    nearest = (2 * tl.minimum(tl.maximum(inside, 0), length - 1) + 1) * LENGTH // (2 * length)
+def _as_real(values, SHAPE: tl.constexpr):
+    """The values of all channels in the dtype of the arithmetic."""
+    group: tl.constexpr = SHAPE.group
+    real = ()
+    for c in tl.static_range(group):
+        real = real + (values[c].to(SHAPE.real),)
+    return real
+
+
+@triton.jit
+def resize_into_box(
+    other_ptr, entry_ptr, kind, row, col, channel, mask, strides, ENTRY: tl.constexpr, SHAPE: tl.constexpr
+):
+    """The values of an image that is resized into the box: bilinearly, or if ``kind`` is 1 to the nearest pixels."""
+    box_ptr = entry_ptr + ENTRY.box
+    top, left, bottom, right = tl.load(box_ptr), tl.load(box_ptr + 1), tl.load(box_ptr + 2), tl.load(box_ptr + 3)
+    height, width = tl.maximum(bottom - top, 1), tl.maximum(right - left, 1)
+    if kind == 1:
+        near_row = _nearest(row - top, height, SHAPE.height)
+        near_col = _nearest(col - left, width, SHAPE.width)
+        values = _load_strided(other_ptr, near_row, near_col, channel, mask, strides, SHAPE)
+    else:
+        down, above, below = _between(row - top, height, SHAPE.height, SHAPE)
+        across, before, after = _between(col - left, width, SHAPE.width, SHAPE)
+        corner = _load_strided(other_ptr, above, before, channel, mask, strides, SHAPE)
+        right_of = _load_strided(other_ptr, above, after, channel, mask, strides, SHAPE)
+        under = _load_strided(other_ptr, below, before, channel, mask, strides, SHAPE)
+        opposite = _load_strided(other_ptr, below, after, channel, mask, strides, SHAPE)
+        values = _bilinear(corner, right_of, under, opposite, across, down, SHAPE)
+    return values
+
+
+@triton.jit
+def _load_strided(image_ptr, row, col, channel, mask, strides, SHAPE: tl.constexpr):
+    """The values of an image at rows and columns in any order, one tensor per channel."""
+    group: tl.constexpr = SHAPE.group
+    values = ()
+    for c in tl.static_range(group):
+        offset = _strided_offsets(row, col, channel + c, strides)
+        values = values + (tl.load(image_ptr + offset, mask=mask, other=0).to(SHAPE.real),)
+    return values
+
+
+@triton.jit
+def _bilinear(corner, right_of, under, opposite, across, down, SHAPE: tl.constexpr):
+    """Interpolate between four pixels."""
+    group: tl.constexpr = SHAPE.group
+    values = ()
+    for c in tl.static_range(group):
+        upper = corner[c] + across * (right_of[c] - corner[c])
+        lower = under[c] + across * (opposite[c] - under[c])
+        value = upper + down * (lower - upper)
+        if SHAPE.rounded:
+            value = _round_half_to_even(value)
+        values = values + (value,)
+    return values
+
+
+@triton.jit
+def _nearest(inside, length, LENGTH: tl.constexpr):
+    """The pixel that a place of a box shows, on one axis."""
+    return (2 * tl.minimum(tl.maximum(inside, 0), length - 1) + 1) * LENGTH // (2 * length)
+
+
+@triton.jit
+def _between(inside, length, LENGTH: tl.constexpr, SHAPE: tl.constexpr):
+    """The two pixels between which a place of a box lies, on one axis, and how far from the first."""
     length = length.to(SHAPE.real)
     if SHAPE.real == tl.float64:
         reciprocal = 1 / length
@@ -728,8 +782,7 @@ def _resize_axis(inside, length, LENGTH: tl.constexpr, SHAPE: tl.constexpr):
     source = (inside.to(SHAPE.real) + 0.5) * (reciprocal * LENGTH) - 0.5
     source = tl.minimum(tl.maximum(source, 0.0), LENGTH - 1.0)
     before = source.to(tl.int32)
-    after = tl.minimum(before + 1, LENGTH - 1)
-    return source - before.to(SHAPE.real), before, after, nearest
+    return source - before.to(SHAPE.real), before, tl.minimum(before + 1, LENGTH - 1)
 
 
 @triton.jit
