@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
+from torchvision import tv_tensors
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 MANY = [] if torch.cuda.is_available() else pytest.mark.slow  # more of what the interpreter takes long for
@@ -891,6 +892,28 @@ def test_a_call_is_one_launch(name, kind, label_smoothing, in_place, as_on_a_dev
         assert counting.asked.pop(0) in ("copy_", "_to_copy")
     copied = ["clone"] if name == "RICAP" and in_place else []  # pieces are read where others are written
     assert counting.asked == [*copied, "mix_kernel", *(["noise_kernel"] if name == "choice, noise" else [])]
+
+
+def test_several_images_and_labels(as_on_a_device, monkeypatch):
+    """The launch for the first images writes the targets of the first labels; those of others have launches of their
+    own.
+    """
+    numbers = np.random.default_rng(25)
+    batch = {name: tv_tensors.Image(draw_images((5, 3, 6, 8), F32, numbers)) for name in ("left", "right")}
+    batch |= {name: torch.from_numpy(numbers.integers(0, 6, 5)).to(DEVICE) for name in ("digit", "colour", "place")}
+    options = {
+        "num_classes": (6, 9, 7),
+        "labels_getter": lambda batch: [batch[name] for name in ("digit", "colour", "place")],
+    }
+    mixed = CutMix(seed=1, **options)(batch)
+    with monkeypatch.context() as torch_alone:
+        torch_alone.setattr(targets, "is_fusible", lambda tensor: False)
+        torch_alone.setattr(
+            importlib.import_module("mixcollate.kernels.prepare"), "choose", lambda images, impl: "reference"
+        )
+        wanted = CutMix(seed=1, **options)(batch)
+    for name in batch:
+        assert torch.equal(mixed[name], wanted[name])
 
 
 @INFINITE
