@@ -235,8 +235,9 @@ def _is_dense(tensor: Tensor) -> bool:
 
 def _fits(held: Tensor, tensor: Tensor) -> bool:
     """Whether memory can hold a tensor as it is: its dtype, its shape, and its order of axes."""
-    alike = held.dtype == tensor.dtype and held.shape[1:] == tensor.shape[1:]
-    if not alike or tensor.ndim == 0 or len(held) < len(tensor):
+    if held.dtype != tensor.dtype or not held.ndim == tensor.ndim > 0:
+        return False
+    if held.shape[1:] != tensor.shape[1:] or len(held) < len(tensor):
         return False
     return held.stride()[1:] == torch.empty_like(tensor, device="meta").stride()[1:]
 

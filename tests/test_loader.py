@@ -2,6 +2,7 @@
 
 import copy
 import pickle
+import random
 import subprocess
 import sys
 import warnings
@@ -15,6 +16,7 @@ from torchvision import tv_tensors
 
 import mixcollate as mc
 from mixcollate.loader import DeviceLoader, Slot
+from mixcollate.roles import leaves
 from mixcollate.schedules import until
 from tests.simulated_streams import SimulatedStreams, Stream
 
@@ -176,6 +178,28 @@ def test_tensors_without_strides_are_delivered():
     _, batches = delivered([(torch.rand(2, 3), sparse, nested)] * 3)
     for _, first, second in batches:
         assert torch.equal(first.to_dense(), torch.eye(2)) and torch.equal(second[1], nested[1])
+
+
+def test_any_batch_may_follow_any_other():
+    """A place in the batch may hold a number now, and a row of numbers next."""
+    batches = [
+        (torch.tensor(1.0), torch.ones(3), "a name"),
+        (torch.ones(4), torch.tensor(2.0)),
+        {"images": torch.ones(4, 2), "labels": torch.arange(4)},
+        (torch.ones(4, 1), torch.ones(2, 2).bfloat16()),
+        torch.tensor(3),
+    ]
+    for seed in range(5):
+        epoch = random.Random(seed).choices(batches, k=20)
+        device_loader, streams = simulated(epoch, seed)
+        with streams:
+            seen = list(device_loader._prefetched())
+        streams.synchronize()
+        torch.testing.assert_close([*map(tensors_of, seen)], [*map(tensors_of, epoch)], rtol=0, atol=0)
+
+
+def tensors_of(batch):
+    return [leaf for _, leaf in leaves(batch) if isinstance(leaf, torch.Tensor)]
 
 
 def test_torchvisions_types_arrive():
