@@ -105,11 +105,14 @@ class DeviceLoader(Settled):
         """Queue the copy of the next batch; an exception is held back until the batches before it are delivered."""
         state = _state_of(self.loader)
         try:
-            batch = next(batches)
+            return Ahead(state, *self._copied(next(batches)))
         except StopIteration:
             return End(state, None)
         except Exception as error:
             return End(state, error)
+
+    def _copied(self, batch: Any) -> "tuple[Any, Slot]":
+        """Queue the copy of a batch on the copy stream; the copy, and the slot that it lies in."""
         if self._copy_stream is None:
             self._copy_stream = self._streams.Stream(device=self.device)
         slot = self._free_slots.pop() if self._free_slots else Slot(self._streams)
@@ -117,7 +120,7 @@ class DeviceLoader(Settled):
         with self._streams.stream(self._copy_stream):
             batch = slot.receive(batch, self.device)
         slot.copied.record(self._copy_stream)
-        return Ahead(state, batch, slot)
+        return batch, slot
 
     def _finish(self, ahead: "Ahead") -> Any:
         """Queue the mixing on the consumer's stream, after which the slot is free for another copy."""

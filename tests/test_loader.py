@@ -133,6 +133,27 @@ def test_batches_before_an_exception_are_delivered():
         assert [images.unique().tolist() for images, _ in delivered] == [[float(k)] for k in range(5)]
 
 
+def test_batches_before_one_that_cannot_be_copied_are_delivered():
+    """As when memory runs out while it is copied, ahead of them."""
+
+    class Uncopied(torch.Tensor):
+        @classmethod
+        def __torch_function__(cls, function, types, args=(), kwargs=None):
+            if function is torch.empty_like:
+                raise MemoryError("boom")
+            return super().__torch_function__(function, types, args, kwargs or {})
+
+    batches = [torch.full((2, 3), float(k)) for k in range(8)]
+    batches[5] = batches[5].as_subclass(Uncopied)
+    for prefetch in (1, 3):
+        device_loader, streams = simulated(batches, 0, prefetch=prefetch)
+        delivered = []
+        with pytest.raises(MemoryError, match="boom"), streams:
+            delivered.extend(device_loader._prefetched())
+        streams.synchronize()
+        assert [images.unique().tolist() for images in delivered] == [[k] for k in range(5)]
+
+
 def test_mixed_batches_are_the_consumers_own():
     """With every operation run at once: the values, and that no output lies in a slot."""
     images, labels = torch.randint(0, 256, (10, 3, 8, 9), dtype=torch.uint8), torch.arange(10)
