@@ -1,5 +1,6 @@
 """``DeviceLoader``: copies the next batch to the device while the current one trains, and mixes it there."""
 
+import copy
 import dataclasses
 import itertools
 import os
@@ -103,7 +104,7 @@ class DeviceLoader(Settled):
 
     def _start(self, batches: Iterator[Any]) -> "Ahead | End":
         """Queue the copy of the next batch; an exception is held back until the batches before it are delivered."""
-        state = _state_of(self.loader)
+        state = copy.deepcopy(_state_of(self.loader))  # which may show what the loader does next
         try:
             return Ahead(state, *self._copied(next(batches)))
         except StopIteration:

@@ -423,20 +423,24 @@ def test_it_can_be_copied_and_sent():
 
 
 def test_the_loaders_state_is_that_of_the_last_batch_handed_out():
+    """Also if it is the dict in which the loader itself counts."""
+
     class Stateful(Batches):
-        position = 0
+        def __init__(self):
+            super().__init__()
+            self.state = {"position": 0}
 
         def __iter__(self):
             for batch in super().__iter__():
-                self.position += 1
+                self.state["position"] += 1
                 yield batch
 
         def state_dict(self):
-            return self.position
+            return self.state
 
     device_loader, streams = simulated(Stateful(), 0, prefetch=2)
     with streams:
-        states = [device_loader.state_dict()["loader"] for _ in device_loader._prefetched()]
+        states = [device_loader.state_dict()["loader"]["position"] for _ in device_loader._prefetched()]
     assert states == list(range(1, 9))
 
 
