@@ -188,6 +188,9 @@ class DeviceLoader(Settled):
                 part.load_state_dict(state[name])
         self._loader_state = None
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "_copy_stream": None, "_free_slots": []}  # a stream and its memory are of one process
+
     def _collate(self) -> MixupCollate:
         if self.collate is None:
             raise RuntimeError("cannot find the MixupCollate of this loader; use DeviceLoader(loader, collate=...)")

@@ -416,10 +416,17 @@ def test_samplers_learn_the_epoch_wherever_they_are():
         assert sampler.epoch == 3
 
 
-def test_it_can_be_copied_and_sent():
-    loader = mc.DeviceLoader(DataLoader(TensorDataset(torch.arange(4.0))), "cpu")
-    for twin in (copy.deepcopy(loader), pickle.loads(pickle.dumps(loader))):
-        assert [batch[0].item() for batch in twin] == [0, 1, 2, 3]
+@pytest.mark.parametrize("used", [False, True])
+def test_it_can_be_copied_and_sent(used, monkeypatch):
+    """After an epoch on a device, too, whose streams and memory stay behind."""
+    loader, streams = DeviceLoader(Batches(), "cpu"), SimulatedStreams(0)
+    streams.busy = True
+    monkeypatch.setattr(DeviceLoader, "_streams", streams)
+    if used:
+        assert len(list(loader._prefetched())) == 8
+    for twin in (copy.deepcopy(loader), copy.copy(loader), pickle.loads(pickle.dumps(loader))):
+        assert [images[0, 0].item() % 100 for images, _ in twin._prefetched()] == [*range(8)]
+        assert not {id(slot) for slot in twin._free_slots} & {id(slot) for slot in loader._free_slots}
 
 
 def test_the_loaders_state_is_that_of_the_last_batch_handed_out():
