@@ -968,6 +968,25 @@ def test_soft_cross_entropy(kind, batch, classes, sources, label_smoothing, dtyp
         torch.testing.assert_close(grad.double(), wanted_grad, rtol=tolerance, atol=1e-6)
 
 
+@pytest.mark.parametrize(
+    "pack_as", [torch.Tensor.clone, lambda rows: rows.mT.contiguous().mT if rows.ndim == 2 else rows]
+)
+@pytest.mark.parametrize("kind", KINDS_OF_TARGET)
+def test_saved_tensors_may_come_back_in_another_order(kind, pack_as):
+    """As from ``torch.autograd.graph.save_on_cpu``, which keeps no gaps between rows."""
+    numbers = np.random.default_rng(27)
+    target = as_kind(kind, draw_target(4, 7, 2, numbers), 10)
+    logits = torch.from_numpy(numbers.standard_normal((4, 10)).astype(np.float32)).to(DEVICE).requires_grad_()
+    if kind == "sparse":
+        target = SoftTarget(target.labels, torch.cat([target.shares, target.shares], 1)[:, :2])
+    else:
+        target = target[:, :7]  # like the logits, rows that do not follow each other in memory
+    (wanted,) = torch.autograd.grad(fused_loss(logits[:, :7], target).sum(), logits)
+    with torch.autograd.graph.saved_tensors_hooks(pack_as, lambda packed: packed):
+        loss = fused_loss(logits[:, :7], target).sum()
+    assert torch.equal(torch.autograd.grad(loss, logits)[0], wanted)
+
+
 @pytest.mark.parametrize("kind", KINDS_OF_TARGET)
 def test_soft_cross_entropy_is_stable(kind):
     """Large logits neither overflow nor lose the small ones, and a row without a label costs nothing."""

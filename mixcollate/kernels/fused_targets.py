@@ -247,14 +247,13 @@ def soft_cross_entropy(
 class _SoftCrossEntropy(torch.autograd.Function):
     @staticmethod
     def forward(ctx, logits, shares, labels, label_smoothing, ignore_index, ignore_nan, reduction):
-        logits, shares = (rows if rows.stride(1) == 1 else rows.contiguous() for rows in (logits, shares))
+        logits, shares = _with_dense_rows(logits), _with_dense_rows(shares)
         dense = labels is None
         labels = shares if dense else labels.contiguous()
         batch, classes = logits.shape
         losses, counted = (torch.empty(batch, dtype=torch.float32, device=logits.device) for _ in range(2))
         scale = torch.empty(batch, 2, dtype=torch.float32, device=logits.device)
-        smoothing = 1.0 - label_smoothing, label_smoothing / max(classes, 1)
-        ctx.numbers = logits.stride(0), shares.stride(0), *smoothing, ignore_index
+        ctx.rule = 1.0 - label_smoothing, label_smoothing / max(classes, 1), ignore_index
         ctx.constants = classes, dense, 0 if dense else shares.shape[1], ignore_nan
         if batch > 0:
             block, warps = _row_block(classes, dense)
@@ -262,7 +261,7 @@ class _SoftCrossEntropy(torch.autograd.Function):
                 cross_entropy_kernel,
                 (batch, 1, 1),
                 (logits, shares, labels, losses, counted, scale),
-                ctx.numbers,
+                (logits.stride(0), shares.stride(0), *ctx.rule),
                 (*ctx.constants, label_smoothing > 0, block),
                 num_warps=warps,
                 enable_fp_fusion=True,
@@ -277,7 +276,10 @@ class _SoftCrossEntropy(torch.autograd.Function):
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx, grad_loss):
-        logits, shares, labels, counted, scale, total = ctx.saved_tensors
+        # hooks may bring them back with other strides, as torch.autograd.graph.save_on_cpu does
+        logits, shares, *others = ctx.saved_tensors
+        logits, shares = _with_dense_rows(logits), _with_dense_rows(shares)
+        labels, counted, scale, total = [tensor.contiguous() for tensor in others]
         batch, classes = logits.shape
         grad_losses = grad_loss.expand(batch)
         grad = torch.empty_like(logits, memory_format=torch.contiguous_format)
@@ -287,11 +289,16 @@ class _SoftCrossEntropy(torch.autograd.Function):
                 cross_entropy_gradient_kernel,
                 (batch, -(-classes // block), 1),
                 (logits, shares, labels, counted, scale, total, grad_losses, grad),
-                (*ctx.numbers, grad_losses.stride(0)),
+                (logits.stride(0), shares.stride(0), *ctx.rule, grad_losses.stride(0)),
                 (*ctx.constants, ctx.mean, block),
                 enable_fp_fusion=True,
             )
         return grad, *[None] * 6
+
+
+def _with_dense_rows(rows):
+    """The same rows, each contiguous; they need not follow each other."""
+    return rows if rows.stride(1) == 1 else rows.contiguous()
 
 
 @functools.lru_cache(maxsize=256)  # Triton takes 7 to 12 µs for a power of two
