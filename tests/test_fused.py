@@ -1011,6 +1011,17 @@ def test_the_gradient_of_large_logits_loses_nothing(kind, level):
     torch.testing.assert_close(logits.grad, steps.softmax(1) - target.dense(5), rtol=1e-6, atol=1e-6)
 
 
+@pytest.mark.filterwarnings("ignore:overflow encountered:RuntimeWarning")  # by the interpreter's NumPy
+@pytest.mark.parametrize("kind", KINDS_OF_TARGET)
+def test_smoothing_of_the_largest_logits(kind):
+    """Finite, if their differences are."""
+    logits = torch.tensor([[1e32, 0.0, 1.0, -1e32, 0.0]], device=DEVICE)
+    target = SoftTarget(torch.tensor([[0, 3]], device=DEVICE), torch.tensor([[0.25, 0.75]], device=DEVICE))
+    wanted = soft_cross_entropy(logits.double(), target, label_smoothing=0.1)
+    loss = fused_loss(logits, as_kind(kind, target, 5), label_smoothing=0.1)
+    torch.testing.assert_close(loss.double(), wanted[None])
+
+
 @pytest.mark.parametrize("classes", [5, 8200])
 @pytest.mark.parametrize("kind", KINDS_OF_TARGET)
 def test_soft_cross_entropy_of_a_row_that_is_masked_throughout(kind, classes):

@@ -366,7 +366,8 @@ def cross_entropy_kernel(
         higher = tl.maximum(top, tl.max(logits, 0))
         total = total * tl.exp(top - higher) + tl.sum(tl.exp(logits - higher), 0)
         if SMOOTH:
-            below += start * (higher - top) + tl.sum(tl.where(live, higher - logits, 0.0), 0)
+            rise = tl.where(start > 0, higher - top, 0.0)  # from the lowest number it may be infinite
+            below += start * rise + tl.sum(tl.where(live, higher - logits, 0.0), 0)
         if DENSE:
             shares = _counted_shares(given, column, ignore_index, IGNORE_NAN)
             loss += known * tl.where(known != 0, higher - top, 0.0)
