@@ -64,10 +64,12 @@ def soft_cross_entropy(
     ignore_nan = check_flag("ignore_nan", ignore_nan)
     ignore_index = check_class("ignore_index", ignore_index)
     target = _as_target(logits, target)
+    if weight is not None:
+        _check_weight(weight, logits)
     labels, shares = target if isinstance(target, SoftTarget) else (None, target)
-    fusible = weight is None and logits.ndim == 2 and logits.dtype != torch.float64 and is_fusible(logits)
-    if fusible and not is_differentiated(shares):
-        from mixcollate.kernels import fused_targets
+    narrow = logits.ndim == 2 and logits.dtype != torch.float64
+    if weight is None and narrow and is_fusible(logits) and not is_differentiated(shares):
+        from mixcollate.kernels import fused_targets  # the only way to Triton, taken on first use
 
         if shares.dtype not in (torch.float16, torch.bfloat16):
             shares = shares.to(torch.float32)
@@ -82,33 +84,8 @@ def soft_cross_entropy(
                 reduction=reduction,
             )
     target = _counted(target, ignore_index)
-    wide = torch.float64 if logits.dtype == torch.float64 else torch.float32
-    logs = logits.log_softmax(1, dtype=wide)
-    if weight is not None:
-        check_tensor("weight", weight)
-        if weight.shape != logits.shape[1:2]:
-            raise ValueError(f"weight must be [{logits.shape[1]}], one for each class, got {tuple(weight.shape)}")
-        _check_device("weight", weight, logits)
-        weight = weight.to(wide).view(-1, *[1] * (logits.ndim - 2))
-    if isinstance(target, SoftTarget):
-        shares, there = target.shares.to(wide), _gathered(logs, target.labels)
-        counted = shares if weight is None else shares * weight.flatten()[target.labels]
-        rows = _product(counted, there).sum(1)
-    else:
-        shares = target.to(wide)
-        counted = shares if weight is None else shares * weight
-        usual = (counted * logs).sum(1) if _is_readable(logs) else None
-        if usual is not None and usual.isfinite().all():
-            rows = usual
-        else:  # there may be NaN in the target, or infinite logits with a share of 0
-            shares = _without_nan(shares) if ignore_nan else shares
-            counted = shares if weight is None else shares * weight
-            rows = _product(counted, logs).sum(1)
-    if label_smoothing:
-        of_all = logs if weight is None else _product(weight, logs)
-        spread = _product(shares.sum(1), of_all.sum(1))
-        rows = (1 - label_smoothing) * rows + label_smoothing / logits.shape[1] * spread
-    return _reduced(-rows, counted.sum(), reduction)
+    losses, total = _losses(logits, target, weight, label_smoothing=label_smoothing, ignore_nan=ignore_nan)
+    return _reduced(losses, total, reduction)
 
 
 def soft_binary_cross_entropy(
@@ -147,8 +124,7 @@ def soft_binary_cross_entropy(
         raise ValueError(f"target must have the shape of logits {tuple(logits.shape)}, got {tuple(target.shape)}")
     for name, factor in (("weight", weight), ("pos_weight", pos_weight)):
         _check_factor(name, factor, logits)
-    wide = torch.float64 if logits.dtype == torch.float64 else torch.float32
-    logits, target = logits.to(wide), target.to(wide)
+    logits, target = logits.to(_wide(logits)), target.to(_wide(logits))
     missing = target.isnan() & ignore_nan
     logits, target = logits.masked_fill(missing, 0.0), target.masked_fill(missing, 0.0)
     if label_smoothing:
@@ -165,7 +141,7 @@ def soft_accuracy(logits: Tensor, target: Tensor | SoftTarget, *, ignore_index: 
     Args:
         logits, target, ignore_index: as for :func:`soft_cross_entropy`; NaN in a target does not count.
     """
-    check_class("ignore_index", ignore_index)
+    ignore_index = check_class("ignore_index", ignore_index)
     target = _counted(_as_target(logits, target), ignore_index)
     predicted = logits.argmax(1, keepdim=True)
     if isinstance(target, SoftTarget):
@@ -174,8 +150,44 @@ def soft_accuracy(logits: Tensor, target: Tensor | SoftTarget, *, ignore_index: 
     else:
         shares = _without_nan(target)
         hits = shares.gather(1, predicted)
-    wide = torch.float64 if shares.dtype == torch.float64 else torch.float32  # half precision cannot hold their sum
+    wide = _wide(shares)  # half precision cannot hold their sum
     return hits.sum(dtype=wide) / shares.sum(dtype=wide)
+
+
+def _losses(
+    logits: Tensor, target: Tensor | SoftTarget, weight: Tensor | None, *, label_smoothing: float, ignore_nan: bool
+) -> tuple[Tensor, Tensor]:
+    """The cross-entropy of each row in plain torch, and the total (weighted) share of all targets."""
+    logs = logits.log_softmax(1, dtype=_wide(logits))
+    if weight is not None:
+        weight = weight.to(logs.dtype).view(-1, *[1] * (logits.ndim - 2))
+    if isinstance(target, SoftTarget):
+        there = _gathered(logs, target.labels)
+        weights = None if weight is None else weight.flatten()[target.labels]
+        shares, counted, rows = _row_sums(target.shares.to(logs.dtype), there, weights, ignore_nan=False)
+    else:
+        shares, counted, rows = _row_sums(target.to(logs.dtype), logs, weight, ignore_nan=ignore_nan)
+    if label_smoothing:
+        of_all = logs if weight is None else _product(weight, logs)
+        spread = _product(shares.sum(1), of_all.sum(1))
+        rows = (1 - label_smoothing) * rows + label_smoothing / logits.shape[1] * spread
+    return -rows, counted.sum()
+
+
+def _row_sums(
+    shares: Tensor, logs: Tensor, weight: Tensor | None, *, ignore_nan: bool
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The shares, the weighted shares, and for each row the sum of ``logs`` times the latter."""
+    counted = shares if weight is None else shares * weight
+    if _is_readable(logs):
+        usual = (counted * logs).sum(1)
+        if usual.isfinite().all():
+            return shares, counted, usual
+    # there may be NaN in the target, or infinite logits with a share of 0
+    if ignore_nan:
+        shares = _without_nan(shares)
+        counted = shares if weight is None else shares * weight
+    return shares, counted, _product(counted, logs).sum(1)
 
 
 def _as_target(logits: Tensor, target: Tensor | SoftTarget) -> Tensor | SoftTarget:
@@ -235,6 +247,13 @@ def _check_logits(logits: Tensor, least: int) -> None:
         raise TypeError(f"logits must be floating point, got {logits.dtype}")
 
 
+def _check_weight(weight: Tensor, logits: Tensor) -> None:
+    check_tensor("weight", weight)
+    if weight.shape != logits.shape[1:2]:
+        raise ValueError(f"weight must be [{logits.shape[1]}], one for each class, got {tuple(weight.shape)}")
+    _check_device("weight", weight, logits)
+
+
 def _check_device(name: str, part: Tensor, logits: Tensor) -> None:
     if part.device != logits.device:
         raise ValueError(f"{name} must be on {logits.device} like the logits, got {part.device}; move it there")
@@ -249,6 +268,11 @@ def _check_factor(name: str, factor: Tensor | None, logits: Tensor) -> None:
     sides = zip(reversed(factor.shape), reversed(logits.shape), strict=False)
     if factor.ndim > logits.ndim or any(side not in (1, whole) for side, whole in sides):
         raise ValueError(f"{name} must broadcast with logits {tuple(logits.shape)}, got {tuple(factor.shape)}")
+
+
+def _wide(values: Tensor) -> torch.dtype:
+    """The dtype of sums of these values: float64 for float64, else float32."""
+    return torch.float64 if values.dtype == torch.float64 else torch.float32
 
 
 def _without_nan(target: Tensor) -> Tensor:
