@@ -20,6 +20,7 @@ from mixcollate.roles import leaves, map_tensors, replace_at
 
 _PASSED_ON = ("dataset", "sampler", "batch_sampler", "batch_size", "num_workers", "collate_fn")  # to the loader
 _WRAPPED_AS = ("loader", "root", "source", "base_dataloader")  # attributes in which wrappers keep a loader or a node
+MOST_WRAPPED = 100  # wrappers around a loader; one that keeps itself, or makes up attributes like a mock, has no end
 
 
 class DeviceLoader(Settled):
@@ -306,7 +307,7 @@ def _state_of(loader: Any) -> Any:
 
 def _collate_of(loader: Any) -> MixupCollate | None:
     """The collate of a loader, or of what it wraps."""
-    while loader is not None:
+    for _ in range(MOST_WRAPPED):
         for name in ("collate_fn", "map_fn"):
             if isinstance(found := getattr(loader, name, None), MixupCollate):
                 return found

@@ -8,6 +8,7 @@ import sys
 import warnings
 from collections import UserDict
 from dataclasses import dataclass
+from unittest.mock import MagicMock
 
 import pytest
 import torch
@@ -300,6 +301,13 @@ def test_the_collate_is_found_or_given():
     told.load_state_dict({"collate": {"seed": 0, "step": 5}})
     told.set_epoch(3)
     assert (collate.stream.step, collate.epoch) == (5, 3)
+
+
+@pytest.mark.parametrize("loader", [MagicMock(), Node()], ids=["a mock", "a loop"])
+def test_wrappers_without_an_end_have_no_collate(loader):
+    if isinstance(loader, Node):
+        loader.source = loader
+    assert DeviceLoader(loader, "cpu").collate is None
 
 
 @pytest.mark.parametrize("ahead", [False, True])
