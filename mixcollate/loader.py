@@ -213,7 +213,8 @@ class Slot:
         return batch.with_stacked(copied) if isinstance(batch, MixBatch) else copied
 
     def _receive(self, place: int, tensor: Tensor, device: torch.device) -> Tensor:
-        if not _is_dense(tensor):
+        # What is on a GPU already may still be written by the stream that delivers it, so no other may read it yet.
+        if tensor.is_cuda or not _is_dense(tensor):
             return tensor  # moved when the batch is delivered, into memory of its own
         held = self.memory.get(place)
         if held is None or not _fits(held, tensor):

@@ -389,6 +389,30 @@ def test_it_warns_where_each_rank_gets_all_batches(monkeypatch):
     assert warned(prepared) == []
 
 
+def test_what_is_made_on_the_device_is_read_after_it_is_made():
+    """As by Accelerate, which moves and so mixes a batch, on the stream that trains."""
+
+    class OnGpu(torch.Tensor):
+        is_cuda = True
+        __torch_function__ = torch._C._disabled_torch_function_impl  # what is made of it is a plain tensor
+
+    labels = [torch.full((4,), k) for k in range(8)]
+
+    class Made:
+        def __iter__(self):
+            for k in range(8):
+                yield {"images": (torch.ones(4, 3) * k).as_subclass(OnGpu), "on the host": labels[k]}
+
+    for seed in range(60):
+        device_loader, streams = simulated(Made(), seed)
+        seen = []
+        with streams:
+            for batch in device_loader._prefetched():
+                seen.append([torch.empty_like(part).copy_(part) for part in batch.values()])
+        streams.synchronize()
+        assert [[part.unique().tolist() for part in batch] for batch in seen] == [[[k], [k]] for k in range(8)], seed
+
+
 def test_the_allocator_learns_who_reads_the_slots():
     """They are made on the copies' stream, and whoever reads them may do so later than that."""
     slot, readers = Slot(SimulatedStreams(0)), []
