@@ -36,6 +36,7 @@ from mixcollate.roles import (
     first_labels,
     is_batch,
     kinds_of,
+    leads_to,
     leaf_at,
     leaves,
     refuse_boxes,
@@ -263,7 +264,8 @@ class MixupCollate(Settled):
         else:
             if self._mixes:
                 for path, kind in kinds.items():
-                    refuse_boxes(path, kind, self.keys.keep)
+                    if not any(leads_to(samples[0], path, key) for key in self.keys.keep):
+                        refuse_boxes(path, kind)
             batch = self._stacking.stack(samples)
         if isinstance(batch, list):
             batch = tuple(batch)  # torch's default turns tuples into lists

@@ -137,8 +137,7 @@ class _Search:
             )
         self.batch, self.keys = batch, keys
         self.leaves = dict(leaves(batch))
-        fields = getattr(batch, "_fields", None) if isinstance(batch, tuple) else None  # of named tuples
-        self.names = {path: (fields[path[0]], *path[1:]) if fields else path for path in self.leaves}
+        self.names = {path: _names_along(batch, path) for path in self.leaves}
         self.kinds = {path: kinds.get(path, type(leaf)) for path, leaf in self.leaves.items()}
         self.taken: set[Path] = set()
 
@@ -155,7 +154,7 @@ class _Search:
         """The paths of everything in or below an entry of ``keep_keys``."""
         kept = set()
         for key in self.keys.keep:
-            below = {path for path in self.leaves if _leads_to(path, key) or _leads_to(self.names[path], key)}
+            below = {path for path in self.leaves if leads_to(self.batch, path, key)}
             if not below and not self.keys.partial:
                 raise self._missing("keep_keys", key)
             kept |= below
@@ -237,16 +236,16 @@ class _Search:
                 raise _no_rule(str(name), path)
             if isinstance(leaf, PIL.Image.Image) or (isinstance(leaf, (Tensor, np.ndarray)) and leaf.ndim >= 2):
                 raise ValueError(
-                    f"{dotted(path)} looks like masks, further images or targets of these images, got {_shape(leaf)} "
-                    f"beside {size}: wrap it in tv_tensors.Mask or Image, or name it in mask_keys, image_key, "
-                    f"label_key, blend_keys (floats such as logits) or keep_keys (left as it is) {WHOSE}"
+                    f"{dotted(self.names[path])} looks like masks, further images or targets of these images, got "
+                    f"{_shape(leaf)} beside {size}: wrap it in tv_tensors.Mask or Image, or name it in mask_keys, "
+                    f"image_key, label_key, blend_keys (floats such as logits) or keep_keys (left as it is) {WHOSE}"
                 )
             place = self._list_of_each(path, size[0]) or (path if _is_one_each(leaf, size[0]) else None)
             if place is not None and place not in warned:
                 warned.add(place)
                 warnings.warn(
-                    f"{dotted(place)} is left unchanged although its images are mixed: if it is a target, name it in "
-                    f"label_key; if not (an index, a weight), name it in keep_keys {WHOSE}",
+                    f"{dotted(self.names[path][: len(place)])} is left unchanged although its images are mixed: if it "
+                    f"is a target, name it in label_key; if not (an index, a weight), name it in keep_keys {WHOSE}",
                     stacklevel=2,
                 )
 
@@ -360,11 +359,10 @@ def leaves(batch: Any) -> list[tuple[Path, Any]]:
     return found
 
 
-def refuse_boxes(path: Path, kind: type, kept: Sequence[Key] = ()) -> None:
-    """Refuse bounding boxes and keypoints, unless they are named in ``keep_keys``."""
+def refuse_boxes(path: Path, kind: type) -> None:
+    """Refuse bounding boxes and keypoints."""
     key_points = getattr(tv_tensors, "KeyPoints", tv_tensors.BoundingBoxes)  # since torchvision 0.23
-    boxes = issubclass(kind, (tv_tensors.BoundingBoxes, key_points))
-    if boxes and not any(_leads_to(path, key) for key in kept):
+    if issubclass(kind, (tv_tensors.BoundingBoxes, key_points)):
         raise _no_rule(kind.__name__, path)
 
 
@@ -478,9 +476,20 @@ def _is_like_a_label(path: Path) -> bool:
     return any(word in str(key).lower() for word in ("label", "target") for key in path[-1:])
 
 
-def _leads_to(path: Path, key: Key) -> bool:
-    """Whether a key, or several joined by dots, is this path or a parent of it."""
-    return str(key) in (_joined(path[:end]) for end in range(1, len(path) + 1))
+def leads_to(batch: Any, path: Path, key: Key) -> bool:
+    """Whether a key, or several joined by dots, is this path in a batch or a parent of it."""
+    ways = path, _names_along(batch, path)
+    return any(str(key) == _joined(way[:end]) for way in ways for end in range(1, len(path) + 1))
+
+
+def _names_along(batch: Any, path: Path) -> Path:
+    """A path with the names of fields in place of the indices into named tuples."""
+    names: list[Key] = []
+    for key in path:
+        fields = getattr(batch, "_fields", None) if isinstance(batch, tuple) else None
+        names.append(fields[key] if fields else key)
+        batch = batch[key]
+    return tuple(names)
 
 
 def _are_values(batch: Sequence[Any]) -> bool:

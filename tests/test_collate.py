@@ -590,6 +590,24 @@ def test_named_tuples_are_read_by_the_names_of_their_fields():
         mc.MixupCollate(num_classes=10, image_key="image")(samples)
 
 
+def test_fields_of_nested_named_tuples_have_names_too():
+    """An item beside them must not become the labels."""
+    samples = [(Indexed(k, IMAGES[k], IMAGES[k, 0].float(), 9 - k), "name") for k in range(4)]
+    mixed, _ = mc.MixupCollate(num_classes=10, mask_keys="0.mask", keep_keys="0.index", seed=0)(samples).mix()
+    wanted = mc.MixupCollate(num_classes=10, mask_keys="mask", keep_keys="index", seed=0)([one for one, _ in samples])
+    assert all(map(torch.equal, mixed, wanted))
+    named = [{"two": one, "domain": 0} for one, _ in samples]
+    options = {"image_key": "two.picture", "label_key": "two.label", "keep_keys": ("two.mask", "two.index", "domain")}
+    assert torch.equal(mc.MixupCollate(num_classes=10, **options, seed=0)(named)["two"].label, wanted[3])
+
+
+def test_boxes_in_a_named_tuple_are_kept_by_their_name():
+    boxes = tv_tensors.BoundingBoxes([[0, 0, 2, 2]], format="XYXY", canvas_size=(12, 20))
+    samples = [Indexed(k, IMAGES[k], boxes, k) for k in range(4)]
+    mixed = mc.MixupCollate(num_classes=4, image_key="picture", keep_keys=("index", "mask"))(samples).mix()
+    assert torch.equal(mixed.mask, boxes.expand(4, 1, 4))
+
+
 @pytest.mark.parametrize(
     "sample, error, message",
     [

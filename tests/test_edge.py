@@ -1079,13 +1079,17 @@ def test_what_is_not_a_batch_is_reported(batch):
             (COLOURS, ["a"] * B),
             r"a tensor at 1, got list; name a tensor in label_key, .* \(arguments of MixupCollate\)",
         ),
-        ((COLOURS, mc.SoftTarget(LABELS[:, None], torch.ones(B, 1))), "a tensor at 1, got SoftTarget"),
         ({"image": COLOURS, "label": None}, "a tensor at 'label', got NoneType"),
     ],
 )
 def test_labels_that_are_no_tensor_are_named_by_their_type(batch, message):
     with pytest.raises(TypeError, match=message):
         mc.MixUp(num_classes=B)(batch)
+
+
+def test_a_sparse_target_is_not_mixed_again():
+    with pytest.raises(ValueError, match=r"'1.shares' looks like .* targets of these images"):
+        mc.MixUp(num_classes=B)(COLOURS, mc.SoftTarget(LABELS[:, None], torch.ones(B, 1)))
 
 
 @pytest.mark.parametrize("way", ["lazy", "eager", "plain"])
