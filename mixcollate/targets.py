@@ -337,7 +337,8 @@ def _sources(plan: MixPlan | PackedPlan) -> tuple[Any, Any]:
         chosen = join([own, later.partners], 1)
         width = sources.shape[1] * chosen.shape[1]
         sources = sources[chosen].reshape(batch, width)
-        shares = (shares[chosen] * later.shares[:, :, None]).reshape(batch, width)
+        with np.errstate(under="ignore"):
+            shares = (shares[chosen] * later.shares[:, :, None]).reshape(batch, width)
         later = later.then
     return sources, shares
 

@@ -23,7 +23,7 @@ from torchvision.transforms import v2
 
 import mixcollate as mc
 from mixcollate import execution
-from mixcollate.kernels import mix, mix_masks, pack
+from mixcollate.kernels import host, mix, mix_masks, pack
 from tests.test_collate import Samples
 
 B, H, W = 4, 8, 12
@@ -859,6 +859,20 @@ def test_defaults_of_the_process_change_nothing(way, setting):
         finally:
             torch.set_default_dtype(before)
     assert all(torch.equal(a, b) and a.dtype == b.dtype for a, b in zip(got, wanted, strict=True))
+
+
+@pytest.mark.parametrize("loops", ["compiled", "numpy"])
+def test_numpy_may_be_set_to_raise(loops, monkeypatch):
+    """With a small alpha some shares are smaller than any float32; and pixels may be as small as that."""
+    if loops == "numpy":
+        monkeypatch.setattr(host, "loops", lambda: None)
+    for dtype in (torch.float32, torch.float64):
+        twice = mc.Compose([mc.MixUp(alpha=0.01), mc.MixUp(alpha=0.01)], num_classes=B, seed=0)
+        with np.errstate(all="raise"):
+            for _ in range(20):
+                mixed, targets = twice(COLOURS.to(dtype), LABELS)
+                torch.testing.assert_close(mixed.mean((2, 3)).float(), targets)
+            mc.MixUp(num_classes=B, per="sample", pairing="roll")(COLOURS.to(dtype) * torch.finfo(dtype).tiny, LABELS)
 
 
 # All or nothing

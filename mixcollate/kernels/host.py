@@ -301,7 +301,7 @@ def blend_apart(images: Tensor, partner: Array, own: Array, blends: Array, out: 
                 there.take(partner[chunk], 0, out=here, mode="clip")  # without a buffer; bounds have been checked
             else:
                 here[...] = there[partner[chunk]]
-            with np.errstate(over="ignore", invalid="ignore"):  # infinite pixels are the caller's choice
+            with np.errstate(all="ignore"):  # infinite pixels are the caller's choice, and tiny shares may become 0
                 here -= there[chunk]
                 here *= weight[chunk]
                 here += there[chunk]

@@ -26,6 +26,7 @@ class MixUp(MixTransform):
     def plan_batch(self, draw: Draw) -> MixPlan:
         count, unit = draw.units(self.per)
         alpha = at("alpha", self.alpha, draw.epoch, check_not_negative)
-        own_share = beta(draw.numbers, alpha, count).astype(np.float32)[unit]
+        with np.errstate(under="ignore"):  # a tiny share may become 0, whatever NumPy is set to raise
+            own_share = beta(draw.numbers, alpha, count).astype(np.float32)[unit]
         plan = MixPlan(size=draw.size, partners=draw.partner, shares=two_shares(own_share), own_outside=own_share)
         return draw.set_pairs(plan, self.per)
