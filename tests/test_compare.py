@@ -20,6 +20,7 @@ from mixcollate.commands import Refusal, article, compare
 from mixcollate.commands.calibration import calibration_error, fit_temperature, reliability, tempered
 from mixcollate.commands.cli import main, parser
 from mixcollate.commands.data import Data, Labelled, load, part
+from mixcollate.commands.environment import version
 from mixcollate.commands.networks import ARCHITECTURES, small, transfer
 from mixcollate.commands.plots import draw
 from mixcollate.commands.recipes import RECIPES, parse
@@ -119,6 +120,16 @@ def test_what_was_done_is_not_done_again(tmp_path, monkeypatch):
     assert done == runs[1:] and again[0] == rows[0]
     assert [json.loads(line) for line in file.read_text().splitlines()] == again == compare.read(file)
     assert again[1]["run"] == asdict(runs[1]) and again[1]["made"]["threads"] == 1
+
+
+def test_rows_name_the_commit_of_this_package(tmp_path, monkeypatch):
+    """Without git, and in an environment inside the checkout of another project, it is the installed version."""
+    monkeypatch.setattr(compare, "ROOT", Path(compare.__file__).parents[1])  # as deep in a checkout as site-packages
+    assert compare._commit() == version("mixcollate")
+    monkeypatch.undo()
+    monkeypatch.setenv("PATH", str(tmp_path))
+    (row,) = compare.carry_out([tiny(epochs=1)], tmp_path / "rows.jsonl", NOWHERE, device=CPU)
+    assert row["made"]["commit"] == version("mixcollate")
 
 
 def test_seeds_come_last_so_that_an_interruption_leaves_all_arms_alike():

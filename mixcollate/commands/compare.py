@@ -1,10 +1,9 @@
 """``mixcollate compare``: train one recipe with several methods and seeds, and compare the results."""
 
+import contextlib
 import datetime
-import importlib.metadata
 import itertools
 import json
-import os
 import platform
 import subprocess
 import time
@@ -17,9 +16,13 @@ import torch
 
 from mixcollate.commands import Refusal, refusing
 from mixcollate.commands.article import beside
+from mixcollate.commands.environment import version
 from mixcollate.commands.plots import draw
 from mixcollate.commands.summary import LEGEND, SEVERAL, Row, cells, command, varying
 from mixcollate.commands.training import Run, execute, try_out
+
+ROOT = Path(__file__).parents[2]
+"""The folder of the checkout, unless the package is installed elsewhere."""
 
 
 def grid(varied: dict[str, Sequence[Any]], fixed: dict[str, Any], seeds: Sequence[int]) -> list[Run]:
@@ -99,15 +102,18 @@ def _made(start: float, device: torch.device, workers: int) -> dict[str, Any]:
         "device": f"{device.type}: {where}",
         "threads": torch.get_num_threads(),
         "workers": workers,
-        **{name: importlib.metadata.version(name) for name in ("torch", "torchvision", "numpy")},
+        **{name: version(name) for name in ("torch", "torchvision", "numpy")},
     }
 
 
 def _commit() -> str:
-    """The commit of this checkout, or the installed version if it is none."""
-    git = ["git", "-C", os.path.dirname(__file__), "describe", "--always", "--dirty", "--abbrev=9"]
-    described = subprocess.run(git, capture_output=True, text=True).stdout.strip()
-    return described or importlib.metadata.version("mixcollate")
+    """The commit of this checkout, or the installed version if it is none or git is missing."""
+    described = ""
+    if (ROOT / ".git").exists():  # an installed package may lie in a checkout of something else
+        with contextlib.suppress(OSError):
+            git = ["git", "-C", str(ROOT), "describe", "--always", "--dirty", "--abbrev=9"]
+            described = subprocess.run(git, capture_output=True, text=True).stdout.strip()
+    return described or version("mixcollate")
 
 
 def runs_of(options: Any) -> list[Run]:
