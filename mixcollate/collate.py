@@ -151,6 +151,7 @@ class MixupCollate(Settled):
         self.stream = Stream(transform.stream.seed if seed is None else seed)
         self._shared = _own_state(shared=eager)
         self._workers_stream: Stream | None = None
+        self._warned_of_units = False
         self._stacking = Stacking(on_the_way=eager)
         self.name = uuid.uuid4().hex
         register(self)
@@ -351,14 +352,16 @@ class MixupCollate(Settled):
         return without_mixing(plan)
 
     def _check_units(self, images: Tensor) -> None:
-        """Refuse a mean and std in other units than the images, and warn if images look normalised already."""
+        """Refuse a mean and std in other units than the images, and warn once if images look normalised already."""
         mean, std = self.output["mean"], self.output["std"]
         if mean is None and std is None:
             return
         check_affine(mean, std, images=images.dtype)
-        if images.dtype.is_floating_point and images.device.type == "cpu" and images[:1].numel() > 0:
+        known = images.dtype.is_floating_point and images.device.type == "cpu" and images[:1].numel() > 0
+        if known and not self._warned_of_units:
             low, high = torch.aminmax(images[:1])
             if low < -0.01 or high > 2:
+                self._warned_of_units = True  # Python would show a warning for each range
                 warnings.warn(
                     f"mean and std are for images in [0, 1], but these range from {low:.2f} to {high:.2f}: are they "
                     "normalised in the dataset already, or still in 0 … 255? If mean and std are in their units, as "

@@ -244,6 +244,16 @@ def test_the_first_images_are_those_whose_units_are_checked():
     collate([{"image": right[k], "depth": wrong[k], "label": k} for k in range(8)])  # which has units of its own
 
 
+def test_images_in_other_units_are_told_of_once():
+    """Each batch has another range, and so another text, which Python would show as a new warning."""
+    samples = [(torch.full((1, 4, 4), 9.0 * k), k) for k in range(8)]
+    collate = mc.MixupCollate(num_classes=8, mean=0.5, std=0.5)
+    with pytest.warns(UserWarning, match=r"in \[0, 1\], but these range from 9.00 to 9.00") as told:
+        for begin in range(1, 7):
+            collate(samples[begin:])
+    assert len(told) == 1
+
+
 def test_an_ignored_mask_fits_int32():
     mc.MixupCollate(mask_ignore_index=-(2**31))
     with pytest.raises(ValueError, match="mask_ignore_index must be"):
