@@ -57,14 +57,14 @@ class MixBatch:
 
     @property
     def images(self) -> Tensor:
-        """The stacked images, not mixed."""
-        images: Tensor = leaf_at(self._raw(), self._roles.images[0])
+        """The stacked images, not mixed. A batch with a field of that name has no such attribute, and so for labels."""
+        images: Tensor = leaf_at(self._raw("images"), self._roles.images[0])
         return images
 
     @property
     def labels(self) -> Any:
         """The original labels, or ``None``."""
-        raw = self._raw()
+        raw = self._raw("labels")
         return leaf_at(raw, self._roles.labels[0]) if self._roles.labels else None
 
     def mix(self, *, dtype: torch.dtype | None = None) -> Any:
@@ -166,8 +166,11 @@ class MixBatch:
         way_out = "" if name.startswith("_") else "; unpack it, or use batch.mix(), which returns a tuple or a mapping"
         raise AttributeError(f"MixBatch has no attribute {name!r}{way_out}")
 
-    def _raw(self) -> Any:
+    def _raw(self, name: str = "") -> Any:
+        """The stacked batch; an error if the attribute ``name`` could be one of its own, which is to be mixed."""
         with self._once:
+            if hasattr(self._batch if self._mixed is None else self._mixed, name):
+                raise AttributeError(name)  # then __getattr__ says what to do
             if self._mixed is not None:
                 raise RuntimeError("this batch is mixed already; read batch.images and batch.labels before mixing")
             batch = self._waiting()

@@ -600,6 +600,23 @@ def test_named_tuples_are_read_by_the_names_of_their_fields():
         mc.MixupCollate(num_classes=10, image_key="image")(samples)
 
 
+class Fields(NamedTuple):
+    images: torch.Tensor
+    labels: int
+
+
+def test_fields_that_are_to_be_mixed_are_not_mistaken_for_the_raw_ones():
+    batch = mc.MixupCollate(num_classes=10)([Fields(IMAGES[k], k) for k in range(4)])
+    for name in ("images", "labels"):
+        with pytest.raises(AttributeError, match=f"no attribute '{name}'; unpack it, or use batch.mix"):
+            getattr(batch, name)
+    assert batch.stacked.labels.tolist() == [0, 1, 2, 3]
+    mixed = batch.mix()
+    assert mixed.labels.shape == (4, 10)
+    with pytest.raises(AttributeError, match="no attribute 'images'"):
+        _ = batch.images
+
+
 def test_fields_of_nested_named_tuples_have_names_too():
     """An item beside them must not become the labels."""
     samples = [(Indexed(k, IMAGES[k], IMAGES[k, 0].float(), 9 - k), "name") for k in range(4)]
