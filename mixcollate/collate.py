@@ -391,11 +391,12 @@ class MixupCollate(Settled):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state)
-        if self.eager:
-            self._shared.share_memory_()  # type: ignore[no-untyped-call]
         if not register(self):
             self.name = uuid.uuid4().hex  # a copy mixes its own batches
+            self.stream, self._shared = copy.copy(self.stream), self._shared.clone()  # which copy.copy would share
             register(self)
+        if self.eager:
+            self._shared.share_memory_()  # type: ignore[no-untyped-call]
 
     @classmethod
     def from_timm(

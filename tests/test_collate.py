@@ -451,6 +451,16 @@ def test_copies_have_a_stream_of_their_own_and_orphans_say_so():
         orphan.mix()
 
 
+@pytest.mark.parametrize("eager", [False, True])
+def test_a_shallow_copy_has_a_switch_and_an_epoch_of_its_own(eager):
+    collate = mc.MixupCollate(num_classes=10, seed=0, eager=eager)
+    twin = copy.copy(collate)
+    twin.enabled = False
+    twin.set_epoch(3)
+    twin.mix((IMAGES, torch.zeros(len(IMAGES), dtype=torch.long)))
+    assert collate.enabled and collate.epoch == 0 and (collate.stream.step, twin.stream.step) == (0, 1)
+
+
 def test_a_pickled_copy_mixes_its_own_batches():
     collate = mc.MixupCollate(num_classes=10)
     for twin in (pickle.loads(pickle.dumps(collate)), copy.deepcopy(collate)):
