@@ -66,27 +66,36 @@ class MixOptions(DrawOptions, LabelOptions, total=False):
     pairing: Pairing | PairingFunction
 
 
-def _named_arguments(transform: type) -> Any:
-    """``transform.__init__`` with a signature that spells out the arguments of its base, for ``help`` and editors.
+def _spelled_out(transform: type) -> inspect.Signature | None:
+    """The signature of ``transform.__init__`` with the arguments of its base class in place of ``**options``.
 
-    An unknown argument is refused in the name of the class that was called; Python's own error would name the base,
-    to which ``**options`` are passed on.
+    ``None`` if it does not pass options on, or takes any number of arguments by position.
     """
-    init = vars(transform)["__init__"]
-    parameters = list(inspect.signature(init).parameters.values())
-    kinds = [parameter.kind for parameter in parameters]
-    if inspect.Parameter.VAR_KEYWORD not in kinds or inspect.Parameter.VAR_POSITIONAL in kinds:
-        return init
-    options = get_args(parameters.pop().annotation)  # of Unpack[...]: which of the base's arguments it accepts
+    *own, options = inspect.signature(vars(transform)["__init__"]).parameters.values()
+    if options.kind is not options.VAR_KEYWORD or any(p.kind is p.VAR_POSITIONAL for p in own):
+        return None
     base_class = next(one for one in transform.__mro__[1:] if issubclass(one, MixTransform))  # not a mixin
     base = inspect.signature(base_class).parameters
-    taken = {parameter.name for parameter in parameters}
-    wanted = set(options[0].__annotations__ if options else base) - taken
-    parameters += [p.replace(kind=p.KEYWORD_ONLY) for name, p in base.items() if name in wanted]
-    names = [parameter.name for parameter in parameters[1:]]
+    passed_on = get_args(options.annotation)  # of Unpack[...]: only these of the base's arguments
+    wanted = set(passed_on[0].__annotations__ if passed_on else base) - {p.name for p in own}
+    further = [p.replace(kind=p.KEYWORD_ONLY) for name, p in base.items() if name in wanted]
+    return inspect.Signature([*own, *further])
+
+
+def _checked_init(transform: type) -> Any:
+    """``transform.__init__`` with all arguments in its signature, for ``help`` and editors, and read-only from then on.
+
+    A wrong argument is refused in the name of the class that was called; Python's own error would name the base class,
+    to which ``**options`` are passed on.
+    """
+    init, signature = vars(transform)["__init__"], _spelled_out(transform)
+    if signature is None:
+        return init
+    _, *parameters = signature.parameters.values()  # without self
+    names = [p.name for p in parameters]
+    positional = [p for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD]
     # scheduled values are checked in each epoch, and may be assigned
-    settled = [p.name for p in parameters[1:] if p.annotation is not Scheduled]
-    by_place = [p.name for p in parameters[1:] if p.kind is p.POSITIONAL_OR_KEYWORD]
+    settled = [p.name for p in parameters if p.annotation is not Scheduled]
 
     @functools.wraps(init)
     def checked(self: Any, *arguments: Any, **options: Any) -> None:
@@ -95,14 +104,14 @@ def _named_arguments(transform: type) -> Any:
                 raise TypeError(
                     f"{transform.__name__} has no argument {name} (got {value!r}); it has {', '.join(names)}"
                 )
-        if len(arguments) > len(by_place):
-            name, value = names[len(by_place)], arguments[len(by_place)]
+        if len(arguments) > len(positional):
+            name, value = names[len(positional)], arguments[len(positional)]
             way_out = "pass transforms as one list" if isinstance(value, MixTransform) else f"write {name}=..."
             raise TypeError(f"{transform.__name__} takes {name} by keyword, got {value!r} by position: {way_out}")
         init(self, *arguments, **options)
         self._settle(transform, settled)
 
-    checked.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    checked.__signature__ = signature  # type: ignore[attr-defined]
     return checked
 
 
@@ -142,7 +151,7 @@ class MixTransform(Settled, v2.Transform):
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
         if "__init__" in vars(cls):
-            cls.__init__ = _named_arguments(cls)  # type: ignore[method-assign]
+            cls.__init__ = _checked_init(cls)  # type: ignore[method-assign]
 
     def __init__(
         self,
