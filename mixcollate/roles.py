@@ -75,12 +75,12 @@ class Keys:
             )
 
 
-USUAL = Roles(images=((0,),), labels=((1,),))
+IMAGES_AND_LABELS = Roles(images=((0,),), labels=((1,),))
 """``(images, labels)``."""
-ALONE = Roles(images=((),))
+IMAGES_ONLY = Roles(images=((),))
 """Images without labels."""
 
-UNTOLD = Keys()
+NO_KEYS = Keys()
 
 
 def several(name: str, key: Key | Sequence[Key] | None) -> tuple[Key, ...]:
@@ -94,7 +94,7 @@ def several(name: str, key: Key | Sequence[Key] | None) -> tuple[Key, ...]:
 
 
 def find(
-    batch: Any, keys: Keys = UNTOLD, *, mixes: bool, labelled: bool = False, kinds: Mapping[Path, type] | None = None
+    batch: Any, keys: Keys = NO_KEYS, *, mixes: bool, labelled: bool = False, kinds: Mapping[Path, type] | None = None
 ) -> Roles:
     """Find the role of each entry of a batch; refuse, before anything is drawn or written, what would be half mixed.
 
@@ -107,12 +107,12 @@ def find(
         labelled: whether labels are required.
         kinds: the types that tensors had before they were stacked, by their paths.
     """
-    if type(batch) is tuple and [type(item) for item in batch] == [Tensor, Tensor] and keys == UNTOLD and not kinds:
+    if type(batch) is tuple and [type(item) for item in batch] == [Tensor, Tensor] and keys == NO_KEYS and not kinds:
         images, labels = batch
-        if 0 < images.ndim > labels.ndim in (1, 2):  # the usual call is spared the search
+        if images.ndim > labels.ndim and labels.ndim in (1, 2):  # the usual call is spared the search
             check_pixels(images)
             _refuse_layout(images, (0,))
-            return USUAL
+            return IMAGES_AND_LABELS
     search = _Search(batch, keys, kinds or {})
     masks = search.named("mask_keys", keys.mask) or search.of_type(tv_tensors.Mask)
     blended, kept = search.named("blend_keys", keys.blend), search.kept()

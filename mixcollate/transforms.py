@@ -26,7 +26,7 @@ from mixcollate.kernels.api import uncompiled
 from mixcollate.kernels.bounds import mark_as_checked
 from mixcollate.kernels.prepare import AXES, check_layout
 from mixcollate.plan import PLACES, Draw, MixPlan, Pairing, PairingFunction, Per, Stream, draw_from, identity, only
-from mixcollate.roles import ALONE, USUAL, Keys, LabelsGetter, find, first_labels
+from mixcollate.roles import IMAGES_AND_LABELS, IMAGES_ONLY, Keys, LabelsGetter, find, first_labels
 from mixcollate.schedules import EpochNotSet, Scheduled, at
 from mixcollate.targets import LabelMode, TargetRule, Targets
 
@@ -273,7 +273,7 @@ class MixTransform(Settled, v2.Transform):
             check_tensor("labels", labels)
         check_kind("plan", plan, MixPlan, PackedPlan)
         batch: Any = images if labels is None else (images, labels)
-        roles = ALONE if labels is None else USUAL
+        roles = IMAGES_ONLY if labels is None else IMAGES_AND_LABELS
         return execute(batch, roles, plan, self._rules, inplace=self.inplace, **options)
 
     def set_epoch(self, epoch: int) -> None:
