@@ -26,62 +26,67 @@ _NOTHING = np.empty((2, 0), np.float32)
 _SAME_BITS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
-class Arriving:
-    """Images on their way into ``out``: each is copied just before it is mixed and normalised just after, while it is
-    in the cache.
+class LazyCopy:
+    """A copy of images into ``out``, one by one: each is copied just before it is mixed, and normalised just after,
+    while it is in the cache.
+
+    Attributes:
+        images: ``[B, C, H, W]``, or one tensor each; none, if ``out`` holds them already.
+        uncopied: the numbers of those that are not in ``out`` yet.
+        normalised: the numbers of those that are finished.
     """
 
     def __init__(self, images: Tensor | Sequence[Tensor], out: Tensor, affine: Affine | None) -> None:
         self.images, self.out, self.affine = images, out, affine
         self.small = _is_small(out)
-        self.waiting, self.mixed = set(range(len(images))), set[int]()
+        self.uncopied, self.normalised = set(range(len(images))), set[int]()
 
     @functools.cached_property
     def rows(self) -> tuple[Tensor, ...]:
         """Views of the images in ``out``."""
         return self.out.unbind()
 
-    def bring(self, *numbers: int) -> None:
-        """Copy these images, unless they have arrived."""
+    def copy(self, *numbers: int) -> None:
+        """Copy these images, unless that is done."""
         for number in numbers:
-            if number in self.waiting:
-                self.waiting.remove(number)
+            if number in self.uncopied:
+                self.uncopied.remove(number)
                 self.rows[number].copy_(self.images[number])
 
-    def take(self, number: int) -> Tensor:
-        """An image that has not arrived, for a caller that mixes it while copying."""
-        self.waiting.remove(number)
-        return self.images[number]
-
-    def take_all(self) -> Tensor | None:
-        """All images, if they are one tensor and none has arrived, for a caller that mixes them while copying."""
-        if not isinstance(self.images, Tensor) or len(self.waiting) < self.out.shape[0]:
-            return None
-        self.waiting.clear()
-        return self.images
-
-    def bring_all(self) -> None:
-        """Copy all that have not arrived."""
-        if not self.waiting:
+    def copy_rest(self) -> None:
+        """Copy all that are not copied yet."""
+        if not self.uncopied:
             return
         if (images := self.take_all()) is not None:
             self.out.copy_(images)
-        self.bring(*sorted(self.waiting))
+        self.copy(*sorted(self.uncopied))
 
-    def finish(self, *numbers: int) -> None:
+    def take(self, number: int) -> Tensor:
+        """An image that is not copied yet, for a caller that mixes it while copying."""
+        self.uncopied.remove(number)
+        return self.images[number]
+
+    def take_all(self) -> Tensor | None:
+        """All images, if they are one tensor and none is copied yet, for a caller that mixes them while copying."""
+        if not isinstance(self.images, Tensor) or len(self.uncopied) < self.out.shape[0]:
+            return None
+        self.uncopied.clear()
+        return self.images
+
+    def normalise(self, *numbers: int) -> None:
         """Normalise these images, which are neither read nor mixed any more."""
         if self.affine is not None:
-            self.mixed.update(numbers)
+            self.normalised.update(numbers)
             for number in numbers:
                 _normalise(self.rows[number], self.affine)
 
-    def finish_all(self) -> None:
+    def finish(self) -> None:
         """Copy and normalise all that remain."""
-        self.bring_all()
-        if self.affine is not None and not self.mixed:
+        self.copy_rest()
+        if self.affine is not None and not self.normalised:
             _normalise(self.out, self.affine)
         elif self.affine is not None:
-            self.finish(*(set(range(len(self.out))) - self.mixed))
+            self.normalise(*(set(range(len(self.out))) - self.normalised))
 
 
 def _normalise(images: Tensor, affine: Affine) -> None:
@@ -102,19 +107,19 @@ def mix(images: Tensor, plan: MixPlan, out: Tensor, *, affine: Affine | None) ->
         blend_apart_compiled(images, plan, out, order, affine)
         erase(plan, out)
         return
-    arrived = in_place or plan.corner is not None  # pieces overwrite every pixel
-    arriving = Arriving([] if arrived else images, out, affine)
-    mutual = plan.mutual and (in_place or not arriving.small)  # small images are read from the source, not in pairs
+    nothing_to_copy = in_place or plan.corner is not None  # pieces overwrite every pixel
+    lazy = LazyCopy([] if nothing_to_copy else images, out, affine)
+    mutual = plan.mutual and (in_place or not lazy.small)  # small images are read from the source, not in pairs
     if in_place and plan.mixes and not mutual:
         images = images.clone()  # some images are read after they are written
-    mix_arriving(out if mutual else images, arriving, plan, out, mutual=mutual)
+    mix_lazily(out if mutual else images, lazy, plan, mutual=mutual)
 
 
 def mix_samples(samples: Sequence[Tensor], plan: MixPlan, out: Tensor, *, affine: Affine | None) -> None:
     """The same for images ``[C, H, W]`` that are stacked along the way."""
     mutual = plan.mutual
     if _is_fast(samples[0], out, affine) and (mutual or not plan.mixes):
-        mix_arriving(out, Arriving(samples, out, affine), plan, out, mutual=mutual)
+        mix_lazily(out, LazyCopy(samples, out, affine), plan, mutual=mutual)
     else:
         mix(torch.stack(list(samples)), plan, out, affine=affine)
 
@@ -147,14 +152,14 @@ def mix_slowly(images: Tensor, plan: MixPlan, out: Tensor, *, affine: Affine | N
         out.copy_(wide)
 
 
-def mix_arriving(source: Tensor, arriving: Arriving, plan: MixPlan, out: Tensor, *, mutual: bool) -> None:
-    """Every rule of the plan, in order. Partners are read from ``source``, which is ``out`` if they are mutual."""
+def mix_lazily(source: Tensor, lazy: LazyCopy, plan: MixPlan, *, mutual: bool) -> None:
+    """Every rule of the plan, in order. Partners are read from ``source``, which is ``lazy.out`` if they are mutual."""
     if plan.corner is not None and plan.shift is not None:
-        join_pieces(source, plan, plan.corner, plan.shift, out)
+        join_pieces(source, plan, plan.corner, plan.shift, lazy.out)
     if plan.own_outside is not None:
-        blend(source, arriving, plan, plan.own_outside, out, mutual=mutual)
-    arriving.finish_all()
-    erase(plan, out)
+        blend(source, lazy, plan, plan.own_outside, mutual=mutual)
+    lazy.finish()
+    erase(plan, lazy.out)
 
 
 def erase(plan: MixPlan, out: Tensor) -> None:
@@ -167,28 +172,29 @@ def erase(plan: MixPlan, out: Tensor) -> None:
         erase_masks(plan, np.flatnonzero(plan.hidden.any((1, 2))), in_hidden_cell, out)
 
 
-def blend(source: Tensor, arriving: Arriving, plan: MixPlan, own: Array, out: Tensor, *, mutual: bool) -> None:
-    """Blend images arriving in ``out`` with partners from ``source``; a mutual pair with each other, in place."""
+def blend(source: Tensor, lazy: LazyCopy, plan: MixPlan, own: Array, *, mutual: bool) -> None:
+    """Blend images, copied on the way, with partners from ``source``; a mutual pair with each other, in place."""
+    out = lazy.out
     partner, index = plan.partners[:, 0], np.arange(len(plan))
     changed = partner != index
     if plan.resized is not None:  # an image can be pasted into itself, resized
         changed |= plan.resized > 0
     kinds, box = sort_by_rule(plan, own, out.shape[2:])
-    if arriving.small:
+    if lazy.small:
         blends = kinds["blend"] & changed
-        if 2 * np.count_nonzero(blends) >= len(plan) and (images := arriving.take_all()) is not None:
+        if 2 * np.count_nonzero(blends) >= len(plan) and (images := lazy.take_all()) is not None:
             blend_apart(images, partner, own, blends, out)
             changed &= ~blends
             if not changed.any():
                 return
-        arriving.bring_all()
+        lazy.copy_rest()
     (rows,) = (changed & (partner >= index) if mutual else changed).nonzero()
     chosen = {name: some for name, rule in kinds.items() if (some := rows[rule[rows]]).size}
     if "blend" in chosen:
-        blend_whole(source, arriving, chosen["blend"], partner, own, out, mutual=mutual)
+        blend_whole(source, lazy, chosen["blend"], partner, own, mutual=mutual)
     if "paste" in chosen:
-        paste_boxes(source, arriving, chosen["paste"], plan, box, out, mutual=mutual)
-    arriving.bring_all()
+        paste_boxes(source, lazy, chosen["paste"], plan, box, mutual=mutual)
+    lazy.copy_rest()
     if "select" in chosen:
         paste_bitmaps(source, chosen["select"], plan, box, out)
     if "resize" in chosen:
@@ -233,42 +239,39 @@ def blend_by_reference(source: Tensor, plan: MixPlan, rows: Array, out: Tensor, 
         out.index_copy_(0, torch.from_numpy(both), values)
 
 
-def blend_whole(
-    source: Tensor, arriving: Arriving, rows: Array, partner: Array, own: Array, out: Tensor, *, mutual: bool
-) -> None:
-    """Blend all pixels of each of ``rows`` of ``out`` with one weight."""
-    order = _order(out)
+def blend_whole(source: Tensor, lazy: LazyCopy, rows: Array, partner: Array, own: Array, *, mutual: bool) -> None:
+    """Blend all pixels of each of ``rows`` with one weight."""
+    order = _order(lazy.out)
     if order is not None and loops() is not None:
-        blend_compiled(source, arriving, rows, partner[rows], 1 - own[rows], out, order, mutual=mutual)
-    elif out[0].numel() >= LARGE:
-        blend_large(source, arriving, rows, partner, own, out, mutual=mutual)
+        blend_compiled(source, lazy, rows, partner[rows], 1 - own[rows], order, mutual=mutual)
+    elif lazy.small:
+        blend_small(source, rows, partner, own, lazy.out, mutual=mutual)
     else:
-        blend_small(source, rows, partner, own, out, mutual=mutual)
+        blend_large(source, lazy, rows, partner, own, mutual=mutual)
 
 
 def blend_compiled(
     source: Tensor,
-    arriving: Arriving,
+    lazy: LazyCopy,
     rows: Array,
     partners: Array,
     weights: Array,
-    out: Tensor,
     order: tuple[int, int, int],
     *,
     mutual: bool,
 ) -> None:
-    """The same in compiled loops, which read arriving images from their source."""
-    lines = [one.numpy().transpose(0, *order).reshape(len(out), -1) for one in (out, source)]
-    if not arriving.waiting:
+    """The same in compiled loops, which mix an image while they copy it."""
+    lines = [one.numpy().transpose(0, *order).reshape(len(one), -1) for one in (lazy.out, source)]
+    if not lazy.uncopied:
         loops().blend_rows(*lines, rows, partners, weights, mutual)
         return
     here, there = lines
     back = [axis - 1 for axis in order]
     for i, j, weight in zip(rows.tolist(), partners.tolist(), weights, strict=True):
-        image = arriving.take(i).numpy().transpose(back).reshape(-1)  # a view, if it has the memory order of out
-        other = arriving.take(j).numpy().transpose(back).reshape(-1) if mutual else there[j]
+        image = lazy.take(i).numpy().transpose(back).reshape(-1)  # a view, if it has the memory order of out
+        other = lazy.take(j).numpy().transpose(back).reshape(-1) if mutual else there[j]
         loops().blend_pair(image, other, here[i], here[j], weight, mutual)
-        arriving.finish(*((i, j) if mutual else (i,)))
+        lazy.normalise(*((i, j) if mutual else (i,)))
 
 
 def blend_apart_compiled(
@@ -326,23 +329,21 @@ def blend_small(source: Tensor, rows: Array, partner: Array, own: Array, out: Te
             out.index_copy_(0, second, other.sub_(step))
 
 
-def blend_large(
-    source: Tensor, arriving: Arriving, rows: Array, partner: Array, own: Array, out: Tensor, *, mutual: bool
-) -> None:
+def blend_large(source: Tensor, lazy: LazyCopy, rows: Array, partner: Array, own: Array, *, mutual: bool) -> None:
     """The same in plain torch for large images, one pair at a time, since views cost less than copies."""
+    out, images = lazy.out, lazy.rows
     scratch = _scratch(out[0])
-    images = arriving.rows
     partners = images if mutual else source.unbind()
     here: Any = out.numpy() if out.dtype == torch.uint8 else list(images)
     for i, j, weight in zip(rows.tolist(), partner[rows].tolist(), (1 - own[rows]).tolist(), strict=True):
         pair = (i, j) if mutual else (i,)
-        arriving.bring(*pair)
+        lazy.copy(*pair)
         step = _step(images[i], partners[j], weight, scratch)
         change = step.numpy() if step.dtype == torch.uint8 else step  # on uint8 NumPy is faster than torch
         here[i] += change
         if mutual:
             here[j] -= change
-        arriving.finish(*pair)
+        lazy.normalise(*pair)
 
 
 @functools.cache
@@ -384,16 +385,13 @@ def _scratch(image: Tensor) -> list[Tensor]:
     return [torch.empty_like(image, dtype=kind) for kind in kinds]
 
 
-def paste_boxes(
-    source: Tensor, arriving: Arriving, rows: Array, plan: MixPlan, box: Array, out: Tensor, *, mutual: bool
-) -> None:
-    """Copy each partner's box into ``rows`` of ``out``; a mutual pair swaps boxes."""
-    there, here = _arrays(source, out)
-    one_by_one = not arriving.small
+def paste_boxes(source: Tensor, lazy: LazyCopy, rows: Array, plan: MixPlan, box: Array, *, mutual: bool) -> None:
+    """Copy each partner's box into ``rows``; a mutual pair swaps boxes."""
+    there, here = _arrays(source, lazy.out)
     for i, j, (top, left, bottom, right) in _pastes(rows, plan, box):
         pair = (i, j) if mutual else (i,)
-        if one_by_one:
-            arriving.bring(*pair)
+        if not lazy.small:  # small ones have been copied, and are normalised, all at once
+            lazy.copy(*pair)
         mine, theirs = here[i, :, top:bottom, left:right], there[j, :, top:bottom, left:right]
         if mutual:
             kept = mine.copy()
@@ -401,8 +399,8 @@ def paste_boxes(
             theirs[...] = kept
         else:
             mine[...] = theirs
-        if one_by_one:
-            arriving.finish(*pair)
+        if not lazy.small:
+            lazy.normalise(*pair)
 
 
 def paste_bitmaps(source: Tensor, rows: Array, plan: MixPlan, box: Array, out: Tensor) -> None:
