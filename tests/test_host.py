@@ -54,8 +54,13 @@ def poisoned(images: Tensor, dtype: torch.dtype) -> Tensor:
     return torch.full_like(images, float("nan") if dtype.is_floating_point else 77, dtype=dtype)
 
 
+BITS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+
+
 def same_bits(one: Tensor, other: Tensor) -> bool:
-    return one.dtype == other.dtype and torch.equal(one, other)
+    """Unlike ``torch.equal``, this tells 0 from -0, and takes a NaN for itself."""
+    bits = BITS[one.element_size()]
+    return one.dtype == other.dtype and torch.equal(one.view(bits), other.view(bits))
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
@@ -175,7 +180,7 @@ def test_pixels_outside_keep_their_bits(name, dtype):
     if dtype.is_floating_point:
         odd = torch.tensor([float("nan"), float("inf"), -float("inf"), -0.0], dtype=dtype)
         images = odd[place % 4]
-    bits = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}[images.element_size()]
+    bits = BITS[images.element_size()]
     assert 0 < untouched.double().mean() < 1
     result = mix(images, plan, impl="host")
     assert torch.equal(result.view(bits)[untouched], images.view(bits)[untouched])
