@@ -76,7 +76,7 @@ class Layout:
     def entry(self) -> Any:
         """The offsets of the parts in an entry, as an :data:`EntryFormat`."""
         place: dict[str, int] = {}
-        end = self.images
+        end = self.index_words
         for name, shape in self.parts:
             if self.is_shared(name):
                 place[name], end = end, end + _word_count(name, shape)
@@ -99,12 +99,12 @@ class Layout:
         )
 
     @property
-    def images(self) -> int:
-        """Words in an entry for the indices of its images."""
+    def index_words(self) -> int:
+        """Words in an entry for the indices of its images, and of the partners that it does not write."""
         return 2 if self.paired else 1 + self.partner_count
 
     @functools.cached_property
-    def row(self) -> int:
+    def part_words(self) -> int:
         """Words of all parts of one image: those that a pair shares, then the others."""
         return sum(_word_count(name, shape) for name, shape in self.parts)
 
@@ -169,17 +169,16 @@ class PackedPlan:
     @property
     def partners(self) -> Tensor:
         """``[B, K]`` int32, on the device."""
-        start, count = self.layout.table, self.layout.batch * self.layout.partner_count
-        return self.words[start : start + count].view(self.layout.batch, self.layout.partner_count)
+        batch, several = self.layout.batch, self.layout.partner_count
+        start = self.layout.table
+        return self.words[start : start + batch * several].view(batch, several)
 
     @property
     def shares(self) -> Tensor:
         """``[B, 1 + K]`` float32, on the device."""
-        start = self.layout.table + self.layout.batch * self.layout.partner_count
-        count = self.layout.batch * (1 + self.layout.partner_count)
-        return (
-            self.words[start : start + count].view(torch.float32).view(self.layout.batch, 1 + self.layout.partner_count)
-        )
+        batch, several = self.layout.batch, self.layout.partner_count
+        start = self.layout.table + batch * several
+        return self.words[start : start + batch * (1 + several)].view(torch.float32).view(batch, 1 + several)
 
     def copy_(self, plan: MixPlan) -> "PackedPlan":
         """Replace the numbers by those of ``plan``, in one copy that does not block the host.
@@ -280,22 +279,21 @@ def layout_of(plan: MixPlan) -> Layout:
 
 def _words_on_host(plan: MixPlan, layout: Layout, device: torch.device) -> Tensor:
     """The words of a plan on the host, pinned if they go to a GPU."""
-    passes = [layout]
-    while passes[-1].then is not None:
-        passes.append(passes[-1].then)
     if device.type == "cuda" and torch.cuda.is_current_stream_capturing():
         raise RuntimeError(
             "plan must be packed before a CUDA graph is captured, or each replay would repeat it: pass the result of "
             "pack(plan, device), and copy_ the next plan into it before each replay"
         )
-    count, pinned = sum(one.words for one in passes), device.type == "cuda"
+    passes = [(plan, layout)]
+    while plan.then is not None and layout.then is not None:
+        plan, layout = plan.then, layout.then
+        passes.append((plan, layout))
+    count, pinned = sum(one.words for _, one in passes), device.type == "cuda"
     words = torch.empty(count, dtype=torch.int32, device="cpu", pin_memory=pinned)
-    start, array = 0, words.numpy()
-    current: MixPlan | None = plan
-    for one in passes:
-        if current is not None:
-            _write_pass(current, one, array[start : start + one.words])
-            start, current = start + one.words, current.then
+    unwritten = words.numpy()
+    for part, one in passes:
+        _write_pass(part, one, unwritten[: one.words])
+        unwritten = unwritten[one.words :]
     return words
 
 
@@ -303,22 +301,22 @@ def _write_pass(plan: MixPlan, layout: Layout, words: Array) -> None:
     """Write one pass."""
     pairs = _pairs_to_mix_at_once(plan) if layout.paired else None
     table = words[: layout.table].reshape(layout.entries, layout.entry.width)
-    begin, row, second = layout.images, layout.row, layout.entry.second
+    begin, end, second = layout.index_words, layout.index_words + layout.part_words, layout.entry.second
     if pairs is None:
         table[:, 0] = np.arange(layout.batch)
         table[:, 1:begin] = plan.partners
-        rows = table[:, begin : begin + row]
+        rows = table[:, begin:end]
     else:
         table[:, :2] = pairs
-        rows = np.empty((layout.batch, row), np.int32)
+        rows = np.empty((layout.batch, layout.part_words), np.int32)
     for name, shape in layout.parts:
         values = _as_words(name, _padded(name, getattr(plan, name), (layout.batch, *shape)))
         start = getattr(layout.entry, name) - begin
         rows[:, start : start + values.shape[1]] = values
     if pairs is not None:
-        table[:, begin : begin + row] = rows[pairs[:, 0]]
+        table[:, begin:end] = rows[pairs[:, 0]]
         if second > 0:
-            table[:, begin + row : begin + row + second] = rows[pairs[:, 1], row - second :]
+            table[:, end : end + second] = rows[pairs[:, 1], -second:]
     labels = words[layout.table :]
     count = plan.partners.size
     labels[:count] = plan.partners.ravel()
