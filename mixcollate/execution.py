@@ -57,8 +57,8 @@ def execute(
         mask_ignore_index: the number of pixels that belong to none of these classes.
         mean, std, dtype, memory_format, impl, layout: see :func:`mixcollate.kernels.mix`.
     """
-    options: dict[str, Any] = {"mean": mean, "std": std, "dtype": dtype, "memory_format": memory_format, "impl": impl}
-    options["layout"] = layout
+    options: dict[str, Any] = {"mean": mean, "std": std, "dtype": dtype}
+    options |= {"memory_format": memory_format, "impl": impl, "layout": layout}
     placed = place(plan, pixels(batch, roles), impl)
     changed: dict[Path, Any] = {}
     unwritten = None  # targets that are written by the launch that mixes the (first) images

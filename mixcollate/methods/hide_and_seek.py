@@ -47,14 +47,12 @@ class HideAndSeek(ErasingTransform):
         sizes = self.sizes or [round(size * shorter / 224) for size in (0, 16, 32, 44, 56)]
         if 0 < shorter and max(sizes) == 0:
             raise ValueError(f"sizes must include one of a pixel or more, got {sizes} for images of {draw.size}")
-        if self.sizes is None:
-            return self.hide_cells(draw, sizes)
-        if max(self.sizes) > shorter / 2:
+        if self.sizes is not None and max(sizes) > shorter / 2:
             raise ValueError(
-                f"sizes must be at most half the shorter side ({shorter} pixels), got {max(self.sizes)}, which can "
-                "hide a whole image; leave sizes out to scale the paper's"
+                f"sizes must be at most half the shorter side ({shorter} pixels), got {max(sizes)}, which can hide a "
+                "whole image; leave sizes out to scale the paper's"
             )
-        return self.hide_cells(draw, self.sizes)
+        return self.hide_cells(draw, sizes)
 
     def hide_cells(self, draw: Draw, sizes: Sequence[int]) -> MixPlan:
         """The plan with cells of these sizes, whatever the size of the images."""
