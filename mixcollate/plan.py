@@ -136,6 +136,23 @@ class MixPlan:
         """The names of the parts that are present, and the shape of each for one image."""
         return {name: array.shape[1:] for name, array in self.parts.items()}
 
+    @property
+    def mixes(self) -> bool:
+        """Whether this pass uses pixels of partners."""
+        return bool(self.partners.shape[1])
+
+    @property
+    def erases(self) -> bool:
+        """Whether this pass overwrites pixels with a fill."""
+        return self.fill is not None
+
+    @property
+    def blends(self) -> bool:
+        """Whether any pixel, in any pass, is a blend of two; if not, pixels are only copied."""
+        shares = [array for array in (self.own_outside, self.own_inside) if array is not None]
+        fractions = any(bool(((array != 0) & (array != 1)).any()) for array in shares)
+        return fractions or (self.then is not None and self.then.blends)
+
     def rows(self, index: Array) -> "MixPlan":
         """The plan of the images ``index`` alone; partners are still numbered as in the whole batch."""
         parts: dict[str, Any] = {name: array[index] for name, array in self.parts.items()}
@@ -182,13 +199,6 @@ class MixPlan:
         later = None if self.then is None else self.then.at_size(size)
         return replace(self, size=size, then=later, **parts)._keep_pairs_of(self)
 
-    @property
-    def blends(self) -> bool:
-        """Whether any pixel, in any pass, is a blend of two; if not, pixels are only copied."""
-        shares = [array for array in (self.own_outside, self.own_inside) if array is not None]
-        fractions = any(bool(((array != 0) & (array != 1)).any()) for array in shares)
-        return fractions or (self.then is not None and self.then.blends)
-
     @functools.cached_property
     def pairs(self) -> Array | None:
         """``[pairs, 2]``, the two images of each pair, if partners are mutual (an image may be its own partner).
@@ -202,11 +212,6 @@ class MixPlan:
         """Whether the two images of a pair also mix alike, so that one gains exactly what the other loses."""
         return self.pairs is not None and APART.isdisjoint(self.parts) and self._mixes_alike(self.pairs)
 
-    def _mixes_alike(self, pairs: Array) -> bool:
-        first, second = pairs.T
-        mixing = [array for name, array in self.parts.items() if not PARTS[name].erases]
-        return all([bool((array[first] == array[second]).all()) for array in mixing])
-
     def set_pairs(self, pairs: Array | None, mutual: bool) -> "MixPlan":
         """Set ``pairs`` and ``mutual``, which would otherwise be derived from the numbers; returns this plan.
 
@@ -214,6 +219,19 @@ class MixPlan:
         if in some of them two images happen to be each other's partners, or happen to have equal numbers.
         """
         vars(self).update(pairs=pairs, mutual=mutual and APART.isdisjoint(self.parts))
+        return self
+
+    @property
+    def knows_pairs(self) -> bool:
+        """Whether ``pairs`` and ``mutual`` were set, or derived already."""
+        return "pairs" in vars(self) and "mutual" in vars(self)
+
+    def _keep_pairs_of(self, other: "MixPlan", *, alike: bool = True) -> "MixPlan":
+        """Take over the pairs of ``other``, from which this plan was made; ``alike``: both images of a pair were
+        treated the same.
+        """
+        if other.knows_pairs:
+            self.set_pairs(other.pairs, other.mutual and alike)
         return self
 
     @property
@@ -238,28 +256,10 @@ class MixPlan:
         if self.then is not None:
             self.then.forget_pairs()
 
-    def _keep_pairs_of(self, other: "MixPlan", *, alike: bool = True) -> "MixPlan":
-        """Take over the pairs of ``other``, from which this plan was made; ``alike``: both images of a pair were
-        treated the same.
-        """
-        if other.has_pairs_set:
-            self.set_pairs(other.pairs, other.mutual and alike)
-        return self
-
-    @property
-    def has_pairs_set(self) -> bool:
-        """Whether ``pairs`` and ``mutual`` were set, or derived already."""
-        return "pairs" in vars(self) and "mutual" in vars(self)
-
-    @property
-    def mixes(self) -> bool:
-        """Whether this pass uses pixels of partners."""
-        return bool(self.partners.shape[1])
-
-    @property
-    def erases(self) -> bool:
-        """Whether this pass overwrites pixels with a fill."""
-        return self.fill is not None
+    def _mixes_alike(self, pairs: Array) -> bool:
+        first, second = pairs.T
+        mixing = [array for name, array in self.parts.items() if not PARTS[name].erases]
+        return all([bool((array[first] == array[second]).all()) for array in mixing])
 
 
 PARTS: dict[str, Part] = {f.name: f.metadata["part"] for f in fields(MixPlan) if "part" in f.metadata}
@@ -323,7 +323,7 @@ def select(choice: Array, plans: Sequence[MixPlan], *, alike: bool = False) -> M
         **parts,
     )
     mixing = [plan for plan in plans if plan.mixes]
-    if width == 1 and all([plan.has_pairs_set and plan.partners is mixing[0].partners for plan in mixing]):
+    if width == 1 and all([plan.knows_pairs and plan.partners is mixing[0].partners for plan in mixing]):
         selected.set_pairs(mixing[0].pairs, alike and all([plan.mutual for plan in mixing]))
     return selected
 
