@@ -26,7 +26,7 @@ from mixcollate.kernels.pixels import check_affine, check_output
 from mixcollate.kernels.prepare import AXES
 from mixcollate.kernels.support import is_differentiated
 from mixcollate.methods import MixUp
-from mixcollate.plan import ERASING, MixPlan, Stream, only, without_mixing
+from mixcollate.plan import ERASING, MixPlan, Stream, restrict, without_mixing
 from mixcollate.roles import (
     Key,
     Keys,
@@ -348,7 +348,7 @@ class MixupCollate(Settled):
     def _unmixed(self, plan: MixPlan) -> MixPlan:
         """The same plan without its mixing; sparse targets keep their width."""
         if any(rule.targets == "sparse" for rule in self.rules):
-            return only(np.zeros(len(plan), bool), plan, alike=True, keep=ERASING)
+            return restrict(plan, np.zeros(len(plan), bool), alike=True, keep=ERASING)
         return without_mixing(plan)
 
     def _check_units(self, images: Tensor) -> None:

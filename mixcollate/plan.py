@@ -333,12 +333,12 @@ def takes_partners(plan: Any) -> bool:
     return plan is not None and (plan.partners.shape[1] > 0 or takes_partners(plan.then))
 
 
-def only(changed: Array, plan: MixPlan, *, alike: bool = False, keep: Collection[str] = ()) -> MixPlan:
+def restrict(plan: MixPlan, changed: Array, *, alike: bool = False, keep: Collection[str] = ()) -> MixPlan:
     """``plan`` for the images that are ``changed``; the others keep their partners, but also all of their pixels.
 
     Args:
-        changed: ``[B]`` bool.
         plan: of all images.
+        changed: ``[B]`` bool.
         alike: whether always both images of a pair are changed, or neither.
         keep: names of parts that all images keep, in every pass.
     """
@@ -347,7 +347,7 @@ def only(changed: Array, plan: MixPlan, *, alike: bool = False, keep: Collection
         for name, array in plan.parts.items()
     }
     alone = np.eye(1, plan.shares.shape[1], dtype=np.float32) if plan.mixes else 1
-    later = None if plan.then is None else only(changed, plan.then, keep=keep)  # it has other pairs
+    later = None if plan.then is None else restrict(plan.then, changed, keep=keep)  # it has other pairs
     some = MixPlan(
         size=plan.size,
         partners=plan.partners,

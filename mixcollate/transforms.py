@@ -25,7 +25,7 @@ from mixcollate.kernels import Axes, Impl, PackedPlan, Statistic
 from mixcollate.kernels.api import uncompiled
 from mixcollate.kernels.bounds import mark_as_checked
 from mixcollate.kernels.prepare import AXES, check_layout
-from mixcollate.plan import PLACES, Draw, MixPlan, Pairing, PairingFunction, Per, Stream, draw_from, identity, only
+from mixcollate.plan import PLACES, Draw, MixPlan, Pairing, PairingFunction, Per, Stream, draw_from, identity, restrict
 from mixcollate.roles import IMAGES_AND_LABELS, IMAGES_ONLY, Keys, LabelsGetter, find, first_labels
 from mixcollate.schedules import EpochNotSet, Scheduled, at
 from mixcollate.targets import LabelMode, TargetRule, Targets
@@ -210,7 +210,7 @@ class MixTransform(Settled, v2.Transform):
         count, unit = draw.units(self.per)
         changed = (draw.numbers.random(count) < p)[unit]
         # all images keep the fill, erased or not, so that a fill they cannot take is refused in the first batch
-        return only(changed, plan, alike=self.per != "sample", keep=("fill",))
+        return restrict(plan, changed, alike=self.per != "sample", keep=("fill",))
 
     def make_plan(
         self,

@@ -28,7 +28,7 @@ from mixcollate.plan import (
     draw_from,
     identity,
     numbers,
-    only,
+    restrict,
     select,
     two_shares,
 )
@@ -303,7 +303,7 @@ def test_only_some_images_are_changed(name):
     shape = (6, 3, 9, 8)
     changed = np.array([True, False, True, True, False, True])
     plan = cases.plan(name, shape)
-    some, whole = only(changed, plan), pixels(plan)
+    some, whole = restrict(plan, changed), pixels(plan)
     rows = torch.from_numpy(changed)
     assert torch.equal(pixels(some)[~rows], pixels(identity(6, shape[2:]))[~rows])
     if plan.then is None:
@@ -443,7 +443,7 @@ def test_a_part_is_declared_once(line, drawn):
         assert tint.dtype == drawn.dtype and np.array_equal(tint, drawn)
     assert (placed.copy_(replace(plan, tint=None)).unpack().tint == neutral).all()
     some = np.array([True, False, True, False])
-    assert np.array_equal(plans.only(some, plan).tint, np.where(some[:, None], drawn, neutral))
+    assert np.array_equal(plans.restrict(plan, some).tint, np.where(some[:, None], drawn, neutral))
     chosen = plans.select(some.astype(int), [plans.identity(4, (8, 8)), plan])
     assert np.array_equal(chosen.tint, np.where(some[:, None], drawn, neutral))
     assert np.array_equal(plan.rows(np.array([2])).tint, drawn[2:3])

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 import mixcollate as mc
 from mixcollate.kernels import support
 from mixcollate.kernels.packed import pack
-from mixcollate.plan import identity, only
+from mixcollate.plan import identity, restrict
 from mixcollate.targets import TargetRule, mix_targets
 
 
@@ -225,7 +225,7 @@ def mixed_by_hand(rows, plan, combine):
 
 def p_half(plan, seed=0):
     """The same plan for half of the images; the others keep all of their labels."""
-    return only(np.random.default_rng(seed).random(len(plan)) < 0.5, plan)
+    return restrict(plan, np.random.default_rng(seed).random(len(plan)) < 0.5)
 
 
 @pytest.mark.parametrize("label_smoothing", [0.0, 0.2])
@@ -234,7 +234,7 @@ def test_a_share_of_nothing_brings_nothing(name, label_smoothing, device):
     """What is not annotated stays with the images that are really mixed with it."""
     whole = mc.CutMix(seed=3).make_plan(torch.empty(6, 3, 16, 24)) if name == "cutmix" else plans()[name]
     rows = [[NAN, 1, 0], [0.0, 0, 1], [NAN] * 3, [1.0, 1, 0], [0.0, NAN, 1], [1.0, 0, 0]]
-    for plan in (whole, p_half(whole), only(np.zeros(6, bool), whole)):
+    for plan in (whole, p_half(whole), restrict(whole, np.zeros(6, bool))):
         wanted = torch.tensor(mixed_by_hand(rows, plan, sum)).float()
         spread = label_smoothing / 3 * wanted.nan_to_num(0.0).sum(1, keepdim=True)
         wanted = (1 - label_smoothing) * wanted + spread  # NaN stays NaN, and spreads nothing
@@ -262,7 +262,7 @@ def test_union_of_missing_labels():
     plan = mc.CutMix(per="batch", pairing="roll", seed=1).make_plan(torch.empty(4, 3, 16, 16))
     assert 0 < plan.own_share[0] < 1
     rows = torch.tensor([[1, NAN], [0, 1.0], [0, 0], [0, 0]])
-    union = mix_targets(rows, only(np.array([True, False, True, True]), plan), label_mode="union")
+    union = mix_targets(rows, restrict(plan, np.array([True, False, True, True])), label_mode="union")
     assert union.nan_to_num(7.0).tolist() == [[1, 7], [0, 1], [0, 1], [0, 0]]
 
 
