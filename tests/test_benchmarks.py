@@ -139,12 +139,14 @@ def test_checks_find_what_is_wrong():
 
 @pytest.mark.slow  # starts every step of the GPU run, each in a process
 def test_dry_run_of_the_gpu_script(monkeypatch, tmp_path, capsys):
-    """A step that fails is told, and the rest still runs."""
+    """A step that fails is reported, and the rest still runs."""
     monkeypatch.setattr(gpu, "CHECKS", ("memory", "no such check"))
     monkeypatch.setattr(gpu, "BENCHMARKS", {"host": 60, "naive": 60})
     assert gpu.main(["--dry-run", "--out", str(tmp_path), "--commit", "abc1234"]) == 1
-    told = capsys.readouterr().out
-    states = {line[8:32].strip(): line.split()[0] for line in told.splitlines() if line.startswith(("ok ", "FAILED "))}
+    printed = capsys.readouterr().out
+    states = {
+        line[8:32].strip(): line.split()[0] for line in printed.splitlines() if line.startswith(("ok ", "FAILED "))
+    }
     assert states == {
         "memory": "ok",
         "no such check": "FAILED",
@@ -152,7 +154,7 @@ def test_dry_run_of_the_gpu_script(monkeypatch, tmp_path, capsys):
         "bench naive": "ok",
         "results": "ok",
     }
-    assert "invalid choice: 'no such check'" in told and "C4" in told
+    assert "invalid choice: 'no such check'" in printed and "C4" in printed
     assert (tmp_path / "cpu-abc1234.json").exists() and (tmp_path / "gpu.log").exists()
 
 
@@ -405,9 +407,11 @@ def test_ours_is_shown_against_the_fastest_other():
 
 
 def test_pictures_lie_beside_the_results(few, tmp_path):
-    told = plots.pictures(write(few, tmp_path), few)
+    printed = plots.pictures(write(few, tmp_path), few)
     drawn = {"fastest-cpu.png", "growth-cpu.png", "peers-cpu.png", "loader-cpu.png"}
-    assert {Path(line.removeprefix("picture: ")) for line in told.splitlines()} == {tmp_path / name for name in drawn}
+    assert {Path(line.removeprefix("picture: ")) for line in printed.splitlines()} == {
+        tmp_path / name for name in drawn
+    }
     assert all((tmp_path / name).read_bytes().startswith(b"\x89PNG") for name in drawn)
 
 

@@ -153,7 +153,7 @@ def test_what_ours_draw_need_not_be_checked_until_it_is_changed(transform, monke
 
 
 def test_a_plan_that_was_changed_is_asked_for_its_pairs_again():
-    """What its draw has told of them holds no longer."""
+    """What its draw said of them holds no longer."""
     plan, images = cases.plan("mixup", SHAPE), torch.rand(SHAPE)
     mix(images, plan)
     plan.own_outside[:] = np.float32([0, 0.25, 0.5, 1])

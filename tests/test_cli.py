@@ -59,10 +59,10 @@ def test_demo_as_a_user_runs_it(tmp_path):
     out = tmp_path / "new" / "folder"
     options = ["--epochs", "2", "--runs", "2", "--label-noise", "0.4", "--out", str(out)]
     command = [sys.executable, "-m", "mixcollate", "demo", *options]
-    told = subprocess.run(command, capture_output=True, text=True, check=True, timeout=240)
-    assert told.stderr == ""
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=240)
+    assert done.stderr == ""
     for words in ("898 images to train, 899 to test", "2 workers", "plain", "accuracy", "±", "With 40% wrong labels"):
-        assert words in " ".join(told.stdout.split())
+        assert words in " ".join(done.stdout.split())
     for name in ("mixed", "accuracy", "calibration"):
         with Image.open(out / f"{name}.png") as picture:
             assert picture.width > 600
@@ -143,7 +143,7 @@ def outcome(accuracy: float, confidence: float) -> dict[str, float]:
 
 
 @pytest.mark.parametrize(
-    ("gains", "told"),
+    ("gains", "sentence"),
     [
         ([0.5], r"right labels.* by \+0.5 points; a single run says little \(--runs 3"),
         ([0.5, -0.1, 0.3], r"by \+0.2 \[-0.5, \+1.0\] points: the interval contains 0, so this is no evidence"),
@@ -151,14 +151,14 @@ def outcome(accuracy: float, confidence: float) -> dict[str, float]:
         ([12, 10, 11], r"by \+11.0 \[\+8.5, \+13.5\] points: it helped"),
     ],
 )
-def test_verdict_says_what_was_measured(gains, told):
+def test_verdict_says_what_was_measured(gains, sentence):
     rows = []
     for seed, gain in enumerate(gains):
         for method, accuracy, confidence in (("plain", 80, 85), ("mixup", 80 + gain, 60)):
             run = asdict(Run(method=method, seed=seed))
             rows.append({"run": run, "outcome": outcome(accuracy, confidence)})
     first, last = demo.verdict(rows)
-    assert re.search(told, first)
+    assert re.search(sentence, first)
     assert "underconfident" in last and re.search(r"from \d+\.\d.* to 1\.2", last)
     for row in rows:
         row["outcome"]["confidence"] = 99
@@ -170,9 +170,10 @@ def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
     with pytest.raises(SystemExit) as ended:
         main(arguments)
     assert ended.value.code == 2
-    told = capsys.readouterr().err
-    assert told.startswith(f"mixcollate {arguments[0]}: ") and "Traceback" not in told and told.count("\n") == 1
-    return told
+    message = capsys.readouterr().err
+    assert message.startswith(f"mixcollate {arguments[0]}: ")
+    assert "Traceback" not in message and message.count("\n") == 1
+    return message
 
 
 def test_preview_of_own_pictures(tmp_path, capsys, photographs):
@@ -304,8 +305,10 @@ def hostile(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ],
 )
 def test_hostile_pictures_are_refused(tmp_path, capsys, hostile, name, why):
-    told = refused(capsys, "preview", str(hostile / "whole.jpg"), str(hostile / name), "--out", str(tmp_path / "a.png"))
-    assert "IMAGES must be pictures" in told and name in told and why in told
+    message = refused(
+        capsys, "preview", str(hostile / "whole.jpg"), str(hostile / name), "--out", str(tmp_path / "a.png")
+    )
+    assert "IMAGES must be pictures" in message and name in message and why in message
     assert not list(tmp_path.iterdir())
 
 
@@ -324,8 +327,8 @@ def test_a_tree_that_holds_itself_is_refused(tmp_path, capsys, photographs):
     (tmp_path / "a").mkdir()
     (tmp_path / "a" / "a.png").write_bytes(photographs[0].read_bytes())
     (tmp_path / "a" / "again").symlink_to(tmp_path)
-    told = refused(capsys, "demo", "--data", "imagefolder", "--root", str(tmp_path), *QUICK)
-    assert "must not contain links to its parent folders" in told
+    message = refused(capsys, "demo", "--data", "imagefolder", "--root", str(tmp_path), *QUICK)
+    assert "must not contain links to its parent folders" in message
 
 
 def test_preview_errors(tmp_path, capsys, photographs):
@@ -354,11 +357,12 @@ def test_bench_as_a_user_runs_it(tiny, capfd):
     with pytest.raises(SystemExit) as ended:
         main(["bench", "-q", "benchmarks/bench_naive.py"])
     assert ended.value.code == 0
-    told = capfd.readouterr().out
-    assert "naive: How much faster" in told and "against" in told and "Outliers" not in told
+    printed = capfd.readouterr().out
+    assert "naive: How much faster" in printed and "against" in printed and "Outliers" not in printed
     (folder,) = (tiny / "bench").iterdir()
     assert {path.name for path in folder.glob("*.png")} == {"fastest-cpu.png"}
-    assert f"picture: {folder / 'fastest-cpu.png'}" in told and f"results: {next(folder.glob('cpu-*.json'))}" in told
+    assert f"picture: {folder / 'fastest-cpu.png'}" in printed
+    assert f"results: {next(folder.glob('cpu-*.json'))}" in printed
     with Image.open(folder / "fastest-cpu.png") as picture:
         assert picture.width > 800
     assert sorted(RESULTS.iterdir()) == committed
@@ -371,8 +375,8 @@ def test_bench_leaves_pytest_benchmark_what_it_is_asked(tiny, capfd):
     with pytest.raises(SystemExit) as ended:
         main(["bench", "-q", "--benchmark-json", raw, "--benchmark-columns=median", "-k", "test_collate_and_mix"])
     assert ended.value.code == 0
-    told = capfd.readouterr().out
-    assert "Name (time in" in told and "results: " in told
+    printed = capfd.readouterr().out
+    assert "Name (time in" in printed and "results: " in printed
     assert json.loads((tiny / "raw.json").read_text())["benchmarks"]
 
 
@@ -407,8 +411,8 @@ def test_bench_passes_its_arguments_to_pytest(tiny, capfd):
     with pytest.raises(SystemExit) as ended:
         main(["bench", "benchmarks/bench_naive.py", "--collect-only", "-q", "-k", "equal_work"])
     assert ended.value.code == 0
-    told = capfd.readouterr().out
-    assert "bench_naive.py::test_equal_work" in told and "bench_peers" not in told
+    printed = capfd.readouterr().out
+    assert "bench_naive.py::test_equal_work" in printed and "bench_peers" not in printed
     assert list(tiny.iterdir()) == []  # nothing was measured
 
 
@@ -426,9 +430,9 @@ def test_bench_outside_a_checkout(tmp_path, monkeypatch, capsys):
 
 def test_env(capsys):
     main(["env"])
-    told = capsys.readouterr().out
+    printed = capsys.readouterr().out
     for words in (torch.__version__, np.__version__, "triton:", "C compiler:", "Python.h:", "GPU:", "numba:"):
-        assert words in told
+        assert words in printed
 
 
 @pytest.mark.parametrize(
@@ -456,7 +460,7 @@ def test_other_missing_modules_are_not_hidden(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "message"),
     [
         ([], "required: COMMAND"),
         (["demo", "--epochs", "0"], "--epochs: must be a whole number from 1 to 1000000, got 0"),
@@ -481,12 +485,12 @@ def test_other_missing_modules_are_not_hidden(monkeypatch):
         (["demo", "--device", "hpu"], "--device: must be a device that torch can use here, got 'hpu'"),
     ],
 )
-def test_refused_arguments(capsys, monkeypatch, arguments, told):
+def test_refused_arguments(capsys, monkeypatch, arguments, message):
     nothing_is_trained(monkeypatch)
     with pytest.raises(SystemExit) as ended:
         main(arguments)
     assert ended.value.code == 2
-    assert told in capsys.readouterr().err
+    assert message in capsys.readouterr().err
 
 
 def nothing_is_trained(monkeypatch):
@@ -498,7 +502,7 @@ def nothing_is_trained(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "message"),
     [
         (["--size", "1"], "--transform all at --size 1: images must have more than one pixel for boxes.* use MixUp"),
         (["--size", "2", "--transform", "cutmix"], "--size 2: images must have sides of more than 2 .* placement="),
@@ -507,13 +511,13 @@ def nothing_is_trained(monkeypatch):
         (["--transform", "MixUp(p=until(3,value=2))"], "p in epoch 0 must be a probability"),
     ],
 )
-def test_previews_that_cannot_be_drawn_are_refused(tmp_path, capsys, arguments, told):
-    assert re.search(told, refused(capsys, "preview", *arguments, "--out", str(tmp_path / "a.png")))
+def test_previews_that_cannot_be_drawn_are_refused(tmp_path, capsys, arguments, message):
+    assert re.search(message, refused(capsys, "preview", *arguments, "--out", str(tmp_path / "a.png")))
     assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "message"),
     [
         (["Cutout(length=999)"], r"Cutout\(length=999\) at --pixels 12: length must be at most twice .* got 999"),
         (["cutmix", "--pixels", "1"], "cutmix at --pixels 1: images must have more than one pixel .* use MixUp"),
@@ -523,15 +527,17 @@ def test_previews_that_cannot_be_drawn_are_refused(tmp_path, capsys, arguments, 
         (["MixUp(num_classes=3)"], "num_classes must be the transform's 3, got 10"),
     ],
 )
-def test_methods_that_cannot_mix_the_data_are_refused_before_training(tmp_path, capsys, monkeypatch, arguments, told):
+def test_methods_that_cannot_mix_the_data_are_refused_before_training(
+    tmp_path, capsys, monkeypatch, arguments, message
+):
     nothing_is_trained(monkeypatch)
     said = refused(capsys, "compare", "--out", str(tmp_path / "rows"), "--methods", "plain", *arguments)
-    assert re.search(f"compare: --methods .*{told}", said)
+    assert re.search(f"compare: --methods .*{message}", said)
     assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(
-    ("command", "out", "told"),
+    ("command", "out", "message"),
     [
         ("demo", "text", "--out must be a folder that can be written, got .*text: File exists"),
         ("demo", "/proc/none", "--out must be a folder that can be written, got /proc/none: No such file"),
@@ -546,22 +552,22 @@ def test_methods_that_cannot_mix_the_data_are_refused_before_training(tmp_path, 
         ("compare", "/proc/none", "--out must be a file that can be written, got /proc/none: No such file"),
     ],
 )
-def test_an_out_that_cannot_be_written_is_refused_before_training(tmp_path, capsys, monkeypatch, command, out, told):
+def test_an_out_that_cannot_be_written_is_refused_before_training(tmp_path, capsys, monkeypatch, command, out, message):
     """What is there stays."""
     nothing_is_trained(monkeypatch)
     files = {"text": b"no row, nor its end", "lines": b"no\nrows\n", "json": b"[1]\n", "bytes": b"\xff\xfe\n"}
     for name, content in files.items():
         (tmp_path / name).write_bytes(content)
-    assert re.search(told, refused(capsys, command, "--device", "cpu", "--out", str(tmp_path / out)))
+    assert re.search(message, refused(capsys, command, "--device", "cpu", "--out", str(tmp_path / out)))
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == files
 
 
 def test_a_picture_in_whose_place_a_folder_is(tmp_path):
     (tmp_path / "calibration.png").mkdir()
     bins = [(100, 0.5, 0.4)]
-    told = {"curve": [(1, 50.0)], "reliability": bins, "tempered_reliability": bins}
+    outcome = {"curve": [(1, 50.0)], "reliability": bins, "tempered_reliability": bins}
     with pytest.raises(Refusal, match=r"pictures must be files .* got .*calibration\.png: Is a directory"):
-        plots.draw([{"run": asdict(Run(method="plain", seed=0)), "outcome": told}], tmp_path)
+        plots.draw([{"run": asdict(Run(method="plain", seed=0)), "outcome": outcome}], tmp_path)
 
 
 def test_training_that_diverged_is_reported():
@@ -574,9 +580,9 @@ def test_help_teaches_with_an_example(capsys, command):
     with pytest.raises(SystemExit) as ended:
         main([*command, "--help"])
     assert ended.value.code == 0
-    told = capsys.readouterr().out
-    assert "usage: mixcollate" in told and "default: None" not in told
-    examples = [line.strip() for line in told.splitlines() if line.startswith("  mixcollate ")]
+    printed = capsys.readouterr().out
+    assert "usage: mixcollate" in printed and "default: None" not in printed
+    examples = [line.strip() for line in printed.splitlines() if line.startswith("  mixcollate ")]
     assert examples == ([cli.EXAMPLES[command[0]]] if command else list(cli.EXAMPLES.values()))
     for example in examples:
         arguments = shlex.split(example)[1:]
@@ -631,12 +637,12 @@ def test_ctrl_c_ends_it_without_a_traceback(tmp_path, command, heeding_interrupt
                 time.sleep(0.1)
             time.sleep(1)
             os.killpg(one.pid, signal.SIGINT)  # as a terminal does, to all of them
-            out, told = one.communicate(timeout=60)
+            out, errors = one.communicate(timeout=60)
         finally:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(one.pid, signal.SIGKILL)
-    assert one.returncode == 130, told
-    assert "interrupted" in told and "Traceback" not in out + told
+    assert one.returncode == 130, errors
+    assert "interrupted" in errors and "Traceback" not in out + errors
 
 
 @pytest.fixture
@@ -660,8 +666,8 @@ def forks_of(pid):
 def test_env_says_what_mixes_and_why(monkeypatch):
     assert 'impl="host" mixes' in environment.on_cpu()
     monkeypatch.setattr(support, "c_compiler", lambda: None)
-    told = environment.on_gpu()
-    assert 'impl="reference" mixes: plain torch mixes on the GPU' in told and "a C compiler for Triton" in told
+    reason = environment.on_gpu()
+    assert 'impl="reference" mixes: plain torch mixes on the GPU' in reason and "a C compiler for Triton" in reason
     monkeypatch.setattr(support, "c_compiler", lambda: "cc")
     monkeypatch.setattr(support, "python_header", lambda: Path("Python.h"))
     monkeypatch.setattr(support, "has_right_triton", lambda: True)

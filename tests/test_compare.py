@@ -90,12 +90,12 @@ def test_halves_of_the_classes_are_numbered_from_zero():
 
 
 @pytest.mark.parametrize(
-    ("how", "told"),
+    ("how", "message"),
     [({"share": 0.9999, "rest": True}, "what --share leaves over"), ({"classes": "first-half"}, "first-half of 1 cl")],
 )
-def test_no_images_to_start_from(how, told):
+def test_no_images_to_start_from(how, message):
     ones = TensorDataset(torch.zeros(4, 1, 8, 8, dtype=torch.uint8), torch.zeros(4, dtype=torch.int64))
-    with pytest.raises(Refusal, match=f"training must have images, got none in .*{told}.*; use --start random"):
+    with pytest.raises(Refusal, match=f"training must have images, got none in .*{message}.*; use --start random"):
         part(Data(ones, ones, ["one"], (0.5,), (0.5,)), **how)
 
 
@@ -216,7 +216,7 @@ def test_recipes_say_what_python_would():
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "message"),
     [
         ("smoothmix", "one of .*mixup.*deit.*got 'smoothmix'|smoothmix is neither"),
         ("__import__('os').system('true')", r"unknown name __import__\('os'\).system"),
@@ -232,8 +232,8 @@ def test_recipes_say_what_python_would():
         ("\0", "a transform must be"),
     ],
 )  # fmt: skip
-def test_anything_else_is_refused(text, told):
-    with pytest.raises(ValueError, match=f"(?s){told}"):
+def test_anything_else_is_refused(text, message):
+    with pytest.raises(ValueError, match=f"(?s){message}"):
         parse(text)
 
 
@@ -290,8 +290,8 @@ def test_a_summary_pairs_what_shares_a_seed():
 def test_the_printed_command_makes_the_same_runs(settings):
     varied = {"epochs": [5, 10], "start": ["random"], "share": [0.5], "label_noise": [0.0, 0.4]}
     runs = compare.grid({**varied, "method": ["plain", "MixUp(alpha=8)"]}, settings, [3, 4])
-    told = command([{**row(), "run": asdict(run)} for run in runs])
-    program, *arguments = shlex.split(told)
+    printed = command([{**row(), "run": asdict(run)} for run in runs])
+    program, *arguments = shlex.split(printed)
     assert program == "mixcollate"
     assert compare.runs_of(parser().parse_args(arguments)) == runs
 
@@ -324,9 +324,9 @@ def test_compare_from_the_command_line(tmp_path, capsys):
     rows = compare.read(file)
     assert len(rows) == 8
     assert {row["run"]["method"] for row in rows} == {"plain", "MixUp(alpha=8)"}
-    told = " ".join(capsys.readouterr().out.split())
+    printed = " ".join(capsys.readouterr().out.split())
     for words in ("8 runs on cpu", "to repeat: mixcollate compare --data digits", "rows-schedules.png"):
-        assert words in told
+        assert words in printed
     assert (tmp_path / "rows-accuracy.png").stat().st_size > 10_000
     written = file.read_bytes()
     main([*common, *varied, *options, "--seeds", "0"])
@@ -334,7 +334,7 @@ def test_compare_from_the_command_line(tmp_path, capsys):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "message"),
     [
         (["--methods", "smoothmix"], "a transform must be one of .*mixup.*, got 'smoothmix'"),
         (["--methods", "MixUp(alpha=0)"], "alpha must be"),
@@ -346,11 +346,11 @@ def test_compare_from_the_command_line(tmp_path, capsys):
         (["--data", "mnist"], "invalid choice: 'mnist'"),
     ],
 )
-def test_refused_comparisons(tmp_path, capsys, arguments, told):
+def test_refused_comparisons(tmp_path, capsys, arguments, message):
     with pytest.raises(SystemExit) as ended:
         main(["compare", "--out", str(tmp_path / "rows"), *arguments])
     assert ended.value.code == 2
-    assert re.search(told, capsys.readouterr().err)
+    assert re.search(message, capsys.readouterr().err)
     assert not list(tmp_path.iterdir())
 
 

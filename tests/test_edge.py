@@ -130,9 +130,9 @@ def test_what_has_one_axis_stays_with_a_warning(way, value):
 def test_lists_of_many_lengths_stay_with_a_warning(values):
     """As the classes in an image do, of which each has its own number."""
     batch = {"image": COLOURS, "label": LABELS, "classes": values}
-    with pytest.warns(UserWarning, match="'classes' is left unchanged .* label_key; .* keep_keys") as told:
+    with pytest.warns(UserWarning, match="'classes' is left unchanged .* label_key; .* keep_keys") as caught:
         assert through("mix", batch, num_classes=B)["classes"] == values
-    assert len(told) == 1
+    assert len(caught) == 1
     through("mix", batch, num_classes=B, keep_keys="classes")  # and no warning
 
 
@@ -244,9 +244,9 @@ def none_of_them(*_):
 @pytest.mark.parametrize("name", ["labels_getter", "pairing", "collate_fn"])
 def test_no_function_of_the_users_ends_an_epoch_in_silence(name):
     """A loader takes a ``StopIteration`` from within for its own end."""
-    told = {name: none_of_them}
-    transform = mc.MixUp() if name == "collate_fn" else mc.MixUp(**told)
-    collate = mc.MixupCollate(transform, num_classes=B, eager=True, **(told if name == "collate_fn" else {}))
+    function = {name: none_of_them}
+    transform = mc.MixUp() if name == "collate_fn" else mc.MixUp(**function)
+    collate = mc.MixupCollate(transform, num_classes=B, eager=True, **(function if name == "collate_fn" else {}))
     with pytest.raises(ValueError, match=f"{name} must return something, but raised StopIteration"):
         list(DataLoader(Samples(samples_of((COLOURS, LABELS))), B, collate_fn=collate))
 
@@ -955,7 +955,7 @@ def test_the_rule_itself(made, method, transform):
     before = copy.deepcopy(batch)
     run = mc.CutMix(num_classes=B, inplace=True) if transform else collate.mix
     unnamed = {"mask", "image", "blend", "keep"} & set(fate.values()) if transform else set()
-    with warnings.catch_warnings(record=True) as told:
+    with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         if "refuse" in fate.values() or unnamed:
             refusable = [key for key, value in fate.items() if value in ("refuse", "mask", "image", "blend", "keep")]
@@ -969,7 +969,7 @@ def test_the_rule_itself(made, method, transform):
     flat, kept = dict(mc.roles.leaves(mixed)), dict(mc.roles.leaves(before))
     assert flat.keys() == kept.keys()
     torch.testing.assert_close(mixed["image"].mean((2, 3)), mixed["label"], rtol=0, atol=1e-5)
-    warned = {str(one.message).split(" is left")[0] for one in told}
+    warned = {str(one.message).split(" is left")[0] for one in caught}
     assert warned == {repr(key) for key, value in fate.items() if value == "warn"}
     for key, value in fate.items():
         got, was = flat[tuple(key.split("."))], kept[tuple(key.split("."))]

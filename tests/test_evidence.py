@@ -24,8 +24,8 @@ def test_tables_are_those_of_the_rows(path):
 @pytest.mark.parametrize("path", RESULTS, ids=lambda path: path.stem)
 def test_the_listed_commands_make_the_rows(path):
     rows = report.rows_of(path.stem)
-    told = [shlex.split(line) for line in report.commands(rows).splitlines()[1:-1]]
-    runs = [run for _, *arguments in told for run in runs_of(parser().parse_args(arguments))]
+    commands = [shlex.split(line) for line in report.commands(rows).splitlines()[1:-1]]
+    runs = [run for _, *arguments in commands for run in runs_of(parser().parse_args(arguments))]
     assert sorted(map(str, runs)) == sorted(str(Run(**row["run"])) for row in rows)
     assert all(re.fullmatch("[0-9a-f]{9}", row["made"]["commit"]) for row in rows)
 

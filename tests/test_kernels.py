@@ -112,12 +112,12 @@ NEEDED = {
 def test_what_the_kernels_lack_is_reported(gone, monkeypatch):
     for name in NEEDED:
         monkeypatch.setattr(name, lambda *asked, there=name not in gone: there)
-    with warnings.catch_warnings(record=True) as told:
+    with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         assert support.can_fuse.__wrapped__() == (not gone)  # the answer is kept
     wanted = ", ".join(NEEDED[name] for name in gone)
     wanted = f"plain torch mixes on the GPU, several times as slowly, for want of {wanted}"
-    assert [str(warning.message) for warning in told] == ([wanted] if gone else [])
+    assert [str(warning.message) for warning in caught] == ([wanted] if gone else [])
 
 
 def test_fused_is_refused_where_triton_cannot_compile_it(monkeypatch):

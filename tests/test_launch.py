@@ -32,7 +32,7 @@ BATCHES = {  # where images start, how many elements lie between them, and what 
 
 
 class Launch(NamedTuple):
-    """A launch: what the driver was told, and what it should have been."""
+    """A launch: what the driver got, and what it should have got."""
 
     kernel: str
     function: int
@@ -92,12 +92,12 @@ def launches_without_gpu(driver: ctypes.CDLL) -> dict[str, list[Launch]]:
     @ctypes.CFUNCTYPE(
         None, ctypes.c_char_p, ctypes.c_int, ctypes.POINTER(ctypes.c_uint), ctypes.POINTER(ctypes.c_void_p)
     )
-    def told(kernel, function, sizes, parameters):
+    def record(kernel, function, sizes, parameters):
         grid, threads, formats, values = wanted
         read = [struct.unpack(f, ctypes.string_at(parameters[k], struct.calcsize(f)))[0] for k, f in enumerate(formats)]
         made.append(Launch(kernel.decode(), function, sizes[:3], sizes[3], read, grid, threads, values))
 
-    driver.tell(told)
+    driver.tell(record)
 
     def watched(kernel, grid, tensors, numbers, constants, **options):
         passed = [number for number in numbers if isinstance(number, float) or number != 1]  # 1 is compiled in

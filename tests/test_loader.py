@@ -297,9 +297,9 @@ def test_the_collate_is_found_or_given():
         _ = DeviceLoader(hidden, "cpu").mixup_enabled
     with pytest.raises(ValueError, match="state must be of a DeviceLoader without a collate that takes"):
         DeviceLoader(hidden, "cpu").load_state_dict({"collate": {"seed": 0, "step": 5}})
-    told = DeviceLoader(hidden, "cpu", collate=collate)
-    told.load_state_dict({"collate": {"seed": 0, "step": 5}})
-    told.set_epoch(3)
+    loader = DeviceLoader(hidden, "cpu", collate=collate)
+    loader.load_state_dict({"collate": {"seed": 0, "step": 5}})
+    loader.set_epoch(3)
     assert (collate.stream.step, collate.epoch) == (5, 3)
 
 
@@ -312,7 +312,7 @@ def test_wrappers_without_an_end_have_no_collate(loader):
 
 @pytest.mark.parametrize("ahead", [False, True])
 def test_a_collate_that_cannot_be_seen_is_the_first_batchs(ahead):
-    """A generator shows none: it would be told no epoch, and its state would be left out."""
+    """A generator shows none: it would get no epoch, and its state would be left out."""
     collate = mc.MixupCollate(mc.MixUp(p=until(1)), num_classes=4, seed=0)
     batches = [[(torch.rand(3, 8, 9), k) for k in range(4)]] * 2
     hidden = iter([collate(samples) for samples in batches])

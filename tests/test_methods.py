@@ -59,7 +59,7 @@ def box_areas(boxes: Array, size: tuple[int, int]) -> Array:
 # What holds for every method.
 
 
-def test_a_new_method_is_listed_exported_and_told_of():
+def test_a_new_method_is_listed_exported_and_documented():
     """A method is its file, its two exports and a README row; and the tests of kernels draw it."""
     folder = Path(methods.__file__).parent
     written = {
@@ -103,8 +103,8 @@ def test_signatures_spell_out_every_argument(method):
     for name, parameter in shown.items():
         method(**{**members, **({} if name in members else {name: parameter.default})})
     documented = re.findall(r"^    (\w+):", inspect.getdoc(method).partition("Args:\n")[2], re.MULTILINE)
-    told_with_options = set() if method in methods.ALL.values() else {"inplace", "layout", "seed"}
-    assert set(documented) == {*own, "options"} - told_with_options
+    documented_as_options = set() if method in methods.ALL.values() else {"inplace", "layout", "seed"}
+    assert set(documented) == {*own, "options"} - documented_as_options
 
 
 @pytest.mark.parametrize(

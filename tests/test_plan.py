@@ -237,7 +237,7 @@ def test_a_plan_is_a_function_of_its_address(name):
 
 
 def test_shapes_and_types():
-    """Every part has one row an image and the dtype that the kernels are told."""
+    """Every part has one row an image and the dtype that the kernels expect."""
     types = {"partners": np.int64, "noise": np.int64, "resized": np.int8, "bitmap": np.uint8, "hidden": np.uint8}
     floats = ("shares", "own_outside", "own_inside", "turn", "fill")
     for batch in (0, 1, 2, 3):
@@ -408,8 +408,8 @@ def with_a_part_more(line):
     modules["extended_bounds"] = Path(bounds_module.__file__).read_text()
     modules["extended_packed"] = Path(packed_module.__file__).read_text()
     for name in ("extended_bounds", "extended_packed"):
-        told = modules[name].replace("mixcollate.plan", "extended_plan")
-        modules[name] = told.replace("mixcollate.kernels.bounds", "extended_bounds")
+        text = modules[name].replace("mixcollate.plan", "extended_plan")
+        modules[name] = text.replace("mixcollate.kernels.bounds", "extended_bounds")
     for name, text in modules.items():
         module = sys.modules[name] = types.ModuleType(name)
         exec(compile(text, name, "exec"), vars(module))

@@ -1,8 +1,8 @@
 """Every argument of the public surface, given what it cannot take: an error that names it and shows what came.
 
 The calls are made from the signatures: each argument has a kind, and each kind its wrong values, so that an argument
-that is new, or has another name, fails here until its kind is told. An error counts as clear if this package raised it
-(not torch, not Python beneath it), as a ValueError or TypeError whose message has the argument's name and the value.
+that is new, or has another name, fails here until its kind is listed. An error counts as clear if this package raised
+it (not torch, not Python beneath it), as a ValueError or TypeError whose message has the argument's name and the value.
 """
 
 import copy
@@ -315,21 +315,21 @@ def complaint(call: Call, argument: str, value: Any) -> str | None:
 
 
 def test_every_argument_has_a_kind():
-    """A new argument, or a new name, must be told here."""
+    """A new argument, or a new name, must be listed here."""
     unknown = [
         f"{call.name}({argument})" for call in SURFACE for argument in arguments(call) if not kind(call, argument)
     ]
-    assert not unknown, "tell the kind of these arguments, in BY_NAME or ELSEWHERE"
+    assert not unknown, "list the kind of these arguments in BY_NAME or ELSEWHERE"
     known = {(call.name, argument) for call in SURFACE for argument in arguments(call)}
     assert ELSEWHERE.keys() <= known
     assert BY_NAME.keys() <= {argument for _, argument in known}
 
 
 def test_the_surface_is_all_that_is_public():
-    told = {call.name.partition(".")[0] for call in SURFACE}
+    listed = {call.name.partition(".")[0] for call in SURFACE}
     made_elsewhere = {"MixBatch", "MixPlan", "Draw", "MixTransform", "ErasingTransform"}
-    assert set(mc.__all__) - made_elsewhere <= told
-    assert {name for name in kernels.__all__ if inspect.isfunction(getattr(kernels, name))} <= told
+    assert set(mc.__all__) - made_elsewhere <= listed
+    assert {name for name in kernels.__all__ if inspect.isfunction(getattr(kernels, name))} <= listed
 
 
 MADE = [
@@ -365,7 +365,7 @@ def test_a_class_that_is_made_of_one_may_set_its_own():
     class Stronger(mc.MixUp):
         def __init__(self, alpha=1.0, **options):
             super().__init__(alpha=alpha, **options)
-            self.num_classes_told = self.num_classes = 3
+            self.num_classes_given = self.num_classes = 3
 
     class Named(mc.MixupCollate):
         def __init__(self, num_classes):

@@ -29,6 +29,6 @@ def test_all_that_runs_in_the_interpreter_compiles():
 def test_most_mutants_are_killed():
     pytest.importorskip("cosmic_ray", reason="Cosmic Ray, which makes the mutants, is not installed")
     command = [sys.executable, "-m", "tests.deep.mutants", "--sample", os.environ.get("MUTANTS", "300")]
-    told = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-    assert told.returncode == 0, told.stderr[-2000:]
-    assert float(told.stdout.rpartition("killed ")[2].partition("%")[0]) >= 85, told.stdout  # with all that survived
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert float(done.stdout.rpartition("killed ")[2].partition("%")[0]) >= 85, done.stdout  # with all that survived

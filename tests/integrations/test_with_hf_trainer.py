@@ -266,13 +266,13 @@ class Endless(torch.utils.data.IterableDataset):
 
 
 def test_epochs_of_a_set_without_a_length_are_counted():
-    told = []
-    collate = MixupCollate(MixUp(p=lambda epoch: told.append(epoch) or 1.0), num_classes=3, seed=0)
+    epochs = []
+    collate = MixupCollate(MixUp(p=lambda epoch: epochs.append(epoch) or 1.0), num_classes=3, seed=0)
     arguments = TrainingArguments(
         **QUIET, per_device_train_batch_size=4, max_steps=6, accelerator_config={"dispatch_batches": False}
     )
     MixupTrainer(Linear(), arguments, train_dataset=Endless(), data_collator=collate).train()
-    assert told == [0, 0, 1, 1, 2, 2]
+    assert epochs == [0, 0, 1, 1, 2, 2]
     trainer = MixupTrainer(Linear(), arguments, train_dataset=Endless(), data_collator=collate, off_epochs=1)
     with pytest.raises(ValueError, match=r"off_epochs=1 requires a training set with a length"):
         trainer.train()
@@ -327,8 +327,8 @@ def test_images_of_a_set_transform(example, tmp_path):
 def test_the_format_that_int64_pixels_are_told_to_take_keeps_labels_above_255():
     """``dtype=torch.uint8`` for all columns would make 44 of class 300."""
     data = Dataset.from_dict({"pixel_values": [np.full((1, 4, 4), 200, np.uint8)] * 2, "labels": [1, 300]})
-    with pytest.raises((TypeError, ValueError), match="int64") as told:
+    with pytest.raises((TypeError, ValueError), match="int64") as raised:
         MixupCollate(num_classes=1000)(list(data.with_format("torch")))
-    advice = re.search(r"\.(with_format\(.*?\))", str(told.value))[1]
+    advice = re.search(r"\.(with_format\(.*?\))", str(raised.value))[1]
     images, targets = MixupCollate(MixUp(p=0), num_classes=1000)(list(eval(f"data.{advice}"))).mix().values()
     assert images.dtype == torch.uint8 and targets.argmax(1).tolist() == [1, 300]
