@@ -139,7 +139,8 @@ class MixBatch:
         return self.mix()[key]
 
     def __len__(self) -> int:
-        return len(self._waiting() if self._mixed is None else self._mixed)  # a length shows nobody the memory
+        with self._once:  # while another thread mixes it, it is neither waiting nor mixed
+            return len(self._waiting() if self._mixed is None else self._mixed)  # a length shows nobody the memory
 
     def keys(self) -> KeysView[Any]:
         """The keys of a batch of dict samples."""

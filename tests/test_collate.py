@@ -5,6 +5,7 @@ import gc
 import os
 import pickle
 import sys
+import threading
 from collections import UserDict
 from multiprocessing.context import set_spawning_popen
 from pathlib import Path
@@ -179,6 +180,22 @@ def test_a_batch_is_mixed_once():
     assert batch[0] is images and batch.to("cpu")[1] is targets and batch.mix()[0] is images and len(batch) == 2
     with pytest.raises(RuntimeError, match="this batch is mixed already"):
         _ = batch.images
+
+
+def test_a_batch_has_its_length_while_another_thread_mixes_it():
+    lengths = []
+
+    class Asked(mc.MixUp):
+        def plan_batch(self, draw):
+            asking.start()
+            asking.join(0.1)  # it waits until the batch is mixed
+            return super().plan_batch(draw)
+
+    batch = mc.MixupCollate(Asked(), num_classes=10)(list(zip(IMAGES[:4], LABELS[:4], strict=True)))
+    asking = threading.Thread(target=lambda: lengths.append(len(batch)))
+    batch.mix()
+    asking.join()
+    assert lengths == [2]
 
 
 def test_a_batch_of_images_alone_is_as_long_as_they_are():
