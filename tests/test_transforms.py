@@ -97,7 +97,7 @@ def test_channels_last_is_kept(name):
 
 
 @pytest.mark.parametrize("name", mixing() | erasing())
-def test_inplace_writes_where_it_is_told_to(name):
+def test_inplace_writes_into_the_images(name):
     images = torch.rand(6, 3, 16, 24)
     transform = (mixing(num_classes=6, inplace=True) | erasing(inplace=True))[name]
     plan = transform.make_plan(images)
@@ -318,22 +318,22 @@ def test_schedules_follow_the_epoch():
     assert pickle.loads(pickle.dumps(until(3)))(2) == 1.0
 
 
-@pytest.mark.parametrize("told_to", ["collate", "transform", "nobody"])
-def test_a_schedule_says_so_if_nobody_tells_it_the_epoch(told_to):
-    """Told to the transform in a collate, too: the collate has an epoch of its own."""
+@pytest.mark.parametrize("set_on", ["collate", "transform", "neither"])
+def test_a_schedule_warns_if_the_epoch_was_not_set(set_on):
+    """In a collate also if it was set on the transform: the collate has an epoch of its own."""
     choice = pickle.loads(pickle.dumps(mc.RandomChoice([mc.MixUp(p=until(2)), mc.CutMix()])))
     collate = mc.MixupCollate(choice, num_classes=4)
     batch = (torch.rand(4, 3, 8, 8), torch.arange(4))
-    if told_to != "nobody":
-        {"collate": collate, "transform": choice}[told_to].set_epoch(0)
-    if told_to == "collate":
+    if set_on != "neither":
+        {"collate": collate, "transform": choice}[set_on].set_epoch(0)
+    if set_on == "collate":
         collate.mix(batch)
     else:
         with pytest.warns(
             UserWarning, match=r"p is a function of the epoch, but set_epoch was not called.* on the collate"
         ):
             collate.mix(batch)
-    if told_to != "transform":
+    if set_on != "transform":
         with pytest.warns(UserWarning, match="p is a function of the epoch, but set_epoch was not called"):
             choice(batch[0], torch.eye(4))
     assert type(collate.state_dict()["step"]) is int
