@@ -29,43 +29,14 @@ def check_bounds(plan: MixPlan) -> None:
             return
         plan.forget_pairs()
     _check_size(plan.size)
-    _check_array("partners", plan.partners, (None,))
-    _check_array("shares", plan.shares, (None,))
-    batch, several = plan.partners.shape
-    if plan.shares.shape != (batch, 1 + several):
-        raise ValueError(
-            f"plan.shares must be of shape {(batch, 1 + several)} for {several} partners, got {plan.shares.shape}"
-        )
-    if plan.partners.size and (plan.partners.dtype.kind not in "iu" or _greatest(plan.partners) >= batch):
-        least, most = plan.partners.min(), plan.partners.max()
-        raise ValueError(f"plan.partners must be in 0 … {batch - 1}, got {least} … {most}")
-    _check_shares("shares", plan.shares)
-    totals = plan.shares.sum(1)
-    if totals.size and not np.abs(totals - 1).max() <= _ROUNDING:
-        raise ValueError(f"plan.shares must sum to 1 in each row, got {totals.min()} … {totals.max()}")
-    parts = plan.parts
-    for name, array in parts.items():
-        _check_array(name, array, PARTS[name].shape)
-    for name, array in parts.items():
-        if len(array) != batch:
-            raise ValueError(f"plan.{name} must have a row for each of {batch} images, got {len(array)}")
-        if array.dtype.kind not in (kinds := _KINDS[name]):
-            wanted = "floating point" if kinds == "f" else "whole numbers"
-            raise ValueError(f"plan.{name} must be {wanted}, got {array.dtype}")
-        if name in _RULES and array.size:
-            _RULES[name](name, array, plan)
-        if not parts.keys() >= (needed := _NEEDED.get(name, set())):
-            raise ValueError(f"plan.{name} must come with {' and '.join(sorted(needed))}, got a plan of {[*parts]}")
-    if plan.corner is not None and several != 3:
-        raise ValueError(f"plan.partners must name three per image if there is a corner, got {several}")
-    if plan.own_outside is not None and several == 0:
-        raise ValueError("plan.partners must name one per image if there is an own_outside, got none")
+    _check_partners(plan)
+    _check_parts(plan)
     check_flag("plan.fill_mean", plan.fill_mean)
     if plan.then is not None:
         check_kind("plan.then", plan.then, MixPlan)
         check_bounds(plan.then)
-        if len(plan.then) != batch:
-            raise ValueError(f"plan.then must be of the {batch} images of the pass before, got {len(plan.then)}")
+        if len(plan.then) != len(plan):
+            raise ValueError(f"plan.then must be of the {len(plan)} images of the pass before, got {len(plan.then)}")
     if not plan.pairs_hold:
         plan.forget_pairs()
     _CHECKED[plan] = _numbers(plan)
@@ -89,6 +60,45 @@ def _check_size(size: Any) -> None:
     """The size must be ``(height, width)``."""
     if not isinstance(size, tuple) or len(size) != 2 or not all([isinstance(n, int) and n >= 0 for n in size]):
         raise ValueError(f"plan.size must be two integers (height, width), got {shown(size)}")
+
+
+def _check_partners(plan: MixPlan) -> None:
+    """Partners must be in the batch, and the shares of an image and its partners must sum to one."""
+    _check_array("partners", plan.partners, (None,))
+    _check_array("shares", plan.shares, (None,))
+    batch, several = plan.partners.shape
+    if plan.shares.shape != (batch, 1 + several):
+        raise ValueError(
+            f"plan.shares must be of shape {(batch, 1 + several)} for {several} partners, got {plan.shares.shape}"
+        )
+    if plan.partners.size and (plan.partners.dtype.kind not in "iu" or _greatest(plan.partners) >= batch):
+        least, most = plan.partners.min(), plan.partners.max()
+        raise ValueError(f"plan.partners must be in 0 … {batch - 1}, got {least} … {most}")
+    _check_shares("shares", plan.shares)
+    totals = plan.shares.sum(1)
+    if totals.size and not np.abs(totals - 1).max() <= _ROUNDING:
+        raise ValueError(f"plan.shares must sum to 1 in each row, got {totals.min()} … {totals.max()}")
+
+
+def _check_parts(plan: MixPlan) -> None:
+    """Each part must have its shape, dtype and range, and come with those that it needs."""
+    parts, (batch, several) = plan.parts, plan.partners.shape
+    for name, array in parts.items():
+        _check_array(name, array, PARTS[name].shape)
+    for name, array in parts.items():
+        if len(array) != batch:
+            raise ValueError(f"plan.{name} must have a row for each of {batch} images, got {len(array)}")
+        if array.dtype.kind not in (kinds := _KINDS[name]):
+            wanted = "floating point" if kinds == "f" else "whole numbers"
+            raise ValueError(f"plan.{name} must be {wanted}, got {array.dtype}")
+        if name in _RULES and array.size:
+            _RULES[name](name, array, plan)
+        if not parts.keys() >= (needed := _NEEDED.get(name, set())):
+            raise ValueError(f"plan.{name} must come with {' and '.join(sorted(needed))}, got a plan of {[*parts]}")
+    if plan.corner is not None and several != 3:
+        raise ValueError(f"plan.partners must name three per image if there is a corner, got {several}")
+    if plan.own_outside is not None and several == 0:
+        raise ValueError("plan.partners must name one per image if there is an own_outside, got none")
 
 
 def _check_array(name: str, array: Any, shape: tuple[int | None, ...]) -> None:
