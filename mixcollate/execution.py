@@ -62,7 +62,7 @@ def execute(
     placed = place(plan, pixels(batch, roles), impl)
     changed: dict[Path, Any] = {}
     unwritten = None  # targets that are written by the launch that mixes the (first) images
-    for path, rule in zip(roles.labels, _one_each(rules, roles.labels), strict=False):
+    for path, rule in zip(roles.labels, _one_each(rules, roles.labels), strict=False):  # without rules, or labels, none
         labels = plain(leaf_at(batch, path))
         here = _beside(labels, placed, plan)
         if unwritten is None and isinstance(here, PackedPlan):
@@ -158,7 +158,7 @@ def _one_each(rules: Sequence[TargetRule], labels: Sequence[Path]) -> Sequence[T
     if rules and labels and len(rules) != len(labels):
         numbers = [rule.num_classes for rule in rules]
         raise ValueError(f"num_classes must be one for each of {len(labels)} labels, got {numbers}")
-    return rules[: len(labels)]
+    return rules
 
 
 def _as_plain_batch(images: Tensor) -> Tensor:

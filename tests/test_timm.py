@@ -91,8 +91,6 @@ def test_partners_and_pixels_are_timms(mode):
 
 def test_targets_are_timms_given_its_draw():
     """The same λ through timm's mixup_target and ours, smoothing included."""
-    from timm.data.mixup import mixup_target
-
     collate = mc.MixupCollate.from_timm(mode="batch", num_classes=20, seed=0)
     plan = collate.transform.make_plan(torch.empty(BATCH, 3, 8, 8))
     labels = torch.arange(BATCH)
