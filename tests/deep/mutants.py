@@ -170,8 +170,8 @@ def watched(folder):
 
     if not Path(folder, "seconds").exists():
         if forked(lambda: run_tests(TESTS, Watch(folder)), 3600, f"{folder}/output") != 0:
-            told = Path(folder, "output").read_text()[-3000:]
-            raise SystemExit(f"the tests fail without a mutant, so they cannot kill any: {told}")
+            output = Path(folder, "output").read_text()[-3000:]
+            raise SystemExit(f"the tests fail without a mutant, so they cannot kill any: {output}")
     lines = coverage.CoverageData(f"{folder}/lines")
     lines.read()
     seconds = json.loads(Path(folder, "seconds").read_text())
@@ -250,9 +250,9 @@ def main(arguments=None):
         outcome = judge(module, text, changed, lines[path], seconds)
         counts[outcome] += 1
         if outcome == "survived":
-            told = difflib.unified_diff(old, new, n=0, lineterm="")
-            told = [line for line in told if line[:1] in "+-" and line[:3] not in ("+++", "---")]
-            print(f"survived: {module}:{changed[0]}: {operator}: " + " => ".join(told), dict(counts), flush=True)
+            changes = difflib.unified_diff(old, new, n=0, lineterm="")
+            changes = [line for line in changes if line[:1] in "+-" and line[:3] not in ("+++", "---")]
+            print(f"survived: {module}:{changed[0]}: {operator}: " + " => ".join(changes), dict(counts), flush=True)
     judged = counts["killed"] + counts["survived"]
     print(f"{len(everything)} mutants in all; of {sum(counts.values())} tried: {dict(counts)}; "
           f"killed {counts['killed'] / max(judged, 1):.1%} of those that can be imported")  # fmt: skip
