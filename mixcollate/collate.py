@@ -19,7 +19,7 @@ from torch.utils.data import default_collate, default_convert, get_worker_info
 from mixcollate import timm as timm_arguments
 from mixcollate.batch import MixBatch, register
 from mixcollate.checks import Settled, check_choice, check_count, check_flag, result_of, shown
-from mixcollate.execution import execute, pixels, refuse_class_numbers
+from mixcollate.execution import execute, first_images, refuse_class_numbers
 from mixcollate.kernels import Axes, Statistic
 from mixcollate.kernels.api import uncompiled
 from mixcollate.kernels.pixels import check_affine, check_output
@@ -152,7 +152,7 @@ class MixupCollate(Settled):
         self._shared = _own_state(shared=eager)
         self._workers_stream: Stream | None = None
         self._warned_of_units = False
-        self._stacking = Stacking(on_the_way=eager)
+        self._stacking = Stacking(defer_large=eager)
         self.name = uuid.uuid4().hex
         register(self)
         self._settle(MixupCollate, _ARGUMENTS)
@@ -313,7 +313,7 @@ class MixupCollate(Settled):
         if self.transform is None:
             raise RuntimeError("this MixupCollate was sent to a worker without its transform, which cannot be pickled")
         plan = self.transform.make_plan(
-            pixels(batch, roles), labels=labels, stream=self._stream(), epoch=self.epoch, layout=self.keys.layout
+            first_images(batch, roles), labels=labels, stream=self._stream(), epoch=self.epoch, layout=self.keys.layout
         )
         if not self.enabled:
             plan = self._unmixed(plan)

@@ -59,12 +59,12 @@ def execute(
     """
     options: dict[str, Any] = {"mean": mean, "std": std, "dtype": dtype}
     options |= {"memory_format": memory_format, "impl": impl, "layout": layout}
-    placed = place(plan, pixels(batch, roles), impl)
+    placed = place(plan, first_images(batch, roles), impl)
     changed: dict[Path, Any] = {}
     unwritten = None  # targets that are written by the launch that mixes the (first) images
     for path, rule in zip(roles.labels, _one_each(rules, roles.labels), strict=False):  # without rules, or labels, none
         labels = plain(leaf_at(batch, path))
-        here = _beside(labels, placed, plan)
+        here = _plan_for(labels, placed, plan)
         if unwritten is None and isinstance(here, PackedPlan):
             changed[path], unwritten = rule.prepare(labels, here)
         else:
@@ -72,7 +72,7 @@ def execute(
     mixes = takes_partners(plan)  # erasing alone changes nothing but images
     for path in roles.blended if mixes else ():
         value = leaf_at(batch, path)
-        changed[path] = _blended(value, path, _beside(value, placed, plan))
+        changed[path] = _blended(value, path, _plan_for(value, placed, plan))
     runs: list[tuple[Path, Callable[[], Tensor]]] = []  # these have passed all checks
     for path in roles.masks if mixes or mask_classes is not None else ():
         whole = plain(leaf_at(batch, path))
@@ -96,12 +96,12 @@ def refuse_class_numbers(batch: Any, roles: Roles) -> None:
         check_masks(leaf_at(batch, path), blends=True)
 
 
-def _beside(value: Tensor, placed: MixPlan | PackedPlan, plan: MixPlan | PackedPlan) -> MixPlan | PackedPlan:
-    """The plan on the device of ``value``: the one placed beside the images, or the original on the host."""
+def _plan_for(value: Tensor, placed: MixPlan | PackedPlan, plan: MixPlan | PackedPlan) -> MixPlan | PackedPlan:
+    """The plan that mixes ``value``: the one on the device of the images, if it is there, too, or else the original."""
     return plan if isinstance(placed, PackedPlan) and placed.words.device != value.device else placed
 
 
-def pixels(batch: Any, roles: Roles) -> Tensor:
+def first_images(batch: Any, roles: Roles) -> Tensor:
     """The (first) images of a batch as a plain tensor, from which plans are drawn."""
     images = leaf_at(batch, roles.images[0])
     return images.like if isinstance(images, Unstacked) else _as_plain_batch(images)

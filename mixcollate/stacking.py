@@ -38,11 +38,11 @@ class Stacking:
     """torch's ``default_collate``, into memory that this object provides.
 
     Args:
-        on_the_way: leave large samples :class:`Unstacked`, to be stacked while they are mixed in this process.
+        defer_large: leave large samples :class:`Unstacked`: they will be stacked while they are mixed, in this process.
     """
 
-    def __init__(self, *, on_the_way: bool) -> None:
-        self._on_the_way = on_the_way
+    def __init__(self, *, defer_large: bool) -> None:
+        self._defer_large = defer_large
         self._memory = Recycler()
 
     def stack(self, samples: list[Any]) -> Any:
@@ -79,13 +79,14 @@ class Stacking:
         dtypes = {tensor.dtype for tensor in tensors}
         if len({dtype.is_floating_point for dtype in dtypes}) > 1:
             raise TypeError("cannot stack integers with floats")
-        if get_worker_info() is not None and not self._on_the_way and len(dtypes) == 1:  # torch would cast to the first
+        is_sent = get_worker_info() is not None and not self._defer_large
+        if is_sent and len(dtypes) == 1:  # torch would cast several to the first
             shared: Tensor = collate_tensor_fn(tensors, collate_fn_map=collate_fn_map)
             return shared
         plain = first.layout == torch.strided and first.device.type == "cpu" and not first.requires_grad
         if not plain or len({(tensor.shape, tensor.dtype, tensor.requires_grad) for tensor in tensors}) > 1:
             return torch.stack(list(tensors))
-        if self._on_the_way and first.ndim == 3 and first.numel() >= LARGE:
+        if self._defer_large and first.ndim == 3 and first.numel() >= LARGE:
             return Unstacked(tensors)
         return self.join(tensors)
 

@@ -20,7 +20,7 @@ from mixcollate.checks import (
     check_tensor,
     shown,
 )
-from mixcollate.execution import execute, pixels, refuse_class_numbers
+from mixcollate.execution import execute, first_images, refuse_class_numbers
 from mixcollate.kernels import Axes, Impl, PackedPlan, Statistic
 from mixcollate.kernels.api import uncompiled
 from mixcollate.kernels.bounds import mark_as_checked
@@ -300,7 +300,7 @@ class MixTransform(Settled, v2.Transform):
         roles = find(batch, self._keys, mixes=self.mixes, labelled=self.mixes and self.labels_getter is not None)
         if self.blends:
             refuse_class_numbers(batch, roles)
-        plan = self.make_plan(pixels(batch, roles), labels=first_labels(batch, roles))
+        plan = self.make_plan(first_images(batch, roles), labels=first_labels(batch, roles))
         return execute(batch, roles, plan, self._rules, inplace=self.inplace, layout=self.layout)
 
     @property
