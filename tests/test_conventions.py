@@ -1,6 +1,7 @@
 """The conventions of the design and the style guide, as tests."""
 
 import ast
+import functools
 import inspect
 import json
 import pickle
@@ -60,6 +61,7 @@ def test_a_star_import_brings_the_public_names_alone():
     assert names.keys() - {"__builtins__"} == set(mixcollate.__all__)
 
 
+@functools.cache
 def modules():
     return {".".join(path.relative_to(PACKAGE).with_suffix("").parts): path for path in sorted(PACKAGE.rglob("*.py"))}
 
