@@ -372,6 +372,21 @@ def test_compiled_calls_are_refused_as_others_are():
             compiled(images, packed)
 
 
+@pytest.mark.parametrize("layout, shape", [("BCT", (4, 3, 10)), ("BCDHW", (4, 3, 2, 6, 10))])
+def test_only_images_have_a_memory_format_when_compiled_too(layout, shape):
+    """Signals have the four axes of images by the time that the operator sees them."""
+    torch._dynamo.reset()
+    images = torch.rand(shape, device=DEVICE)
+    packed = pack(MixUp().make_plan(images, layout=layout), DEVICE)
+
+    def step(images):
+        return mix(images, packed, layout=layout, memory_format=torch.channels_last)
+
+    for call in (step, torch.compile(step, backend="eager", fullgraph=True)):
+        with pytest.raises(Exception, match="memory_format needs images|Observed exception"):  # torch 2.6 hides which
+            call(images)
+
+
 def test_the_operator_needs_no_triton():
     code = (
         "import sys\n"

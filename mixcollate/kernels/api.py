@@ -9,7 +9,15 @@ from torch import Tensor
 
 from mixcollate.kernels.packed import PackedPlan
 from mixcollate.kernels.pixels import Statistic, as_list, result_dtype
-from mixcollate.kernels.prepare import Axes, check_layout, check_whole_fill, prepare, prepare_masks, prepare_samples
+from mixcollate.kernels.prepare import (
+    Axes,
+    check_layout,
+    check_memory_format,
+    check_whole_fill,
+    prepare,
+    prepare_masks,
+    prepare_samples,
+)
 from mixcollate.kernels.support import Impl
 from mixcollate.plan import MixPlan
 
@@ -62,6 +70,8 @@ def mix(
     check_layout(images, layout)
     if layout not in ("BCDHW", "BCT"):
         return _mix_by_operator(images, plan, **options, out=out, impl=impl)
+    if memory_format is not None:
+        check_memory_format(images)
     axes: Callable[[Tensor], Tensor] = (
         (lambda x: x.transpose(1, 2)) if layout == "BCDHW" else (lambda x: x.unsqueeze(2))
     )

@@ -324,11 +324,17 @@ def _empty(images: Tensor, dtype: torch.dtype, memory_format: torch.memory_forma
     """Memory for the result, laid out like the images or as requested; reused from earlier results if ``recycled``."""
     if memory_format is None:
         memory_format = torch.preserve_format
-    elif images.ndim != 4:
-        raise ValueError(f"memory_format needs images [B, C, H, W], got {tuple(images.shape)}")
+    else:
+        check_memory_format(images)
     if recycled and not is_fake(images) and images.nbytes >= WORTH_KEEPING // 8:  # uint8 may become float64
         return _RESULTS.empty_like(images, dtype=dtype, memory_format=memory_format)
     return torch.empty_like(images, dtype=dtype, memory_format=memory_format)
+
+
+def check_memory_format(images: Tensor) -> None:
+    """Refuse a memory format for anything but images: signals have four axes only once they are arranged."""
+    if images.ndim != 4:
+        raise ValueError(f"memory_format needs images [B, C, H, W], got {tuple(images.shape)}")
 
 
 def _check_out(images: Tensor, out: Tensor, dtype: torch.dtype, memory_format: torch.memory_format | None) -> None:
