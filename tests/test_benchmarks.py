@@ -22,7 +22,6 @@ from mixcollate.methods import ALL
 
 ROOT = Path(__file__).parent.parent
 FILES = sorted((ROOT / "benchmarks").glob("bench_*.py"))
-OPTIONAL = {"torch.compile of it"}  # rivals that tiny batches are not worth
 
 
 @pytest.fixture(scope="module")
@@ -195,7 +194,7 @@ def test_a_step_that_is_killed_leaves_its_rows(tmp_path):
     assert "===== bench peers: FAILED" in log and "test_pipeline" in log
 
 
-def test_limits_grow_with_a_slow_machine(raw, monkeypatch, tmp_path):
+def test_limits_grow_with_a_slow_machine(monkeypatch, tmp_path):
     limits = {}
 
     def run_step(name, command, environment, limit, log):

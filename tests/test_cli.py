@@ -69,7 +69,7 @@ def test_demo_as_a_user_runs_it(tmp_path):
 
 
 @pytest.mark.slow  # trains until something is learnt
-def test_demo_learns_with_equal_seeds_and_schedules(tmp_path, capsys, monkeypatch):
+def test_demo_learns_with_equal_seeds_and_schedules(tmp_path, monkeypatch):
     rows = []
     monkeypatch.setattr(demo, "verdict", lambda given: rows.extend(given) or [])
     settings = "--epochs 6 --runs 2 --seed 7 --label-noise 0 --out"

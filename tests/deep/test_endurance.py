@@ -72,7 +72,7 @@ def test_memory_is_flat_over_batches(recipe):
 
 @pytest.mark.parametrize("persistent", [False, True], ids=["anew", "persistent"])
 @pytest.mark.parametrize("context", ["fork", "forkserver", "spawn"])
-def test_nothing_grows_over_epochs(context, persistent, monkeypatch):
+def test_nothing_grows_over_epochs(context, persistent):
     """With workers of each kind, persistent or started for each epoch, after ten epochs of warm-up."""
     if context == "forkserver":
         torch.multiprocessing.set_forkserver_preload(["torch", "mixcollate"])  # else each worker imports torch anew
