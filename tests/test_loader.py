@@ -350,8 +350,11 @@ def test_mappings_that_are_no_dicts_arrive_or_are_refused(simulate):
     ((got, moved),) = delivered((features, moves))
     assert type(got) is UserDict and torch.equal(got["pixels"], features["pixels"]) and got["names"][1] == "b"
     assert moved.on == torch.device("cpu")
-    with pytest.raises(TypeError, match="got a Pair with tensors, which has no to"):
-        delivered(Pair(torch.rand(4, 3), torch.arange(4)))
+    for kind in (Pair, SlottedPair):
+        with pytest.raises(TypeError, match=f"got a {kind.__name__} with tensors, which has no to"):
+            delivered(kind(torch.rand(4, 3), torch.arange(4)))
+        names = kind("a", "b")
+        assert delivered((names,)) == [(names,)]
 
 
 class Moves:
@@ -366,6 +369,12 @@ class Moves:
 
 @dataclass
 class Pair:
+    images: torch.Tensor
+    labels: torch.Tensor
+
+
+@dataclass(slots=True)
+class SlottedPair:
     images: torch.Tensor
     labels: torch.Tensor
 
