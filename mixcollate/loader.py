@@ -35,7 +35,8 @@ class DeviceLoader(Settled):
 
     Args:
         loader: any iterable of batches: of :class:`~mixcollate.MixBatch`, or of tensors in tuples and mappings. Other
-            objects in a batch stay where they are, unless they have a ``to`` method.
+            objects in a batch stay where they are, unless they have a ``to`` method. Tensors that are on ``device``
+            already are not copied, so the loader must not write to them again.
         device: the target; default: the current CUDA device if there is one, else the CPU.
         prefetch: how many batches to copy ahead, at least 1.
         collate: the collate that this loader's ``set_epoch``, ``mixup_enabled`` and ``state_dict`` act on; default: the
@@ -213,7 +214,7 @@ class Slot:
         return batch.with_stacked(copied) if isinstance(batch, MixBatch) else copied
 
     def _receive(self, place: int, tensor: Tensor, device: torch.device) -> Tensor:
-        # What is on a GPU already may still be written by the stream that delivers it, so no other may read it yet.
+        # what is on a GPU already may still be written by kernels on the consumer's stream: no other may read it yet
         if tensor.is_cuda or not _is_dense(tensor):
             return tensor  # moved when the batch is delivered, into memory of its own
         held = self.memory.get(place)
