@@ -170,7 +170,8 @@ class MixBatch:
     def _raw(self, name: str = "") -> Any:
         """The stacked batch; an error if the attribute ``name`` could be one of its own, which is to be mixed."""
         with self._once:
-            if hasattr(self._batch if self._mixed is None else self._mixed, name):
+            held = self._batch if self._mixed is None else self._mixed
+            if name in (held if isinstance(held, Mapping) else getattr(held, "_fields", ())) and hasattr(held, name):
                 raise AttributeError(name)  # then __getattr__ says what to do
             if self._mixed is not None:
                 raise RuntimeError("this batch is mixed already; read batch.images and batch.labels before mixing")

@@ -644,6 +644,21 @@ def test_fields_that_are_to_be_mixed_are_not_mistaken_for_the_raw_ones():
         _ = batch.images
 
 
+class Attributes(dict):
+    """Its keys are attributes too; what is missing raises a KeyError, against the protocol."""
+
+    __getattr__ = dict.__getitem__
+
+
+def test_keys_that_are_attributes_are_told_from_those_that_are_not():
+    collate = mc.MixupCollate(num_classes=10)
+    batch = collate([Attributes(image=IMAGES[k], labels=k) for k in range(4)])
+    with pytest.raises(AttributeError, match="no attribute 'labels'"):
+        _ = batch.labels
+    assert torch.equal(batch.images, IMAGES[:4]) and batch.stacked["labels"].tolist() == [0, 1, 2, 3]
+    assert collate([dict(image=IMAGES[k], labels=k) for k in range(4)]).labels.tolist() == [0, 1, 2, 3]
+
+
 def test_fields_of_nested_named_tuples_have_names_too():
     """An item beside them must not become the labels."""
     samples = [(Indexed(k, IMAGES[k], IMAGES[k, 0].float(), 9 - k), "name") for k in range(4)]
