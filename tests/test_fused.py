@@ -282,36 +282,45 @@ def test_channels_last_of_aligned_lines():
             check(images, plan, F32, affine(3), memory_format)
 
 
-@pytest.mark.parametrize(
-    "rule", [*(rule for rule in MIXING if rule.startswith(("bitmap", "resized", "pieces"))), *ERASING[1:]]
-)
-@pytest.mark.parametrize("dtypes", [(U8, F32), (U8, U8), pytest.param((F32, F32), marks=MANY)], ids=str)
+@pytest.mark.parametrize("rule", ["bitmap, each", "resized", "pieces or mixup", *ERASING[1:]])
+@pytest.mark.parametrize("dtypes", [(U8, F32), (U8, U8), pytest.param((F16, F16), marks=MANY)], ids=str)
 @pytest.mark.parametrize("size", [(4, 12), pytest.param((4, 8), marks=MANY)], ids=str)
 def test_pixels_that_take_long_are_sorted(rule, dtypes, size, monkeypatch):
-    """From lines to lines, too, so that the three channels of a pixel share what is computed; not in a tile of all
-    images, which holds one channel. Images lie apart and start at an odd address.
+    """From lines to lines, too, so that three channels share what is computed for a pixel. Images lie apart and start
+    at an odd address.
     """
-    orders, launch = [], fused.launch
+    geometries, launch = [], fused.launch
     monkeypatch.setattr(
-        fused, "launch", lambda *given, **options: orders.append(given[4][1]) or launch(*given, **options)
+        fused, "launch", lambda *given, **options: geometries.append(given[4][1]) or launch(*given, **options)
     )
     numbers = np.random.default_rng(21)
     shape = (3, 3, *size)
-    plan = (
-        draw_erasing("erased boxes", draw_plan(rule, shape, numbers), 3, numbers)
-        if rule in MIXING
-        else draw_plan(rule, shape, numbers)
-    )
+    plan = draw_plan(rule, shape, numbers)
     images, _ = spread(draw_images(shape, dtypes[0], numbers), LAST, 144, 3)
     out, _ = spread(torch.full(shape, 171, dtype=dtypes[1], device=DEVICE), LAST, 144, 3)
     normal = UNCHANGED if dtypes[0] == dtypes[1] else affine(3)
     wanted = expected(images, plan, dtypes[1], normal)
     mix_fused(images, plan, out, **normal)
     assert torch.equal(out, wanted)
-    assert {(one.read, one.write) for one in orders} == {("interleaved", "interleaved")}
+    takes_long = rule in ("resized", "grid", "turned grid") or (dtypes == (U8, U8) and not rule.startswith("bitmap"))
+    order = "interleaved" if takes_long else "lines"
     if dtypes[0] == dtypes[1]:
         mix_fused(images, plan, images, **UNCHANGED)
         assert torch.equal(images, wanted)
+    assert {(one.read, one.write) for one in geometries} == {(order, order)}
+
+
+@pytest.mark.parametrize("rule", ["cutmix, roll", "bitmap, roll"])
+@pytest.mark.parametrize("erasing", ["grid", "hidden cells"])
+def test_a_tile_of_all_images_is_not_sorted(rule, erasing):
+    """It holds one channel."""
+    numbers = np.random.default_rng(22)
+    shape = (3, 3, 4, 8)
+    plan = draw_erasing(erasing, draw_plan(rule, shape, numbers), 3, numbers)
+    images = draw_images(shape, U8, numbers).contiguous(memory_format=LAST)
+    wanted = expected(images, plan, U8, UNCHANGED)
+    mix_fused(images, plan, images, **UNCHANGED)
+    assert torch.equal(images, wanted)
 
 
 @pytest.mark.parametrize(

@@ -115,7 +115,7 @@ def mix(
     together = in_place and not plan.layout.paired and bool(entry.own_outside or entry.corner)
     if together and (entry.corner or entry.resized or entries > MOST_IMAGES):
         images, together = images.clone(), False
-    by_pixel = is_by_pixel(entry) and not together
+    by_pixel = is_by_pixel(entry, images.itemsize + out.itemsize) and not together
     geometry = _geometry(images, out, in_place=in_place, normalise=affine is not None, by_pixel=by_pixel)
     shape = geometry
     if together:
@@ -141,9 +141,14 @@ def mix(
         launch(noise_kernel, grid, (out, plan.words), out.stride(), (entry, geometry), **options)
 
 
-def is_by_pixel(entry: EntryFormat) -> bool:
-    """Whether a plan has parts that take long to compute, and are the same for all channels of a pixel."""
-    return bool(entry.bitmap or entry.resized or entry.corner or entry.grid or entry.hidden)
+def is_by_pixel(entry: EntryFormat, moved: int) -> bool:
+    """Whether a plan computes so much for each pixel that its channels should share it.
+
+    Sorting channels-last pixels in registers makes memory slower, the more bytes are ``moved`` for an element. Measured
+    on an H200: it pays for grids and resizing, except of float32, and for pieces and cells of uint8 that stays uint8 or
+    becomes half precision.
+    """
+    return bool((entry.grid or entry.resized) and moved < 8) or bool((entry.corner or entry.hidden) and moved <= 3)
 
 
 def _geometry(images: Tensor, out: Tensor, *, in_place: bool, normalise: bool, by_pixel: bool) -> Geometry:
@@ -163,13 +168,15 @@ def _geometry_of(
         _check_extent(shape, one)
     read, write = _memory_order(shape, strides), _memory_order(shape, out_strides)
     vec = max(16 // out_dtype.itemsize, 1)  # the widest that a thread can write at once
+    if by_pixel:
+        vec = min(vec, 8)  # whose registers leave room for more threads
     # A vector is read in one access only if its address is known to be a multiple of its size: images and channels must
     # start at multiples of 16 elements, on which Triton specialises strides.
     steps = (height * width, strides[0], out_strides[0])
     aligned = all(step % 16 == 0 for step in steps)
     # If both sides have the same order, every access is a whole vector. Between planes and lines one side would be
-    # accessed 2 bytes at a time; three channels are sorted in registers instead. So they are in lines on both sides
-    # where a plan would compute the same for each channel of a pixel.
+    # accessed 2 bytes at a time; three channels are sorted in registers instead. If the channels of a pixel should
+    # share what is computed, they are sorted even between lines and lines.
     sorts = by_pixel or read != write
     if sorts and "lines" in (read, write) and "strided" not in (read, write) and channels == 3 and aligned:
         read, write = ("interleaved" if order == "lines" else order for order in (read, write))
