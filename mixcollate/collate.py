@@ -138,6 +138,11 @@ class MixupCollate(Settled):
             labels_getter=transform.labels_getter,
             layout=transform.layout if layout is None else check_choice("layout", layout, AXES),
         )
+        if self.keys.label and transform.labels_getter != "default":
+            raise ValueError(
+                "labels must be named by label_key (or keys of num_classes) or the transform's labels_getter, not by "
+                f"both; got {self.keys.label} and labels_getter={transform.labels_getter!r}"
+            )
         self.rules = _rules(transform, num_classes, self.keys.label)
         # the transform itself may be missing in a worker
         self._mixes, self._blends, self._inplace = transform.mixes, transform.blends, transform.inplace

@@ -58,11 +58,16 @@ class RandomChoice(MixTransform):
             seed=seed,
             **_shared_options(transforms, options),
         )
-        chances = _check_chances(p, len(transforms))
+        self._chances = chances = _check_chances(p, len(transforms))
         self.transforms = torch.nn.ModuleList(transforms)
         self._upper = np.cumsum(chances)  # a number in [upper[k - 1], upper[k]) chooses transform k, a larger one none
         if self._upper[-1] > 1 - ROUNDING:
             self._upper = self._upper[:-1] / self._upper[-1]
+
+    def extra_repr(self) -> str:
+        """The hyper-parameters that differ from the defaults."""
+        chances = "" if self._chances == _check_chances(None, len(self._chances)) else f"p={self._chances}"
+        return ", ".join(filter(None, [chances, super().extra_repr()]))
 
     def plan_batch(self, draw: Draw) -> MixPlan:
         count, unit = draw.units(self.per)

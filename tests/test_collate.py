@@ -423,6 +423,9 @@ def test_ragged_images_and_boxes_are_refused():
 def test_what_a_collate_and_its_transform_disagree_on_is_refused():
     with pytest.raises(ValueError, match="seed must be given to MixupCollate or to its transform, not to both"):
         mc.MixupCollate(mc.MixUp(seed=1), seed=2)
+    for getter in (None, lambda batch: batch[1]):
+        with pytest.raises(ValueError, match="not by both; got .'y',. and labels_getter=(None|<function)"):
+            mc.MixupCollate(mc.MixUp(labels_getter=getter), label_key="y")
     with pytest.raises(ValueError, match="num_classes must be the transform's 5, got 6"):
         mc.MixupCollate(mc.MixUp(num_classes=5), num_classes=6)
     with pytest.raises(

@@ -498,6 +498,9 @@ def test_a_compiled_step_calls_transforms_as_they_are(name):
 
 def test_repr_shows_what_was_chosen():
     assert repr(mc.MixUp(alpha=0.2, num_classes=10)) == "MixUp(alpha=0.2, num_classes=10)"
+    assert "p=" not in repr(mc.RandomChoice([mc.MixUp(), mc.CutMix()]))
+    some = mc.RandomChoice([mc.MixUp(), mc.CutMix()], p=(0.4, 0.4), per="batch")
+    assert some.extra_repr() == "p=[0.4, 0.4], per='batch'" and some.extra_repr() in repr(some)
     assert "mixes" not in repr(mc.RandomChoice([mc.MixUp()])) and "per" not in repr(mc.Compose([mc.MixUp()]))
 
 
