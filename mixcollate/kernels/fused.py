@@ -748,7 +748,7 @@ def resize_into_box(
 
 @triton.jit
 def _load_strided(image_ptr, row, col, channel, mask, strides, SHAPE: tl.constexpr):
-    """The values of an image at rows and columns in any order, one tensor per channel."""
+    """The values of an image at any rows and columns, one tensor per channel, in the dtype of the arithmetic."""
     group: tl.constexpr = SHAPE.group
     values = ()
     for c in tl.static_range(group):
@@ -802,7 +802,6 @@ def join_pieces(
     images_ptr, entry_ptr, row, col, channel, mask, image_stride, strides, ENTRY: tl.constexpr, SHAPE: tl.constexpr
 ):
     """Four pieces that meet at ``corner``, each read from its image at its ``shift``."""
-    group: tl.constexpr = SHAPE.group
     under = row >= tl.load(entry_ptr + ENTRY.corner)
     right = col >= tl.load(entry_ptr + ENTRY.corner + 1)
     pieces = ()
@@ -815,11 +814,7 @@ def join_pieces(
         )
     # Choosing the address of the piece instead of its value takes one load per place instead of four.
     piece = tl.where(under, tl.where(right, pieces[3], pieces[2]), tl.where(right, pieces[1], pieces[0]))
-    values = ()
-    for c in tl.static_range(group):
-        offset = piece + _strided_offsets(row, col, channel + c, strides)
-        values = values + (tl.load(images_ptr + offset, mask=mask, other=0),)
-    return values
+    return _load_strided(images_ptr + piece, row, col, channel, mask, strides, SHAPE)
 
 
 @triton.jit
