@@ -19,7 +19,7 @@ from torch.utils.data import default_collate, default_convert, get_worker_info
 from mixcollate import timm as timm_arguments
 from mixcollate.batch import MixBatch, register
 from mixcollate.checks import Settled, check_choice, check_count, check_flag, result_of, shown
-from mixcollate.execution import execute, first_images, refuse_class_numbers
+from mixcollate.execution import Executor, first_images, refuse_class_numbers
 from mixcollate.kernels import Axes, Statistic
 from mixcollate.kernels.api import uncompiled
 from mixcollate.kernels.pixels import check_affine, check_output
@@ -146,10 +146,9 @@ class MixupCollate(Settled):
         self.rules = _rules(transform, num_classes, self.keys.label)
         # the transform itself may be missing in a worker
         self._mixes, self._blends, self._inplace = transform.mixes, transform.blends, transform.inplace
-        self.output: dict[str, Any] = {"mean": mean, "std": std, "dtype": dtype, "memory_format": memory_format}
         check_affine(mean, std, dtype)
         check_output(dtype, memory_format)
-        self.masks: dict[str, Any] = {
+        masks = {
             "mask_classes": None if mask_classes is None else check_count("mask_classes", mask_classes),
             "mask_ignore_index": check_count("mask_ignore_index", mask_ignore_index, least=-(2**31)),
         }
@@ -158,6 +157,8 @@ class MixupCollate(Settled):
         self._workers_stream: Stream | None = None
         self._warned_of_units = False
         self._stacking = Stacking(defer_large=eager)
+        output = {"mean": mean, "std": std, "dtype": dtype, "memory_format": memory_format, "layout": self.keys.layout}
+        self._executor = Executor(self.rules, memory=self._stacking, masks=masks, **output)
         self.name = uuid.uuid4().hex
         register(self)
         self._settle(MixupCollate, _ARGUMENTS)
@@ -239,13 +240,13 @@ class MixupCollate(Settled):
             transform=Unchanged(),
             rules=(),
             keys=replace(self.keys, labels_getter="default", partial=True),
-            masks={},
             stream=Stream(0),  # draws nothing from torch's generator
             _mixes=False,
             _blends=False,
             _inplace=False,
             _shared=_own_state(shared=self.eager),
             _workers_stream=None,
+            _executor=Executor((), memory=self._stacking, **self._executor.output),
         )
         return other
 
@@ -322,20 +323,10 @@ class MixupCollate(Settled):
         )
         if not self.enabled:
             plan = self._unmixed(plan)
-        output = self.output if dtype is None else {**self.output, "dtype": dtype}
         given = [leaf_at(batch, path) for path in roles.images]
         learned = any(isinstance(images, Tensor) and is_differentiated(images) for images in given)
-        return execute(
-            batch,
-            roles,
-            plan,
-            self.rules,
-            inplace=may_overwrite and not learned,  # autograd needs the original images
-            memory=self._stacking,
-            layout=self.keys.layout,
-            **self.masks,
-            **output,
-        )
+        inplace = may_overwrite and not learned  # autograd needs the original images
+        return self._executor.run(batch, roles, plan, inplace=inplace, dtype=dtype)
 
     def _stream(self) -> Stream:
         """The stream to draw from: in a worker that knows the epoch, one for this epoch and worker."""
@@ -358,7 +349,7 @@ class MixupCollate(Settled):
 
     def _check_units(self, images: Tensor) -> None:
         """Refuse a mean and std in other units than the images, and warn once if images look normalised already."""
-        mean, std = self.output["mean"], self.output["std"]
+        mean, std = self._executor.output["mean"], self._executor.output["std"]
         if mean is None and std is None:
             return
         check_affine(mean, std, images=images.dtype)
@@ -378,7 +369,7 @@ class MixupCollate(Settled):
         """Find the roles in a batch; what could not be mixed later is refused here, in the worker."""
         labelled = any(rule.num_classes is not None for rule in self.rules)
         roles = find(batch, self.keys, mixes=self._mixes, labelled=labelled, kinds=kinds)
-        if self._blends and self.masks["mask_classes"] is None:
+        if self._blends and self._executor.masks["mask_classes"] is None:
             refuse_class_numbers(batch, roles)
         return roles
 

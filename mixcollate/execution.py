@@ -1,7 +1,7 @@
 """Run a plan on a batch whose roles are known. All errors are raised before anything is written."""
 
-from collections.abc import Callable, Sequence
-from typing import Any, cast
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor
@@ -9,20 +9,26 @@ from torch.nn import Parameter
 from torchvision import tv_tensors
 
 from mixcollate.checks import check_tensor
-from mixcollate.kernels import Axes, Impl, PackedPlan, Statistic
+from mixcollate.kernels import Axes, Impl, PackedPlan, Statistic, pack
 from mixcollate.kernels.pixels import result_dtype
 from mixcollate.kernels.prepare import (
+    Decision,
     check_masks,
+    check_plan,
+    decide,
     place,
     prepare,
     prepare_masks,
     prepare_samples,
     reach_into_each_other,
 )
+from mixcollate.kernels.support import is_forward_mode, is_transformed
 from mixcollate.plan import MixPlan, identity, takes_partners
 from mixcollate.roles import Path, Roles, dotted, is_one_sample, leaf_at, replace_at
 from mixcollate.stacking import Stacking, Unstacked
 from mixcollate.targets import TargetRule
+
+MOST_KINDS = 16  # of batches, such as the last one of an epoch, or the sizes of multi-scale training
 
 _VALUES = TargetRule(targets="values")
 
@@ -88,6 +94,111 @@ def execute(
     for path, run in runs:
         changed[path] = _alike(run(), leaf_at(batch, path))
     return replace_at(batch, changed)
+
+
+class Decided(NamedTuple):
+    """What was decided about batches of one kind.
+
+    Attributes:
+        images: how their images are mixed.
+        rule: how their labels become targets; ``None`` if they stay as they are.
+        targets: what makes the targets.
+    """
+
+    images: Decision
+    rule: TargetRule | None
+    targets: Impl
+
+
+class Executor:
+    """:func:`execute`, always with the same rules and options.
+
+    In training, most calls differ from earlier ones in nothing but numbers and pixels. What was decided then still
+    holds, and is not decided again: for small batches that takes longer than all the rest.
+
+    Args:
+        rules, memory: as for :func:`execute`.
+        masks: its ``mask_classes`` and ``mask_ignore_index``.
+        output: its ``mean``, ``std``, ``dtype``, ``memory_format`` and ``layout``.
+    """
+
+    def __init__(
+        self,
+        rules: Sequence[TargetRule],
+        *,
+        memory: Stacking | None = None,
+        masks: Mapping[str, Any] | None = None,
+        **output: Any,
+    ) -> None:
+        self.rules, self.memory, self.masks = rules, memory, masks or {}
+        self.output = {**dict.fromkeys(("mean", "std", "dtype", "memory_format", "layout")), **output}
+        self._decided: dict[Any, Decided] = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "_decided": {}}  # a copy decides for itself
+
+    def run(
+        self, batch: Any, roles: Roles, plan: MixPlan, *, inplace: bool = False, dtype: torch.dtype | None = None
+    ) -> Any:
+        """Run a plan on a batch; ``dtype``, if given, takes the place of the one in ``output``."""
+        output = self.output if dtype is None else {**self.output, "dtype": dtype}
+        kind = None
+        if output["layout"] != "BCDHW":  # whose axes are arranged as the plan's fill needs it
+            kind = _kind(batch, roles, plan, inplace, dtype)
+        decided = self._decided.get(kind)
+        if decided is not None:
+            return self._run_alike(decided, batch, roles, plan, inplace, output)
+        mixed = execute(batch, roles, plan, self.rules, inplace=inplace, memory=self.memory, **self.masks, **output)
+        if kind is not None:
+            if len(self._decided) >= MOST_KINDS:
+                self._decided.clear()
+            self._decided[kind] = self._decide(batch, roles, plan, output)
+        return mixed
+
+    def _decide(self, batch: Any, roles: Roles, plan: MixPlan, output: dict[str, Any]) -> Decided:
+        """What :func:`execute` decided about this batch, of which only the kind matters."""
+        images = decide(leaf_at(batch, roles.images[0]), plan, **output)
+        if not (roles.labels and self.rules):
+            return Decided(images, None, "auto")
+        (rule,) = _one_each(self.rules, roles.labels)
+        return Decided(images, rule, rule.choose(leaf_at(batch, roles.labels[0]), plan))
+
+    def _run_alike(
+        self, decided: Decided, batch: Any, roles: Roles, plan: MixPlan, inplace: bool, output: dict[str, Any]
+    ) -> Any:
+        """The same for a batch of a known kind. Only numbers remain to be checked: those of the plan and the labels."""
+        images, changed, unwritten = leaf_at(batch, roles.images[0]), dict[Path, Any](), None
+        pixels = decided.images.arranged(images)
+        check_plan(pixels, plan, decided.images.dtype, has_mean=output["mean"] is not None)
+        placed = pack(plan, images.device) if decided.images.implementation == "fused" else plan
+        if decided.rule is not None:
+            labels = leaf_at(batch, roles.labels[0])
+            changed[roles.labels[0]], unwritten = decided.rule.prepare_alike(labels, placed, decided.targets)
+        out = _destination(images, inplace, self.memory, output)
+        changed[roles.images[0]] = decided.images.call(images, placed, out, unwritten).run()
+        return replace_at(batch, changed)
+
+
+def _kind(batch: Any, roles: Roles, plan: MixPlan, inplace: bool, dtype: torch.dtype | None) -> tuple[Any, ...] | None:
+    """All that decisions about a batch depend on, but its numbers; ``None`` for one that is decided each time.
+
+    That is any but plain images, and labels at most.
+    """
+    if len(roles.images) > 1 or len(roles.labels) > 1 or roles.masks or roles.blended:
+        return None
+    if is_forward_mode() or is_transformed():
+        return None
+    kind: tuple[Any, ...] = roles, len(plan), takes_partners(plan.then), inplace, dtype
+    devices = set()
+    for path in roles.images + roles.labels:
+        tensor = leaf_at(batch, path)
+        if type(tensor) is not Tensor or tensor.layout != torch.strided or tensor.is_nested or tensor.is_neg():
+            return None
+        if tensor.requires_grad:
+            return None
+        devices.add(tensor.device)
+        kind += tensor.shape, tensor.stride(), tensor.dtype, tensor.device
+    return kind if len(devices) == 1 else None
 
 
 def refuse_class_numbers(batch: Any, roles: Roles) -> None:
@@ -178,21 +289,31 @@ def _run_images(
 ) -> Callable[[], Tensor]:
     """A function that mixes the images and writes the ``unwritten`` targets."""
     like = images.like if isinstance(images, Unstacked) else _as_plain_batch(images)
-    normalised = options["mean"] is not None or options["std"] is not None
-    dtype = result_dtype(like, options["dtype"], normalised=normalised, out=None)
     if isinstance(images, Unstacked) and memory is not None:
         if options["memory_format"] is None and isinstance(plan, MixPlan):
-            fresh = memory.empty(tuple(like.shape), dtype)
             normal = {"mean": options["mean"], "std": options["std"]}
+            fresh = memory.empty(tuple(like.shape), _result_dtype(like, options))
             return prepare_samples(images.samples, plan, **normal, out=fresh).run
         like, inplace = memory.join(images.samples), True
-    out: Tensor | None = None
-    if options["memory_format"] is None:
-        if inplace and dtype == like.dtype:
-            out = like
-        elif memory is not None and like.device.type == "cpu" and like.is_contiguous():
-            out = memory.empty(tuple(like.shape), dtype)
-    return prepare(like, plan, **options, out=out, targets=unwritten).run
+    out = _destination(like, inplace, memory, options)
+    return decide(like, plan, **options, out=out).call(like, plan, out, unwritten).run
+
+
+def _destination(images: Tensor, inplace: bool, memory: Stacking | None, options: dict[str, Any]) -> Tensor | None:
+    """Where to write the mixed images; ``None`` if any new memory will do."""
+    if options["memory_format"] is not None:
+        return None
+    dtype = _result_dtype(images, options)
+    if inplace and dtype == images.dtype:
+        return images
+    if memory is not None and images.device.type == "cpu" and images.is_contiguous():
+        return memory.empty(tuple(images.shape), dtype)
+    return None
+
+
+def _result_dtype(images: Tensor, options: dict[str, Any]) -> torch.dtype:
+    normalised = options["mean"] is not None or options["std"] is not None
+    return result_dtype(images, options["dtype"], normalised=normalised, out=None)
 
 
 def _blended(value: Tensor, path: Path, plan: MixPlan | PackedPlan) -> Tensor:

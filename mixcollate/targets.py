@@ -13,8 +13,8 @@ from typing_extensions import Unpack
 from mixcollate.checks import check_choice, check_class, check_count, check_device, check_number, check_tensor, shown
 from mixcollate.kernels.bounds import check_bounds
 from mixcollate.kernels.packed import PackedPlan, pack
-from mixcollate.kernels.support import is_differentiated, is_fusible, is_transformed
-from mixcollate.plan import MixPlan, takes_partners
+from mixcollate.kernels.support import Impl, is_differentiated, is_fusible, is_transformed
+from mixcollate.plan import Array, MixPlan, takes_partners
 
 if TYPE_CHECKING:
     from mixcollate.kernels.fused_targets import UnwrittenTargets
@@ -135,8 +135,8 @@ class TargetRule:
         """One such rule for each label, with its number of classes."""
         return tuple(replace(self, num_classes=each) for each in for_each_label(num_classes))
 
-    def _checked_indices(self, labels: Tensor, plan: MixPlan | PackedPlan) -> Tensor | None:
-        """``[B]``, if labels are class indices. Refuses what cannot be mixed; values on a GPU are not checked."""
+    def _check_kind(self, labels: Tensor, plan: MixPlan | PackedPlan) -> None:
+        """Refuse labels of a shape or dtype that cannot be mixed."""
         check_tensor("labels", labels)
         if isinstance(plan, MixPlan):
             check_bounds(plan)
@@ -147,44 +147,42 @@ class TargetRule:
         if self.targets == "values":
             if not labels.dtype.is_floating_point:
                 raise TypeError(f"labels must be floating point for targets='values', got {labels.dtype}; use .float()")
-            return None
-        indices = self._class_indices(labels)
-        if indices is None:
-            self._check_rows(labels)
-            return None
-        self._check_indices(indices)
-        return indices
+        elif self._class_indices(labels) is None:
+            self._check_kind_of_rows(labels)
+        elif self.num_classes is None and self.targets == "dense":
+            raise ValueError(
+                "num_classes must be given for class indices; or pass one-hot labels [B, num_classes], floats [B, 1] "
+                "for a single logit, or targets='sparse'"
+            )
 
     def _class_indices(self, labels: Tensor) -> Tensor | None:
         """``[B]``, if labels are class indices; so is a column of integers, unless there is only one class."""
-        if labels.dtype.is_floating_point or labels.dtype == torch.bool:
+        if self.targets == "values" or labels.dtype.is_floating_point or labels.dtype == torch.bool:
             return None
         if labels.ndim == 2 and labels.shape[1] == 1 and self.num_classes != 1:
             labels = labels[:, 0]
         return labels if labels.ndim == 1 else None
 
-    def _check_indices(self, labels: Tensor) -> None:
-        if self.num_classes is None and self.targets == "dense":
-            raise ValueError(
-                "num_classes must be given for class indices; or pass one-hot labels [B, num_classes], floats [B, 1] "
-                "for a single logit, or targets='sparse'"
-            )
+    def _known(self, classes: Array, *, unsigned: bool) -> Array | None:
+        """Which of ``classes``, int64 ``[B]``, are not ``ignore_index`` (``None``: all); refuses those of no class."""
         end = 2**63 if self.num_classes is None else self.num_classes
-        wide = labels.to(torch.int64)  # num_classes may not fit a narrower type
-        if not _is_on_host(labels) or np.maximum.reduce(wide.numpy().view(np.uint64), initial=0) < end:  # none below 0
-            return
-        outside = (wide < 0) | (wide > end - 1)
-        if labels.dtype != torch.uint64:  # in which -100 is a large number
-            outside &= wide != self.ignore_index
-        wrong = wide[outside]
-        if len(wrong):
-            got = int(wrong[0]) % 2**64 if labels.dtype == torch.uint64 else int(wrong[0])
-            advice = "; for a single logit pass floats [B, 1] and use soft_binary_cross_entropy" if end == 1 else ""
-            raise ValueError(
-                f"labels must be in 0 … {end - 1} (or ignore_index={self.ignore_index}), got {got}{advice}"
-            )
+        if np.maximum.reduce(classes.view(np.uint64), initial=0) >= end:  # a negative number is a huge one
+            outside = (classes < 0) | (classes > end - 1)
+            if not unsigned:  # of uint64, in which -100 is a large number
+                outside &= classes != self.ignore_index
+            if outside.any():
+                wrong = int(classes[outside][0])
+                got = wrong % 2**64 if unsigned else wrong
+                advice = "; for a single logit pass floats [B, 1] and use soft_binary_cross_entropy" if end == 1 else ""
+                raise ValueError(
+                    f"labels must be in 0 … {end - 1} (or ignore_index={self.ignore_index}), got {got}{advice}"
+                )
+        elif not 0 <= self.ignore_index < end:
+            return None
+        known: Array = classes != self.ignore_index
+        return known
 
-    def _check_rows(self, labels: Tensor) -> None:
+    def _check_kind_of_rows(self, labels: Tensor) -> None:
         if labels.ndim == 1:
             raise TypeError(
                 f"labels [B] must be integers, got {labels.dtype}; use .long() for class indices, [B, num_classes] for "
@@ -197,24 +195,6 @@ class TargetRule:
         if self.num_classes is not None and labels.shape[1] != self.num_classes:
             raise ValueError(f"labels must have num_classes={self.num_classes} columns, got {labels.shape[1]}")
         self._check_smoothing(labels.shape[1])
-        if not _is_on_host(labels) or labels.numel() == 0 or labels.dtype == torch.bool:
-            return
-        rows = labels if labels.dtype.is_floating_point else labels.to(torch.int64)
-        low, high = torch.aminmax(rows)
-        if not rows.dtype.is_floating_point:
-            if not 0 <= low <= high <= 1:
-                wrong = int(rows[(rows < 0) | (rows > 1)][0])
-                raise ValueError(
-                    f"integer labels [B, K] must be zeros and ones, got {wrong}; pass class indices as [B], "
-                    "regression labels as floats with targets='values', and mark missing annotations by NaN"
-                )
-        elif not 0 <= low <= high < math.inf:  # true for NaN as well
-            wrong_values = rows[(rows < 0) | rows.isinf()]
-            if len(wrong_values):
-                raise ValueError(
-                    f"labels [B, K] must be finite and at least 0, got {float(wrong_values[0])}; mark missing "
-                    "annotations by NaN, and mix regression labels with targets='values'"
-                )
 
     def mix(self, labels: Tensor, plan: MixPlan | PackedPlan) -> Tensor | SoftTarget:
         """Mix ``labels`` as ``plan`` mixes their images; they are not modified.
@@ -242,23 +222,40 @@ class TargetRule:
         """The target that :meth:`mix` returns and, on a GPU, what still has to write it (``None``: it is complete), so
         that the launch that mixes the images can do both.
         """
-        indices = self._checked_indices(labels, plan)
+        self._check_kind(labels, plan)
         if isinstance(plan, PackedPlan) and plan.words.device != labels.device:
             plan = plan.unpack()
-        unwritten = self._unwritten(labels, indices, plan)
-        if unwritten is None:
+        return self.prepare_alike(labels, plan, self.choose(labels, plan))
+
+    def choose(self, labels: Tensor, plan: MixPlan | PackedPlan) -> Impl:
+        """What makes the target: the kernels, NumPy (if values can be read), or plain torch."""
+        if _is_on_host(labels):
+            return "host"
+        exact = self.targets == "values" and labels.dtype == torch.float64
+        differentiated = is_differentiated(labels)  # as a teacher's predictions may be
+        if takes_partners(plan.then) or self.label_mode == "union" or exact or differentiated:
+            return "reference"
+        return "fused" if is_fusible(labels) else "reference"
+
+    def prepare_alike(
+        self, labels: Tensor, plan: MixPlan | PackedPlan, implementation: Impl
+    ) -> "tuple[Tensor | SoftTarget, UnwrittenTargets | None]":
+        """:meth:`prepare` by the chosen implementation, for labels whose shape and dtype are known to be right."""
+        indices = self._class_indices(labels)
+        if implementation == "host":
+            return self._mix_on_host(labels, indices, plan), None
+        if implementation == "reference":
             return self._mix(labels, indices, plan), None
+        unwritten = self._unwritten(labels, indices, plan)
         sparse = unwritten.rows.kind == "sparse"
         return SoftTarget(unwritten.out, unwritten.shares) if sparse else unwritten.out, unwritten
 
     def _mix(self, labels: Tensor, indices: Tensor | None, plan: MixPlan | PackedPlan) -> Tensor | SoftTarget:
-        """Targets computed by torch, or on the host by NumPy."""
+        """Targets made by torch."""
         if self.targets == "values":
             return _mix_rows(labels if labels.dtype == torch.float64 else labels.to(torch.float32), plan, "lerp")
         if indices is None:
             return smooth(_mix_rows(labels.to(torch.float32), plan, self.label_mode), self.label_smoothing)
-        if self.targets == "dense" and self.label_mode == "lerp" and _is_on_host(indices):
-            return smooth(self._mix_on_host(indices, plan), self.label_smoothing)
         indices = indices.to(torch.int64)
         sources, shares = (torch.as_tensor(part, device=indices.device) for part in _sources(plan))
         target = SoftTarget(indices[sources], shares.clone())  # not in the memory of the plan
@@ -269,13 +266,7 @@ class TargetRule:
         rows = target.dense(self.num_classes or 0, ignore_index=self.ignore_index)
         return smooth(rows.clamp(max=1) if self.label_mode == "union" else rows, self.label_smoothing)
 
-    def _unwritten(
-        self, labels: Tensor, indices: Tensor | None, plan: MixPlan | PackedPlan
-    ) -> "UnwrittenTargets | None":
-        exact = self.targets == "values" and labels.dtype == torch.float64
-        differentiated = is_differentiated(labels)  # as a teacher's predictions may be
-        if takes_partners(plan.then) or self.label_mode == "union" or exact or differentiated or not is_fusible(labels):
-            return None
+    def _unwritten(self, labels: Tensor, indices: Tensor | None, plan: MixPlan | PackedPlan) -> "UnwrittenTargets":
         from mixcollate.kernels import fused_targets  # the only way to Triton, taken on first use
 
         placed = pack(plan, labels.device) if isinstance(plan, MixPlan) else plan
@@ -286,23 +277,34 @@ class TargetRule:
         return fused_targets.prepare_dense(
             indices,
             placed,
-            num_classes=self.num_classes or 0,  # never None: _check_indices has made sure
+            num_classes=self.num_classes or 0,  # never None: _check_kind has made sure
             label_smoothing=self.label_smoothing,
             ignore_index=self.ignore_index,
         )
 
-    def _mix_on_host(self, labels: Tensor, plan: MixPlan | PackedPlan) -> Tensor:
+    def _mix_on_host(self, labels: Tensor, indices: Tensor | None, plan: MixPlan | PackedPlan) -> Tensor | SoftTarget:
+        """Targets of labels whose values can be read, and so are checked."""
+        if indices is None:
+            if self.targets != "values":
+                _check_rows(labels)
+            return self._mix(labels, None, plan)
+        classes = indices.to(torch.int64).numpy()  # num_classes may not fit a narrower type
+        known = self._known(classes, unsigned=indices.dtype == torch.uint64)
+        if self.targets == "sparse" or self.label_mode == "union":
+            return self._mix(labels, indices, plan)
+        return smooth(torch.from_numpy(self._rows(classes, known, plan)), self.label_smoothing)
+
+    def _rows(self, classes: Array, known: Array | None, plan: MixPlan | PackedPlan) -> Array:
         """Dense targets by NumPy, which takes a third of torch's time for a few numbers."""
         sources, shares = map(np.asarray, _sources(plan))  # [B, S] each
-        classes = labels.to(torch.int64).numpy()
-        if np.count_nonzero(ignored := classes == self.ignore_index):
-            classes, shares = np.where(ignored, 0, classes), np.where(ignored[sources], np.float32(0), shares)
+        if known is not None:
+            classes, shares = np.where(known, classes, 0), np.where(known[sources], shares, np.float32(0))
         rows = np.zeros((len(classes), self.num_classes or 0), np.float32)
         numbers = rows.reshape(-1)  # a view: one index is faster than two
         starts = np.arange(0, numbers.size, rows.shape[1])
         for source, share in zip(sources.T, shares.T, strict=True):
             numbers[starts + classes.take(source)] += share
-        return torch.from_numpy(rows)
+        return rows
 
 
 def for_each_label(num_classes: int | Sequence[int] | None) -> list[Any]:
@@ -356,6 +358,28 @@ def _mix_rows(rows: Tensor, plan: MixPlan | PackedPlan | None, label_mode: Label
             mixed = torch.maximum(mixed, other) if label_mode == "union" else mixed + other
         rows, plan = mixed, plan.then
     return rows
+
+
+def _check_rows(labels: Tensor) -> None:
+    """Refuse rows of anything but shares, or zeros and ones."""
+    if labels.numel() == 0 or labels.dtype == torch.bool:
+        return
+    rows = labels if labels.dtype.is_floating_point else labels.to(torch.int64)
+    low, high = torch.aminmax(rows)
+    if not rows.dtype.is_floating_point:
+        if not 0 <= low <= high <= 1:
+            wrong = int(rows[(rows < 0) | (rows > 1)][0])
+            raise ValueError(
+                f"integer labels [B, K] must be zeros and ones, got {wrong}; pass class indices as [B], "
+                "regression labels as floats with targets='values', and mark missing annotations by NaN"
+            )
+    elif not 0 <= low <= high < math.inf:  # true for NaN as well
+        wrong_values = rows[(rows < 0) | rows.isinf()]
+        if len(wrong_values):
+            raise ValueError(
+                f"labels [B, K] must be finite and at least 0, got {float(wrong_values[0])}; mark missing "
+                "annotations by NaN, and mix regression labels with targets='values'"
+            )
 
 
 def _weighted(rows: Tensor, share: Tensor) -> Tensor:

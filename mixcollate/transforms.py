@@ -20,7 +20,7 @@ from mixcollate.checks import (
     check_tensor,
     shown,
 )
-from mixcollate.execution import execute, first_images, refuse_class_numbers
+from mixcollate.execution import Executor, execute, first_images, refuse_class_numbers
 from mixcollate.kernels import Axes, Impl, PackedPlan, Statistic
 from mixcollate.kernels.api import uncompiled
 from mixcollate.kernels.bounds import mark_as_checked
@@ -190,6 +190,7 @@ class MixTransform(Settled, v2.Transform):
         self.epoch: int = EpochNotSet(0)
         self.rules = rule.of(num_classes)
         self._keys = Keys(labels_getter=labels_getter, layout=self.layout)
+        self._executor = Executor(self._rules, layout=self.layout)
 
     def plan_batch(self, draw: Draw) -> MixPlan:
         """Draw a plan in which every image is changed, as if ``p`` were 1. Each method defines this."""
@@ -243,9 +244,14 @@ class MixTransform(Settled, v2.Transform):
             raise ValueError(
                 f"images must have more than one pixel for boxes, got {tuple(images.shape)}; use MixUp for them"
             )
-        if all([_is_ours(module) for module in self.modules() if isinstance(module, MixTransform)]):
+        if self._draws_alone():
             mark_as_checked(plan)  # a full check would take half as long as the draw
         return plan
+
+    def _draws_alone(self) -> bool:
+        """Whether only this library's code draws plans: no user's subclass, nor a replaced method."""
+        inner = self._modules and [module for module in self.modules() if isinstance(module, MixTransform)]
+        return all(map(_is_ours, inner or [self]))
 
     def replay(
         self,
@@ -301,7 +307,7 @@ class MixTransform(Settled, v2.Transform):
         if self.blends:
             refuse_class_numbers(batch, roles)
         plan = self.make_plan(first_images(batch, roles), labels=first_labels(batch, roles))
-        return execute(batch, roles, plan, self._rules, inplace=self.inplace, layout=self.layout)
+        return self._executor.run(batch, roles, plan, inplace=self.inplace)
 
     @property
     def _rules(self) -> tuple[TargetRule, ...]:
@@ -344,7 +350,6 @@ class Unchanged(ErasingTransform):
 
 
 def _is_ours(transform: MixTransform) -> bool:
-    """Whether only this library's code draws its plans: no user's subclass, nor a replaced method."""
     drawing = type(transform), transform.draw_plan, transform.plan_batch
     return all([part.__module__.startswith("mixcollate.") for part in drawing])
 

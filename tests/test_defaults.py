@@ -74,7 +74,7 @@ DEFAULTS = {
     },
     "DeviceLoader": {"prefetch": 1},
     "mix": {"impl": "auto"},
-    "prepare": {"impl": "auto"},
+    "decide": {"impl": "auto"},
     "soft_cross_entropy": {"ignore_index": -100, "ignore_nan": True, "label_smoothing": 0.0, "reduction": "mean"},
     "soft_binary_cross_entropy": {"ignore_nan": True, "label_smoothing": 0.0, "reduction": "mean"},
     "soft_accuracy": {"ignore_index": -100},

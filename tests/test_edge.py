@@ -568,7 +568,7 @@ def test_collates_and_transforms_have_streams_and_epochs_of_their_own():
     second.stream.step = 0
     assert torch.equal(second(rows).mix()[0], mixed[0])  # the same plan, from the same address
     for name, value in vars(rising).items():
-        if name not in ("stream", "_modules"):
+        if name not in ("stream", "_modules", "_executor"):
             assert value is state[name] or np.array_equal(value, state[name]), name
     assert rising.num_classes is None and first.transform is rising
     rising.set_epoch(0)
@@ -766,7 +766,8 @@ def test_labels_on_the_host_beside_a_plan_on_a_device(monkeypatch):
     batch = {"image": COLOURS, "label": LABELS, "teacher": torch.rand(B, 5)}
     wanted = mc.MixupCollate(num_classes=B, blend_keys="teacher", seed=0).mix(batch)
     monkeypatch.setattr(execution, "place", lambda plan, *_: pack(plan, "meta"))
-    monkeypatch.setattr(execution, "prepare", lambda images, *_, **__: SimpleNamespace(run=lambda: images))
+    decision = SimpleNamespace(call=lambda images, *_: SimpleNamespace(run=lambda: images))
+    monkeypatch.setattr(execution, "decide", lambda *_, **__: decision)
     made = collate.mix(batch)
     for name in ("label", "teacher"):
         torch.testing.assert_close(made[name], wanted[name])

@@ -3,9 +3,9 @@
 import itertools
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
 
 import numpy as np
 import torch
@@ -28,9 +28,10 @@ if TYPE_CHECKING:
 Axes = Literal["BCHW", "BTCHW", "BCDHW", "BCT"]
 AXES = get_args(Axes)
 
+_RESULTS = Recycler()
 
-@dataclass(frozen=True, eq=False, slots=True)
-class Call:
+
+class Call(NamedTuple):
     """A call of ``mix`` that has passed its checks. Nothing is written until :meth:`run`.
 
     Attributes:
@@ -67,7 +68,44 @@ class Call:
         return self.result
 
 
-def prepare(
+@dataclass(frozen=True, eq=False, slots=True)
+class Decision:
+    """How images of one kind (shape, strides, dtype, device) are mixed by plans of one kind, whatever their numbers.
+
+    Attributes:
+        dtype: of the result.
+        memory_format: of the result; ``None``: as the images.
+        affine: how to scale and normalise mixed values, if at all.
+        implementation: the implementation that runs.
+        arranged: a function that views images, and the output, with channels before height and width.
+        recycled: whether memory for the result is reused from earlier results.
+    """
+
+    dtype: torch.dtype
+    memory_format: torch.memory_format | None
+    affine: Affine | None
+    implementation: Impl
+    arranged: Callable[[Tensor], Tensor]
+    recycled: bool
+
+    def call(
+        self,
+        images: Tensor,
+        plan: MixPlan | PackedPlan,
+        out: Tensor | None = None,
+        targets: "UnwrittenTargets | None" = None,
+    ) -> Call:
+        """The call for images and a plan of these kinds. ``targets`` are written in the same launch."""
+        if out is None:
+            empty_like = _RESULTS.empty_like if self.recycled else torch.empty_like
+            out = empty_like(images, dtype=self.dtype, memory_format=self.memory_format or torch.preserve_format)
+        if self.implementation == "fused" and isinstance(plan, MixPlan):
+            plan = pack(plan, images.device)  # all passes in one copy
+        pixels, written = self.arranged(images), self.arranged(out)
+        return Call(pixels, plan, written, self.affine, self.implementation, out, None, targets)
+
+
+def decide(
     images: Tensor,
     plan: MixPlan | PackedPlan,
     *,
@@ -78,11 +116,8 @@ def prepare(
     out: Tensor | None = None,
     impl: Impl = "auto",
     layout: Axes | None = None,
-    targets: "UnwrittenTargets | None" = None,
-) -> Call:
+) -> Decision:
     """Check the arguments of :func:`mixcollate.kernels.mix`, and decide what they leave open.
-
-    ``targets`` are written in the same launch as the images.
 
     Raises:
         ValueError, TypeError: whatever ``mix`` refuses. :meth:`Call.run` raises only for images of more than 2**30
@@ -97,7 +132,7 @@ def prepare(
     dtype = result_dtype(images, dtype, normalised=normalised, out=out)
     arranged = _arrangement(images, plan, layout, normalised=normalised)
     pixels = arranged(images)
-    _check_plan(pixels, plan, dtype, has_mean=mean is not None)
+    check_plan(pixels, plan, dtype, has_mean=mean is not None)
     if normalised and pixels.ndim not in (4, 5):
         raise ValueError(
             f"images must be [B, C, H, W] or [B, T, C, H, W] to be normalised, got {tuple(images.shape)}; "
@@ -107,13 +142,19 @@ def prepare(
     frames = pixels.shape[1] if pixels.ndim == 5 else 1
     scaled = affine(pixels, mean, std, dtype, channels=channels, repeats=frames)
     implementation = choose(images, impl)
-    if out is None:
-        out = _empty(images, dtype, memory_format, recycled=implementation == "host")
-    else:
+    if out is not None:
         _check_out(images, out, dtype, memory_format)
-    if implementation == "fused" and isinstance(plan, MixPlan):
-        plan = pack(plan, images.device)  # all passes in one copy
-    return Call(pixels, plan, arranged(out), scaled, implementation, out, targets=targets)
+    elif memory_format is not None:
+        check_memory_format(images)
+    recycled = False
+    if out is None and implementation == "host" and not is_fake(images):  # whose sizes must not be asked
+        recycled = images.nbytes >= WORTH_KEEPING // 8  # uint8 may become float64
+    return Decision(dtype, memory_format, scaled, implementation, arranged, recycled)
+
+
+def prepare(images: Tensor, plan: MixPlan | PackedPlan, *, out: Tensor | None = None, **options: Any) -> Call:
+    """The call of :func:`mixcollate.kernels.mix` with these arguments, checked by :func:`decide`."""
+    return decide(images, plan, out=out, **options).call(images, plan, out)
 
 
 def prepare_samples(
@@ -132,7 +173,7 @@ def prepare_samples(
         if not isinstance(sample, Tensor) or sample.shape != first.shape or sample.dtype != first.dtype:
             raise TypeError(f"samples must be tensors of one shape and dtype, got {shown(first)} and {shown(sample)}")
     call = prepare(as_batch(samples), plan, mean=mean, std=std, out=out, impl="host")
-    return replace(call, samples=samples)
+    return call._replace(samples=samples)
 
 
 def as_batch(samples: Sequence[Tensor]) -> Tensor:
@@ -158,7 +199,7 @@ def prepare_masks(masks: Tensor, plan: MixPlan | PackedPlan) -> Call:
     kept = torch.preserve_format if masks.ndim < 5 and not numbered else torch.contiguous_format
     result = torch.empty_like(masks, memory_format=kept)  # such that as_pixels returns a view
     call = prepare(as_pixels(masks), plan, out=as_pixels(result))
-    return replace(call, result=result)
+    return call._replace(result=result)
 
 
 def check_masks(masks: Tensor, *, blends: bool) -> None:
@@ -202,8 +243,7 @@ def _arrangement(
     if layout == "BCT":
         return lambda signals: signals[:, :, None]
     if layout == "BCDHW":
-        fill = (plan.layout.shapes if isinstance(plan, PackedPlan) else plan.shapes).get("fill", (0, 1))
-        if normalised or fill[1] > 1:
+        if normalised or (_fills(plan) or 1) > 1:
             return lambda volumes: volumes.transpose(1, 2)
     return lambda pixels: pixels
 
@@ -265,12 +305,11 @@ def _check_images(images: Tensor, plan: MixPlan | PackedPlan) -> None:
     check_pixels(images)
 
 
-def _check_plan(images: Tensor, plan: MixPlan | PackedPlan, dtype: torch.dtype, *, has_mean: bool) -> None:
+def check_plan(images: Tensor, plan: MixPlan | PackedPlan, dtype: torch.dtype, *, has_mean: bool) -> None:
     """Refuse a plan that is not for these images. Numbers on a GPU are not read."""
     if isinstance(plan, MixPlan):
         check_bounds(plan)
-    shapes = plan.layout.shapes if isinstance(plan, PackedPlan) else plan.shapes
-    if not PLACES.isdisjoint(shapes):
+    if not PLACES.isdisjoint(plan.layout.shapes if isinstance(plan, PackedPlan) else plan.parts):
         if images.ndim not in (4, 5):
             raise ValueError(
                 f"images must be [B, C, H, W] or [B, T, C, H, W] for boxes, got {tuple(images.shape)}; "
@@ -281,12 +320,12 @@ def _check_plan(images: Tensor, plan: MixPlan | PackedPlan, dtype: torch.dtype, 
                 f"images must have the (height, width) {plan.size} that the plan was drawn for, "
                 f"got {tuple(images.shape[-2:])}; draw one with make_plan(images)"
             )
-    fill = shapes.get("fill")
-    if fill is not None:
-        if fill[1] not in (1, images.shape[-3]):
+    fills = _fills(plan)
+    if fills is not None:
+        if fills not in (1, images.shape[-3]):
             raise ValueError(
                 f"fill must have one value for all channels, or one for each of those of images {tuple(images.shape)}, "
-                f"got {fill[1]}"
+                f"got {fills}"
             )
         if plan.fill_mean and not has_mean:
             raise ValueError("fill='mean' needs mean= and std=; without them pass the mean itself, fill=(r, g, b)")
@@ -301,7 +340,14 @@ def _check_plan(images: Tensor, plan: MixPlan | PackedPlan, dtype: torch.dtype, 
         if plan.words.device != images.device:
             raise ValueError(f"plan must be on {images.device} like the images, got {plan.words.device}")
     if plan.then is not None:
-        _check_plan(images, plan.then, dtype, has_mean=has_mean)
+        check_plan(images, plan.then, dtype, has_mean=has_mean)
+
+
+def _fills(plan: MixPlan | PackedPlan) -> int | None:
+    """How many numbers a fill consists of: one, or one for each channel; ``None`` if there is no fill."""
+    if isinstance(plan, PackedPlan):
+        return plan.layout.shapes.get("fill", (0, None))[1]
+    return None if plan.fill is None else plan.fill.shape[2]
 
 
 def check_whole_fill(plan: PackedPlan, dtype: torch.dtype) -> None:
@@ -315,20 +361,6 @@ def check_whole_fill(plan: PackedPlan, dtype: torch.dtype) -> None:
 def _first_not_whole(fill: Any) -> float:
     """The first number of a fill that integer images cannot hold."""
     return next(float(number) for number in fill.ravel() if not is_whole(number))
-
-
-_RESULTS = Recycler()
-
-
-def _empty(images: Tensor, dtype: torch.dtype, memory_format: torch.memory_format | None, *, recycled: bool) -> Tensor:
-    """Memory for the result, laid out like the images or as requested; reused from earlier results if ``recycled``."""
-    if memory_format is None:
-        memory_format = torch.preserve_format
-    else:
-        check_memory_format(images)
-    if recycled and not is_fake(images) and images.nbytes >= WORTH_KEEPING // 8:  # uint8 may become float64
-        return _RESULTS.empty_like(images, dtype=dtype, memory_format=memory_format)
-    return torch.empty_like(images, dtype=dtype, memory_format=memory_format)
 
 
 def check_memory_format(images: Tensor) -> None:

@@ -53,9 +53,14 @@ def goes_forward(tensor: Tensor) -> bool:
     if torch.compiler.is_compiling():
         return False
     # unpack_dual asks for the level itself, but takes ten times as long
-    if forward_ad._current_level >= 0 and forward_ad.unpack_dual(tensor).tangent is not None:  # type: ignore[no-untyped-call]
+    if is_forward_mode() and forward_ad.unpack_dual(tensor).tangent is not None:  # type: ignore[no-untyped-call]
         return True
     return is_transformed()
+
+
+def is_forward_mode() -> bool:
+    """Whether this code runs inside ``torch.autograd.forward_ad.dual_level``."""
+    return forward_ad._current_level >= 0
 
 
 def is_transformed() -> bool:
