@@ -11,7 +11,7 @@ import threading
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field, fields, replace
 from fractions import Fraction
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -22,6 +22,7 @@ from torch.utils.data import get_worker_info
 
 from mixcollate.checks import check_count, result_of
 
+T = TypeVar("T")
 Array = npt.NDArray[Any]
 Per = Literal["pair", "sample", "batch"]
 Pairing = Literal["matching", "shuffle", "roll", "flip"]
@@ -30,6 +31,16 @@ PairingFunction = Callable[[Tensor, np.random.Generator], Any]
 
 FAR = 2**30
 """A row or column beyond the edge of any image."""
+
+
+class _cached(functools.cached_property[T]):
+    """Without the lock that it has before Python 3.12, which costs more than what is cached here."""
+
+    def __get__(self, instance: Any, owner: type | None = None) -> Any:
+        if instance is None:
+            return self
+        vars(instance)[self.func.__name__] = value = self.func(instance)
+        return value
 
 
 class Part(NamedTuple):
@@ -126,7 +137,7 @@ class MixPlan:
         """``[B]`` float32: the weight that each image's own label keeps."""
         return self.shares[:, 0]
 
-    @functools.cached_property
+    @_cached
     def parts(self) -> dict[str, Array]:
         """The parts that are present, by name."""
         return {name: value for name, value in vars(self).items() if value is not None and name in PARTS}
@@ -199,7 +210,7 @@ class MixPlan:
         later = None if self.then is None else self.then.at_size(size)
         return replace(self, size=size, then=later, **parts)._keep_pairs_of(self)
 
-    @functools.cached_property
+    @_cached
     def pairs(self) -> Array | None:
         """``[pairs, 2]``, the two images of each pair, if partners are mutual (an image may be its own partner).
 
@@ -207,7 +218,7 @@ class MixPlan:
         """
         return mutual_pairs(self.partners[:, 0]) if self.partners.shape[1] == 1 else None
 
-    @functools.cached_property
+    @_cached
     def mutual(self) -> bool:
         """Whether the two images of a pair also mix alike, so that one gains exactly what the other loses."""
         return self.pairs is not None and APART.isdisjoint(self.parts) and self._mixes_alike(self.pairs)
@@ -523,11 +534,12 @@ class Draw:
     epoch: int = 0
     labels: Tensor | None = None
 
-    @property
+    @_cached
     def size(self) -> tuple[int, int]:
+        """``(height, width)``."""
         return self.shape[2:]
 
-    @functools.cached_property
+    @_cached
     def pair(self) -> Array | None:
         """``[B]`` int64, the index of each image's pair, if partners are mutual."""
         if self.pairs is None:

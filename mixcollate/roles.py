@@ -404,6 +404,8 @@ def replace_at(batch: Any, changed: Mapping[Path, Any]) -> Any:
         return changed[()]
     if not changed:
         return batch
+    if type(batch) is tuple and all([len(path) == 1 for path in changed]):  # the usual batch is spared the recursion
+        return tuple([changed.get((key,), value) for key, value in enumerate(batch)])
     below: dict[Key, dict[Path, Any]] = {}
     for path, value in changed.items():
         below.setdefault(path[0], {})[path[1:]] = value

@@ -125,7 +125,7 @@ def mix_samples(samples: Sequence[Tensor], plan: MixPlan, out: Tensor, *, affine
 
 
 def _is_small(images: Tensor) -> bool:
-    return math.prod(images.shape[1:]) < LARGE
+    return images.numel() < LARGE * images.shape[0]
 
 
 def _is_one_pass(images: Tensor, plan: MixPlan, out: Tensor) -> bool:
@@ -278,7 +278,8 @@ def blend_apart_compiled(
     images: Tensor, plan: MixPlan, out: Tensor, order: tuple[int, int, int], affine: Affine | None
 ) -> None:
     """All images of ``out`` in one compiled pass, with boxes and normalising; partners are read a second time."""
-    here, there = (one.numpy().transpose(0, *order).reshape(len(out), -1) for one in (out, images))
+    axes, lines = (0, *order), (out.shape[0], -1)
+    here, there = (one.numpy().transpose(axes).reshape(lines) for one in (out, images))
     planes, step = (out.shape[1], 1) if order == (1, 2, 3) else (1, out.shape[1])  # or interleaved channels
     inside, box = plan.own_inside, plan.box
     if inside is None or box is None:
