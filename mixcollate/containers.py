@@ -17,7 +17,20 @@ ROUNDING = 1e-6
 """Tolerance for probabilities that sum to one."""
 
 
-class RandomChoice(MixTransform):
+class _Container(MixTransform):
+    """A transform made of others, which are its submodules."""
+
+    def _hold(self, transforms: Sequence[MixTransform]) -> None:
+        for number, transform in enumerate(transforms):
+            self.add_module(str(number), transform)
+
+    @property
+    def transforms(self) -> tuple[MixTransform, ...]:
+        """The transforms, in order."""
+        return tuple(self._modules.values())  # type: ignore[arg-type]  # no other submodules
+
+
+class RandomChoice(_Container):
     """Choose one of several transforms for each pair (sample, batch).
 
     Options for labels can be given here or to the transforms; where they are given more than once, they must agree.
@@ -59,7 +72,7 @@ class RandomChoice(MixTransform):
             **_shared_options(transforms, options),
         )
         self._chances = chances = _check_chances(p, len(transforms))
-        self.transforms = torch.nn.ModuleList(transforms)
+        self._hold(transforms)
         self._upper = np.cumsum(chances)  # a number in [upper[k - 1], upper[k]) chooses transform k, a larger one none
         if self._upper[-1] > 1 - ROUNDING:
             self._upper = self._upper[:-1] / self._upper[-1]
@@ -72,13 +85,13 @@ class RandomChoice(MixTransform):
     def plan_batch(self, draw: Draw) -> MixPlan:
         count, unit = draw.units(self.per)
         choice = self._upper.searchsorted(draw.numbers.random(count), side="right")[unit]
-        plans = [transform.draw_plan(draw) for transform in _members(self)]
+        plans = [transform.draw_plan(draw) for transform in self.transforms]
         if len(self._upper) == len(plans):
             plans.append(identity(draw.shape[0], draw.size))
         return select(choice, plans, alike=self.per != "sample")
 
 
-class Compose(MixTransform):
+class Compose(_Container):
     """Apply several transforms in sequence, in a single pass if possible (mix, then erase).
 
     If one mix follows another, labels are mixed twice, too. The second mix then assumes that the first has mixed each
@@ -110,20 +123,16 @@ class Compose(MixTransform):
             seed=seed,
             **_shared_options(transforms, options),
         )
-        self.transforms = torch.nn.ModuleList(transforms)
+        self._hold(transforms)
 
     def plan_batch(self, draw: Draw) -> MixPlan:
-        first, *others = _members(self)
+        first, *others = self.transforms
         plan, mixed = first.draw_plan(draw), first.mixes
         for transform in others:
             if transform.mixes and mixed:  # a second mix has its own partners
                 draw = draw_from(draw.numbers, draw.shape, transform.pairing, draw.epoch, draw.labels)
             plan, mixed = chain(plan, transform.draw_plan(draw)), mixed or transform.mixes
         return plan
-
-
-def _members(container: RandomChoice | Compose) -> list[MixTransform]:
-    return [member for member in container.transforms if isinstance(member, MixTransform)]
 
 
 def _check_chances(p: Sequence[float] | None, count: int) -> list[float]:

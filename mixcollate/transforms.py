@@ -250,8 +250,8 @@ class MixTransform(Settled, v2.Transform):
 
     def _draws_alone(self) -> bool:
         """Whether only this library's code draws plans: no user's subclass, nor a replaced method."""
-        inner = self._modules and [module for module in self.modules() if isinstance(module, MixTransform)]
-        return all(map(_is_ours, inner or [self]))
+        inner = [module for module in self._modules.values() if isinstance(module, MixTransform)]
+        return _is_ours(self) and all([transform._draws_alone() for transform in inner])
 
     def replay(
         self,

@@ -17,6 +17,7 @@ from torchvision.transforms import v2
 
 import mixcollate as mc
 from mixcollate.kernels import mix
+from mixcollate.plan import MixPlan, two_shares
 from mixcollate.schedules import ramp, until
 from tests.transforms_under_test import erasing, mixing
 
@@ -235,6 +236,41 @@ def test_random_choice_chooses_for_each_pair():
     blended = (plan.own_outside != 1) & (plan.own_outside != 0)
     assert abs(blended.mean() - 0.25) < 4 * (0.25 * 0.75 / 2000) ** 0.5
     assert (blended == blended[plan.partner]).all() and plan.mutual
+
+
+def wrong_plan(draw):
+    """Partners outside the batch."""
+    shares = two_shares(np.ones(draw.shape[0]))
+    return MixPlan(size=draw.size, partners=draw.partner + 100, shares=shares)
+
+
+class Wrong(mc.MixUp):
+    def plan_batch(self, draw):
+        return wrong_plan(draw)
+
+
+@pytest.mark.parametrize("how", ["a class", "a method of its own"])
+@pytest.mark.parametrize("where", ["alone", "in a choice", "in a choice in a Compose"])
+def test_plans_that_others_draw_are_checked_wherever_they_are(where, how):
+    transform = Wrong(num_classes=5) if how == "a class" else mc.MixUp(num_classes=5)
+    if how == "a method of its own":
+        transform.plan_batch = wrong_plan
+    if where != "alone":
+        transform = mc.RandomChoice([transform, transform])
+    if where == "in a choice in a Compose":
+        transform = mc.Compose([transform, mc.Cutout(length=2)])
+    for _ in range(3):
+        with pytest.raises(ValueError, match="plan.partners must be in 0 … 4, got"):
+            transform(torch.rand(5, 3, 8, 8), torch.arange(5))
+
+
+def test_the_transforms_of_a_container_stay():
+    compose = mc.Compose([mc.MixUp(), mc.Cutout(length=2)])
+    with pytest.raises(TypeError):
+        compose.transforms[0] = mc.CutMix()
+    with pytest.raises(AttributeError, match="transforms cannot be changed after a Compose is made"):
+        compose.transforms = [mc.CutMix()]
+    assert [type(one) for one in compose.transforms] == [mc.MixUp, mc.Cutout]
 
 
 def test_compose_of_mix_and_erase_is_one_pass():
