@@ -18,6 +18,7 @@ import numpy.typing as npt
 import torch
 from numpy.random.bit_generator import ISeedSequence
 from torch import Tensor
+from torch._subclasses.fake_tensor import unset_fake_temporarily
 from torch.utils.data import get_worker_info
 
 from mixcollate.checks import check_count, result_of
@@ -451,6 +452,17 @@ class _Key(ISeedSequence):
         return np.array(self.words, dtype)
 
 
+class _Word(threading.local):
+    """64 bits of each thread to draw a seed into: new ones for each would take three times as long."""
+
+    def __init__(self) -> None:
+        with torch.inference_mode(False), unset_fake_temporarily():  # later callers need a real tensor
+            self.bits = torch.empty((), dtype=torch.int64, device="cpu")
+
+
+_WORD = _Word()
+
+
 class Stream:
     """The random numbers of successive plans: a seed, and a count of the plans drawn so far. Safe to share by threads.
 
@@ -474,8 +486,8 @@ class Stream:
         with self._counting:
             step, self.step = self.step, self.step + 1
         if self.seed is None:
-            seed = int(torch.empty((), dtype=torch.int64, device="cpu").random_(-(2**63), None)) % 2**64
-            return numbers(seed, self._rank(), 0)
+            seed = int(_WORD.bits.random_(-(2**63), None).item())
+            return numbers(seed % 2**64, self._rank(), 0)
         worker = get_worker_info()
         part = self.part if self.part is not None else 0 if worker is None else worker.seed
         return numbers(self.seed, self._rank(), step, part)

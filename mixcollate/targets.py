@@ -302,7 +302,8 @@ class TargetRule:
         rows = np.zeros((len(classes), self.num_classes or 0), np.float32)
         numbers = rows.reshape(-1)  # a view: one index is faster than two
         starts = np.arange(0, numbers.size, rows.shape[1])
-        for source, share in zip(sources.T, shares.T, strict=True):
+        numbers[starts + classes] = shares[:, 0]  # the first source of each image is itself
+        for source, share in zip(sources.T[1:], shares.T[1:], strict=True):
             numbers[starts + classes.take(source)] += share
         return rows
 

@@ -1,8 +1,10 @@
 """Whatever a batch holds is mixed with its images, kept because it was named so, or refused before any writing."""
 
+import contextlib
 import copy
 import itertools
 import pickle
+import threading
 import warnings
 from collections import OrderedDict, UserDict
 from collections.abc import MutableMapping
@@ -17,6 +19,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from torch import Tensor, nn
+from torch._subclasses import FakeTensorMode
 from torch.utils.data import DataLoader, default_collate
 from torchvision import tv_tensors
 from torchvision.transforms import v2
@@ -574,6 +577,24 @@ def test_collates_and_transforms_have_streams_and_epochs_of_their_own():
     rising.set_epoch(0)
     with pytest.raises(ValueError, match="num_classes must be given"):
         rising(COLOURS, LABELS)
+
+
+@pytest.mark.parametrize("mode", [torch.inference_mode, FakeTensorMode, lambda: torch.device("meta")])
+def test_the_first_plan_of_a_thread_may_be_drawn_in_any_mode(mode):
+    transform, shape = mc.MixUp(), torch.empty(4, 3, 2, 2, device="meta")
+    seeds = []
+
+    def draw():
+        with mode(), contextlib.suppress(RuntimeError, AssertionError):  # fake tensors have no numbers
+            transform.make_plan(shape)
+        torch.manual_seed(5)
+        seeds.append(transform.make_plan(shape).shares.tolist())
+
+    for _ in range(2):
+        thread = threading.Thread(target=draw)
+        thread.start()
+        thread.join()
+    assert len(seeds) == 2 and seeds[0] == seeds[1]
 
 
 def test_alpha_belongs_to_the_default_transform():
