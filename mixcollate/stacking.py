@@ -47,7 +47,7 @@ class Stacking:
 
     def stack(self, samples: list[Any]) -> Any:
         """Make one batch of samples; an error says which part of them cannot be stacked, and why."""
-        if not torch.empty(0).is_cpu:  # torch would collate numbers into tensors on its default device
+        if not _is_default_cpu():  # torch would collate numbers into tensors on its default device
             with torch.device("cpu"):
                 return self._stack(samples)
         return self._stack(samples)
@@ -89,6 +89,14 @@ class Stacking:
         if self._defer_large and first.ndim == 3 and first.numel() >= LARGE:
             return Unstacked(tensors)
         return self.join(tensors)
+
+
+def _is_default_cpu() -> bool:
+    """Whether torch's default device is the CPU."""
+    try:
+        return torch.empty(0).is_cpu
+    except (RuntimeError, AssertionError):  # depends on the kind of device: a forked worker cannot use a GPU
+        return False
 
 
 def _refuse_further_keys(samples: Sequence[Any]) -> None:

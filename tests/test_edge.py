@@ -883,6 +883,18 @@ def test_defaults_of_the_process_change_nothing(way, setting):
     assert all(torch.equal(a, b) and a.dtype == b.dtype for a, b in zip(got, wanted, strict=True))
 
 
+@pytest.mark.skipif(torch.cuda.is_available(), reason="the GPU can be used here")
+@pytest.mark.parametrize("way", ["deferred", "eager", "to"])
+def test_the_default_device_may_be_one_that_cannot_be_used(way):
+    """As a GPU in a worker that was forked, whose samples lie on the host all the same."""
+    rows = [(image, int(label)) for image, label in zip(COLOURS, LABELS, strict=True)]
+    collate = mc.MixupCollate(mc.CutMix(), num_classes=B, eager=way == "eager")
+    with torch.device("cuda"):
+        made = collate(rows)
+        mixed = made.to("cpu") if way == "to" else made.mix() if way == "deferred" else made
+    torch.testing.assert_close(mixed[0].mean((2, 3)), mixed[1])
+
+
 @pytest.mark.parametrize("loops", ["compiled", "numpy"])
 def test_numpy_may_be_set_to_raise(loops, monkeypatch):
     """With a small alpha some shares are smaller than any float32; and pixels may be as small as that."""
