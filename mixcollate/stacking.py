@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.utils.data import get_worker_info
 from torch.utils.data._utils.collate import collate as torch_collate  # documented: how default_collate is extended
 from torch.utils.data._utils.collate import collate_tensor_fn, default_collate_fn_map
+from torchvision import tv_tensors
 
 from mixcollate.kernels.host import LARGE
 from mixcollate.kernels.prepare import as_batch
@@ -86,7 +87,8 @@ class Stacking:
         plain = first.layout == torch.strided and first.device.type == "cpu" and not first.requires_grad
         if not plain or len({(tensor.shape, tensor.dtype, tensor.requires_grad) for tensor in tensors}) > 1:
             return torch.stack(list(tensors))
-        if self._defer_large and first.ndim == 3 and first.numel() >= LARGE:
+        becomes_plain = type(first) is Tensor or isinstance(first, tv_tensors.TVTensor)  # others keep their type
+        if self._defer_large and becomes_plain and first.ndim == 3 and first.numel() >= LARGE:
             return Unstacked(tensors)
         return self.join(tensors)
 

@@ -500,6 +500,16 @@ def test_tensors_of_other_types_come_back_as_they_were():
         assert type(mixed) is Meta and mixed.affine == "kept"
 
 
+@pytest.mark.parametrize("large", [False, True])
+@pytest.mark.parametrize("way", ["deferred", "eager", "to"])
+def test_samples_of_other_types_are_stacked_to_their_type(way, large, monkeypatch):
+    """As torch does, whatever their size."""
+    monkeypatch.setattr(mc.stacking, "LARGE", 0 if large else 2**30)
+    mixed, targets = through(way, (COLOURS.as_subclass(Meta), LABELS), num_classes=B)
+    assert type(mixed) is Meta and type(targets) is Tensor
+    assert type(through(way, (tv_tensors.Image(COLOURS), LABELS), num_classes=B)[0]) is Tensor
+
+
 class Pair(NamedTuple):
     image: Tensor
     label: Tensor
