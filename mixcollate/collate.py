@@ -84,7 +84,8 @@ class MixupCollate(Settled):
         keep_keys: what stays unchanged although its images are mixed: indices, weights, names.
         mask_classes: number of classes of masks ``[B, H, W]`` that hold class numbers. They become float32 masks
             ``[B, mask_classes, H, W]``, one-hot or, where blended, soft.
-        mask_ignore_index: class number of pixels that belong to no class, for ``mask_classes``.
+        mask_ignore_index: class number of pixels that belong to no class, for ``mask_classes``; must be given for more
+            than 255 classes.
         layout: axes of the images, ``"BCDHW"`` for volumes, ``"BCT"`` for signals; default: that of the transform.
         eager: mix in the worker and return plain tensors, for frameworks that move only those.
         seed: seed of the stream of plans; default: that of the transform, else torch's default generator.
@@ -152,6 +153,11 @@ class MixupCollate(Settled):
             "mask_classes": None if mask_classes is None else check_count("mask_classes", mask_classes),
             "mask_ignore_index": check_count("mask_ignore_index", mask_ignore_index, least=-(2**31)),
         }
+        if mask_classes is not None and mask_classes > mask_ignore_index == 255:
+            raise ValueError(
+                f"mask_ignore_index must be given for mask_classes={mask_classes}, of which its default is one, got "
+                "255; pass -1 if every pixel belongs to a class"
+            )
         self.stream = Stream(transform.stream.seed if seed is None else seed)
         self._shared = _own_state(shared=eager)
         self._workers_stream: Stream | None = None

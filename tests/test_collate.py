@@ -277,6 +277,16 @@ def test_an_ignored_mask_fits_int32():
         mc.MixupCollate(mask_ignore_index=-(2**31) - 1)
 
 
+def test_the_default_of_ignored_pixels_is_no_class():
+    """Of 256 classes and more, 255 is one, whose pixels would silently belong to none."""
+    with pytest.raises(ValueError, match="mask_ignore_index must be given for mask_classes=256, .* got 255; pass -1"):
+        mc.MixupCollate(mask_keys=2, mask_classes=256)
+    mc.MixupCollate(mask_keys=2, mask_classes=255)
+    collate = mc.MixupCollate(mc.CutMix(), num_classes=10, mask_keys=2, mask_classes=256, mask_ignore_index=-1)
+    _, _, masks = collate.mix((IMAGES, LABELS, torch.full((len(IMAGES), *IMAGES.shape[2:]), 255)))
+    assert (masks.argmax(1) == 255).all()
+
+
 def test_what_a_batch_lacks_is_reported_with_a_way_out():
     batch = mc.MixupCollate(num_classes=10)((IMAGES[:16], LABELS[:16]))
     with pytest.raises(AttributeError, match=r"MixBatch has no attribute .pop.; unpack it, or use batch.mix\(\)"):
