@@ -331,6 +331,18 @@ def test_a_tree_that_holds_itself_is_refused(tmp_path, capsys, photographs):
     assert "must not contain links to its parent folders" in message
 
 
+@pytest.mark.parametrize("tested", ["ac", "abcd", "abd"])
+def test_folders_of_other_classes_are_refused(tmp_path, capsys, photographs, tested):
+    """Their pictures would count for the classes that have their numbers in training."""
+    for folder, names in (("train", "abc"), ("val", tested)):
+        for name in names:
+            (tmp_path / folder / name).mkdir(parents=True)
+            (tmp_path / folder / name / "a.png").write_bytes(photographs[0].read_bytes())
+    message = refused(capsys, "demo", "--data", "imagefolder", "--root", str(tmp_path), *QUICK)
+    other = sorted(set("abc") ^ set(tested))
+    assert f"--root must hold the same classes in train and val, got {other} in one of them only" in message
+
+
 def test_preview_errors(tmp_path, capsys, photographs):
     cat, other = map(str, photographs[:2])
     assert "IMAGES must be two or more" in refused(capsys, "preview", cat)

@@ -186,7 +186,13 @@ def _image_folder(root: Path, size: int) -> Data:
     try:
         if held_out is not None:
             train = datasets.ImageFolder(root / "train", crop, loader=read)
-            parts: tuple[Dataset[Any], Dataset[Any]] = (train, datasets.ImageFolder(held_out, middle, loader=read))
+            test = datasets.ImageFolder(held_out, middle, loader=read)
+            if other := {*train.classes} ^ {*test.classes}:  # classes are numbered in each by itself
+                raise Refusal(
+                    f"--root must hold the same classes in train and {held_out.name}, got {sorted(other)} in one of "
+                    "them only"
+                )
+            parts: tuple[Dataset[Any], Dataset[Any]] = (train, test)
         else:
             train = datasets.ImageFolder(root, crop, loader=read)
             order = torch.randperm(len(train), generator=torch.Generator().manual_seed(0)).tolist()
