@@ -83,7 +83,7 @@ def soft_cross_entropy(
                 ignore_nan=ignore_nan,
                 reduction=reduction,
             )
-    target = _counted(target, ignore_index)
+    target = counted_target(target, ignore_index)
     losses, total = _losses(logits, target, weight, label_smoothing=label_smoothing, ignore_nan=ignore_nan)
     return _reduced(losses, total, reduction)
 
@@ -142,7 +142,7 @@ def soft_accuracy(logits: Tensor, target: Tensor | SoftTarget, *, ignore_index: 
         logits, target, ignore_index: as for :func:`soft_cross_entropy`; NaN in a target does not count.
     """
     ignore_index = check_class("ignore_index", ignore_index)
-    target = _counted(_as_target(logits, target), ignore_index)
+    target = counted_target(_as_target(logits, target), ignore_index)
     predicted = logits.argmax(1, keepdim=True)
     if isinstance(target, SoftTarget):
         _check_classes(target.labels, logits.shape[1])
@@ -224,7 +224,7 @@ def _as_target(logits: Tensor, target: Tensor | SoftTarget) -> Tensor | SoftTarg
     return target
 
 
-def _counted(target: Tensor | SoftTarget, ignore_index: int) -> Tensor | SoftTarget:
+def counted_target(target: Tensor | SoftTarget, ignore_index: int) -> Tensor | SoftTarget:
     """``target`` with the share of the ignored class set to 0."""
     if isinstance(target, SoftTarget):
         return target.known(ignore_index)

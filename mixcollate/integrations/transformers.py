@@ -16,7 +16,7 @@ from transformers.trainer_callback import ExportableState
 
 from mixcollate.checks import check_count
 from mixcollate.collate import MixupCollate
-from mixcollate.losses import soft_binary_cross_entropy, soft_cross_entropy
+from mixcollate.losses import counted_target, soft_binary_cross_entropy, soft_cross_entropy
 from mixcollate.targets import SoftTarget
 
 
@@ -147,9 +147,11 @@ def _problem(name: str, ignore_index: int = -100) -> Problem:
 
 
 def _shares(labels: Tensor | SoftTarget, *, ignore_index: int) -> Tensor:
-    if isinstance(labels, SoftTarget):
-        return labels.known(ignore_index).shares
-    return labels.nan_to_num() if labels.is_floating_point() else labels.ne(ignore_index)
+    """The shares that count: those of rows ``[B, K]``, also of whole zeros and ones, or 1 for each class index."""
+    if isinstance(labels, Tensor) and labels.ndim != 2 and not labels.is_floating_point():
+        return labels.ne(ignore_index)
+    counted = counted_target(labels, ignore_index)
+    return counted.shares if isinstance(counted, SoftTarget) else counted.nan_to_num()
 
 
 def _annotated(labels: Tensor) -> Tensor:

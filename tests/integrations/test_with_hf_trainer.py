@@ -8,7 +8,7 @@ import torch
 from datasets import Dataset
 from transformers import ConvNextConfig, ConvNextForImageClassification, Trainer, TrainingArguments
 
-from mixcollate import MixUp, MixupCollate, SoftTarget
+from mixcollate import MixUp, MixupCollate, RandomErasing, SoftTarget, soft_cross_entropy
 from mixcollate.integrations.transformers import MixupTrainer, soft_loss
 
 QUIET = {"report_to": [], "disable_tqdm": True, "use_cpu": True, "save_strategy": "no", "logging_strategy": "no"}
@@ -158,6 +158,25 @@ def test_a_custom_loss_gets_the_number_of_labels(problem, outputs, labels, targe
     mixup = MixUp(p=0, num_classes=3 if isinstance(labels, list) else None, targets=targets)
     trainer_of(problem, outputs, labels, mixup, own={"compute_loss_func": loss}, max_steps=1).train()
     assert seen == [(8, counted)]
+
+
+@pytest.mark.parametrize("kind", [torch.int64, torch.bool, torch.float32])
+def test_rows_of_zeros_and_ones_are_one_label_each(kind):
+    """In an evaluation, and in training on images that are erased, whose labels stay as they are."""
+    numbers = torch.tensor([0, 1, 2, 0, 1, 2, 0, 1])
+    losses = []
+    for labels in (numbers, torch.eye(3)[numbers].to(kind)):
+        trainer = trainer_of(None, 3, labels, RandomErasing(p=0), max_steps=1)
+        losses.append([trainer.evaluate()["eval_loss"], trainer.train().training_loss])
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+
+
+def test_the_share_of_an_ignored_class_does_not_count():
+    labels = torch.tensor([[0.5, 0.5, 0.0], [0.0, 0.25, 0.75]])
+    trainer = trainer_of(None, 3, labels, MixUp(num_classes=3, ignore_index=1))
+    logits = trainer.model(torch.stack([sample["pixel_values"] for sample in trainer.eval_dataset])).logits
+    own = soft_cross_entropy(logits, labels, ignore_index=1)
+    assert trainer.evaluate()["eval_loss"] == pytest.approx(own.item(), rel=1e-5)
 
 
 def test_batches_without_a_label_are_left_out_of_an_evaluation():
