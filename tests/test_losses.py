@@ -70,6 +70,12 @@ def test_soft_accuracy_is_the_share_on_the_predicted_class():
     assert float(mc.soft_accuracy(logits, torch.tensor([0, 1, 3, 3]))) == 0.75
 
 
+def test_soft_accuracy_leaves_missing_entries_out():
+    target = torch.tensor([[0.5, math.nan, 0.5], [math.nan] * 3, [math.nan, 1, 0]])
+    assert mc.soft_accuracy(torch.eye(3)[[0, 1, 1]], target) == 0.75
+    assert mc.soft_accuracy(torch.eye(3)[[1, 1, 1]], target) == 0.5
+
+
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_soft_accuracy_of_many_targets_in_half_precision(dtype):
     """Whose sum is more than their dtype can hold."""
@@ -219,6 +225,26 @@ def test_ignore_index_means_the_same_for_every_kind_of_target():
         hits = 0.75 * ((labels == 4) & (labels != 2)).sum() / counted
         assert mc.soft_accuracy(F.one_hot(torch.tensor([4] * 4), 5).float(), target, ignore_index=2) == hits
         assert mc.soft_cross_entropy(logits, target, ignore_index=9) == mc.soft_cross_entropy(logits, target)
+
+
+@pytest.mark.parametrize("ignored", [0, 4])
+def test_the_first_class_and_the_last_can_be_ignored(ignored):
+    logits, labels = torch.randn(5, 5), torch.arange(5)
+    wanted = F.cross_entropy(logits, labels, ignore_index=ignored)
+    rows = torch.eye(5)
+    torch.testing.assert_close(mc.soft_cross_entropy(logits, rows, ignore_index=ignored), wanted)
+    assert mc.soft_accuracy(rows[[ignored] * 5], rows, ignore_index=ignored) == 0
+
+
+def test_a_class_of_no_weight_may_be_ruled_out_where_labels_are_smoothed():
+    """Its logit of minus infinity counts nothing, also of the part that is spread over all classes."""
+    logits, weight = torch.randn(4, 3), torch.tensor([1.0, 0.5, 0.0])
+    logits[:, 2] = -math.inf
+    rows = torch.eye(3)[[0, 1, 0, 1]]
+    wanted = by_formula(logits, rows, weight=weight, label_smoothing=0.1).float()
+    for target in (rows, rows.argmax(1)):
+        losses = mc.soft_cross_entropy(logits, target, weight=weight, label_smoothing=0.1, reduction="none")
+        torch.testing.assert_close(losses, wanted)
 
 
 @pytest.mark.parametrize("loss", [mc.soft_cross_entropy, mc.soft_binary_cross_entropy])
@@ -442,6 +468,9 @@ def test_what_no_loss_can_be_made_of_is_refused():
         (TypeError, lambda: cross_entropy(logits, rows, ignore_index=1.5), "ignore_index must be a whole .* got 1.5"),
         (TypeError, lambda: binary(logits, rows, ignore_nan="no"), "ignore_nan must be True or False, got 'no'"),
         (TypeError, lambda: binary(logits, None), "target must be a tensor, got NoneType"),
+        (ValueError, lambda: binary(logits, rows, weight=torch.ones(1, 6, 5)), r"weight must broadcast .*\(1, 6, 5\)"),
+        (ValueError, lambda: binary(logits, rows, pos_weight=torch.ones(6)), r"pos_weight must broadcast .*\(6,\)"),
+        (ValueError, lambda: mc.soft_accuracy(logits, torch.arange(6)), "classes in 0 … 4 or ignore_index, got 5"),
         (ValueError, lambda: mc.soft_accuracy(logits, rows[:, :4]), r"shape of logits \(6, 5\), got \(6, 4\)"),
         (ValueError, lambda: mc.soft_accuracy(logits, torch.arange(4)), r"target must be \(6,\), .* got \(4,\)"),
     ):

@@ -42,9 +42,22 @@ def test_what_is_kept_free_is_bounded_and_not_pickled():
 def test_small_tensors_do_not_push_out_the_images():
     recycler = Recycler()
     address = recycler.empty((2**20,), torch.uint8).data_ptr()
-    for _ in range(10):
-        recycler.empty((1000,), torch.uint8)
-    assert recycler.empty((2**20,), torch.uint8).data_ptr() == address
+    for size in range(1000, 1010):
+        recycler.empty((size,), torch.uint8)
+    assert len(recycler._free) == 1 and recycler.empty((2**20,), torch.uint8).data_ptr() == address
+    recycler = Recycler()
+    recycler.empty_like(torch.empty(2**19, dtype=torch.uint8), dtype=torch.float32)  # not small once it is written
+    assert len(recycler._free) == 1
+
+
+def test_memory_of_another_size_waits_for_its_own():
+    recycler = Recycler()
+    small, large = (recycler.empty((size,), torch.uint8) for size in (2**20, 2**21))
+    places = small.data_ptr(), large.data_ptr()
+    del small, large
+    small = recycler.empty((2**20,), torch.uint8)
+    assert small.data_ptr() == places[0] and small.untyped_storage().nbytes() == 2**20
+    assert len(recycler._free) == 1 and recycler.empty((2**21,), torch.uint8).data_ptr() == places[1]
 
 
 def test_batches_that_are_kept_stay_as_they_are():

@@ -89,6 +89,16 @@ def test_partners_and_pixels_are_timms(mode):
         torch.testing.assert_close(shares, targets.double(), rtol=0, atol=0.5 / 255 + 1e-6)  # rounded to a grey level
 
 
+@pytest.mark.parametrize("mode", ["batch", "pair", "elem"])
+def test_cutmix_is_chosen_with_timms_probability_for_whatever_one_draw_reaches(mode):
+    collate = mc.MixupCollate.from_timm(0.8, 1.0, switch_prob=0.2, mode=mode, num_classes=2, seed=0)
+    plans = [collate.transform.make_plan(torch.empty(BATCH, 3, 32, 32)) for _ in range(400)]
+    pasted = np.stack([plan.own_outside == 1 for plan in plans])  # outside their boxes, images are their own
+    assert pasted.mean() == pytest.approx(0.2, abs=0.08)
+    assert (pasted == pasted[:, ::-1]).all() == (mode != "elem")
+    assert (pasted == pasted[:, :1]).all() == (mode == "batch")
+
+
 def test_targets_are_timms_given_its_draw():
     """The same λ through timm's mixup_target and ours, smoothing included."""
     collate = mc.MixupCollate.from_timm(mode="batch", num_classes=20, seed=0)
@@ -113,6 +123,8 @@ def test_erased_areas_have_timms_distribution(count):
     theirs = RandomErasing(probability=0.6, max_count=count, mode="const", device="cpu")
     collate = mc.MixupCollate.from_timm(reprob=0.6, recount=count, remode="const", num_classes=2, seed=0)
     erasing = collate.transform.transforms[1]
+    assert erasing.scale == (theirs.min_area, theirs.max_area) and erasing.count == (theirs.min_count, theirs.max_count)
+    assert np.log(erasing.ratio) == pytest.approx(theirs.log_aspect_ratio)
     areas = [[], []]
     for _ in range(20):
         for which, erased in enumerate((erasing(ones), theirs(ones.clone()))):
