@@ -285,6 +285,7 @@ def test_a_summary_pairs_what_shares_a_seed():
         {"data": "cifar100", "architecture": "wrn-16-4", "pixels": 16, "batch_size": 32, "learning_rate": 0.2},
         {"classes": "second-half", "warm_up": 2, "off_epoch": 4, "start_epochs": 3},
         {"architecture": "resnet50", "data": "cifar10"},
+        {"learning_rate": 1 / 300, "off_epoch": -2},
     ],
 )
 def test_the_printed_command_makes_the_same_runs(settings):

@@ -159,4 +159,4 @@ def command(rows: Sequence[Row]) -> str:
 
 
 def _word(value: Any) -> str:
-    return f"{value:g}" if isinstance(value, float) else str(value)
+    return str(value).removesuffix(".0")  # with all digits: it is to be the same number again
