@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from mixcollate.execution import cast_images
-from mixcollate.roles import Key, Roles, first_labels, leaf_at, map_tensors, replace_at
+from mixcollate.roles import Key, Roles, first_labels, leaf_at, leaves, map_tensors, replace_at
 
 
 class Owner(Protocol):
@@ -95,6 +95,7 @@ class MixBatch:
 
         Takes the arguments of ``Tensor.to``: ``to(device, dtype, non_blocking)``. The dtype applies to the images,
         which are mixed in float32 and then cast. Copies to CUDA do not block the host unless ``non_blocking=False``.
+        Objects other than tensors stay where they are, unless they have a ``to``.
         """
         device, dtype, non_blocking = _parse_to(*args, **kwargs)
         with self._once:
@@ -216,6 +217,14 @@ def _parse_to(*args: Any, **kwargs: Any) -> tuple[torch.device | None, torch.dty
 
 
 def _moved(batch: Any, device: torch.device, non_blocking: bool) -> Any:
+    """The batch with its tensors, and whatever else has a ``to``, on the device."""
     # only copies to CUDA are ordered by a stream: on the host a non-blocking one could be read before it has arrived
     non_blocking = non_blocking and device.type == "cuda"
+    others = [(path, leaf) for path, leaf in leaves(batch) if not isinstance(leaf, Tensor) and knows_to(leaf)]
+    batch = replace_at(batch, {path: leaf.to(device) for path, leaf in others})
     return map_tensors(batch, lambda tensor: tensor.to(device, non_blocking=non_blocking))
+
+
+def knows_to(leaf: Any) -> bool:
+    """Whether an item of a batch can be moved by ``leaf.to(device)``."""
+    return callable(getattr(leaf, "to", None)) and not isinstance(leaf, type)

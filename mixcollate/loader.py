@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import BatchSampler, RandomSampler, SequentialSampler
 
-from mixcollate.batch import MixBatch
+from mixcollate.batch import MixBatch, knows_to
 from mixcollate.checks import Settled, check_count, check_device, shown
 from mixcollate.collate import MixupCollate
 from mixcollate.roles import leaves, map_tensors, replace_at
@@ -286,7 +286,7 @@ def _delivered(batch: Any, device: torch.device) -> Any:
 
 def _moved(leaf: Any, device: torch.device) -> Any:
     """An item of a batch on the device, if it is a tensor or has a ``to``; anything else is returned as it is."""
-    if callable(getattr(leaf, "to", None)) and not isinstance(leaf, type):
+    if knows_to(leaf):
         return leaf.to(device)
     fields = dataclasses.fields(leaf) if dataclasses.is_dataclass(leaf) and not isinstance(leaf, type) else ()
     if any(isinstance(getattr(leaf, field.name, None), Tensor) for field in fields):

@@ -350,6 +350,9 @@ def test_mappings_that_are_no_dicts_arrive_or_are_refused(simulate):
     ((got, moved),) = delivered((features, moves))
     assert type(got) is UserDict and torch.equal(got["pixels"], features["pixels"]) and got["names"][1] == "b"
     assert moved.on == torch.device("cpu")
+    collate = mc.MixupCollate(num_classes=4, collate_fn=lambda samples: (*default_collate(samples), moves))
+    ((_, _, moved),) = delivered(collate([(torch.rand(3, 4, 4), k) for k in range(4)]))
+    assert moved.on == torch.device("cpu")
     for kind in (Pair, SlottedPair):
         with pytest.raises(TypeError, match=f"got a {kind.__name__} with tensors, which has no to"):
             delivered(kind(torch.rand(4, 3), torch.arange(4)))
@@ -600,6 +603,24 @@ def test_the_state_after_an_epoch_begins_the_next_one():
         train(*whole, stop_at=stop_at)
         again[0].load_state_dict(whole[0].state_dict())
         assert len(train(*again)) == left
+
+
+def test_whatever_has_epochs_learns_the_epoch():
+    """As a loader of Accelerate's, and a streamed set of Hugging Face's, do."""
+
+    class Knows(TensorDataset):
+        def set_epoch(self, epoch):
+            self.epoch = epoch
+
+    class KnowingLoader(DataLoader):
+        set_epoch = Knows.set_epoch
+
+    data = Knows(torch.arange(8))
+    DeviceLoader(DataLoader(data), "cpu").set_epoch(2)
+    assert data.epoch == 2
+    loader = KnowingLoader(TensorDataset(torch.arange(8)))
+    DeviceLoader(loader, "cpu").set_epoch(3)
+    assert loader.epoch == 3
 
 
 def test_an_epoch_is_a_whole_number():
