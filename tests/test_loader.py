@@ -332,9 +332,12 @@ def test_a_loader_whose_state_is_missing_below_has_none():
         def state_dict(self):
             raise AttributeError("'DataLoader' object has no attribute 'dl_state_dict'")
 
+        load_state_dict = state_dict
+
     device_loader, streams = simulated(Prepared(), 0)
     assert len(train(device_loader, streams)) == 8
     assert device_loader.state_dict() == {}
+    device_loader.load_state_dict({})
 
 
 @pytest.mark.parametrize("simulate", [False, True])
@@ -531,7 +534,7 @@ def test_a_state_of_another_loader_is_refused_and_changes_nothing(state, loader,
 
 def test_a_state_that_was_loaded_is_the_state():
     device_loader, streams = simulated(Resumable(), 0, collate=mc.MixupCollate(num_classes=10, seed=0))
-    train(device_loader, streams)
+    train(device_loader, streams, stop_at=2)
     state = {"loader": 3, "collate": {"seed": 0, "step": 7}}
     device_loader.load_state_dict(state)
     assert device_loader.state_dict() == state
