@@ -435,6 +435,26 @@ def test_bench_takes_expressions_that_are_longer_than_file_names(tiny, monkeypat
     assert ended.value.code == 5
 
 
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (["-k", "images"], False),
+        (["-k", "tests"], False),
+        (["benchmarks"], True),
+        (["./benchmarks/bench_naive.py::x"], True),
+    ],
+)
+def test_bench_takes_folders_in_expressions_for_words(tiny, monkeypatch, arguments, named):
+    """There are folders images and tests in a checkout; only those in benchmarks/ name what is to be run."""
+    commands = []
+    monkeypatch.setattr(
+        cli.subprocess, "run", lambda command, cwd: commands.append(command) or subprocess.CompletedProcess(command, 5)
+    )
+    with pytest.raises(SystemExit):
+        main(["bench", *arguments])
+    assert commands[0][-1] == (arguments[-1] if named else "benchmarks")
+
+
 def test_bench_outside_a_checkout(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(cli, "__file__", str(tmp_path / "mixcollate" / "commands" / "cli.py"))
     assert "not part of the installed package; clone the repository" in refused(capsys, "bench")

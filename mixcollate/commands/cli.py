@@ -249,7 +249,8 @@ def bench(arguments: Sequence[str]) -> None:
             "the benchmarks are not part of the installed package; "
             "clone the repository, pip install -e '.[bench]', and run it there"
         )
-    named = any(os.path.exists(root / argument.partition("::")[0]) for argument in arguments)
+    paths = [Path(os.path.normpath(root / argument.partition("::")[0])) for argument in arguments]
+    named = any(path.is_relative_to(root / "benchmarks") and os.path.exists(path) for path in paths)
     command = [sys.executable, "-m", "pytest", "-o", "python_files=bench_*.py", "--benchmark-enable"]
     command += ["-W", "ignore"]  # warnings of a peer, or about an empty selection, are not failures
     if not any(re.match("--benchmark-(?!json)", argument) for argument in arguments):
