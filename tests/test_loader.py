@@ -453,6 +453,8 @@ def test_memory_of_another_order_is_not_kept():
         assert arrived.stride() == images.stride() and torch.equal(arrived, images)
         (fewer,) = slot.receive((images[:3],), torch.device("cpu"))
         assert fewer.data_ptr() == arrived.data_ptr()
+        (more,) = slot.receive((torch.cat([images, images]),), torch.device("cpu"))
+        assert torch.equal(more, torch.cat([images, images]))
 
 
 def test_samplers_learn_the_epoch_wherever_they_are():
