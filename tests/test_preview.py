@@ -57,6 +57,13 @@ def test_labels_may_be_classes_or_rows():
     assert by_row.tobytes() == by_class.tobytes()
 
 
+def test_partners_may_depend_on_the_labels():
+    seen = []
+    pairing = MixUp(pairing=lambda labels, numbers: seen.append(labels.tolist()) or np.array([1, 0]))
+    preview(TWO, pairing, names=["cat", "dog"], labels=torch.tensor([1, 0]))
+    assert seen == [[1, 0]]
+
+
 def test_a_seed_repeats_and_inputs_stay():
     images = torch.rand(4, 3, 24, 24)
     before = images.clone()

@@ -111,7 +111,7 @@ def _mixed(
     images: Tensor, labels: Tensor, transform: MixTransform, classes: int, stream: Stream | None
 ) -> tuple[Tensor, Tensor]:
     """Mixed images in [0, 1] and their targets ``[B, classes]``."""
-    plan = transform.make_plan(images, stream=stream, epoch=0)
+    plan = transform.make_plan(images, labels=labels, stream=stream, epoch=0)
     pixels = mix(images, plan, mean=_GREY, std=_SPREAD, dtype=torch.float32)
     target = mix_targets(
         labels,
