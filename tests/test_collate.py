@@ -963,6 +963,16 @@ def test_a_batch_that_was_refused_can_be_mixed_in_another_way():
     assert batch.mix().shape == (2, 3, 8, 8)
 
 
+def test_a_batch_in_memory_of_others_is_unharmed_by_any_error(monkeypatch):
+    """Nothing is written there, so that it can be mixed after all, as where memory was short."""
+    collate = mc.MixupCollate(num_classes=10)
+    batch = collate((IMAGES[:16], LABELS[:16]))
+    with monkeypatch.context() as patch, pytest.raises(MemoryError):
+        patch.setattr(mc.collate, "execute", lambda *args, **options: (_ for _ in ()).throw(MemoryError()))
+        batch.mix()
+    assert len(batch.mix()) == 2
+
+
 def test_one_image_that_was_mixed_can_be_cast():
     one = tv_tensors.Image(torch.rand(3, 8, 8))
     batch = mc.MixupCollate(mc.Cutout(), collate_fn=lambda samples: one)([None])
