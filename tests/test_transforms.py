@@ -631,6 +631,32 @@ def test_numbers_and_colours_can_be_chosen_between():
     assert kinds == {(7.0, 7.0, 7.0), (1.0, 2.0, 3.0)}
 
 
+def test_a_choice_reaches_as_far_as_partners_allow():
+    """Images whose partners are not mutual choose for themselves."""
+    for pairing in ("matching", "flip", "shuffle", "roll"):
+        mutual = pairing in ("matching", "flip")
+        members = [method(pairing=pairing, per="sample") for method in (mc.MixUp, mc.CutMix)]
+        assert mc.RandomChoice(members).per == ("pair" if mutual else "sample")
+
+
+def test_every_further_mix_has_partners_of_its_own():
+    """Also if something is erased first, and if partners depend on the labels."""
+    plan = mc.Compose([mc.Cutout(), mc.MixUp(), mc.CutMix()], seed=0).make_plan(torch.empty(64, 3, 8, 8))
+    first, second = plan, plan.then
+    while first.partner.tolist() == list(range(64)):  # what erases takes none
+        first, second = second, second.then
+    assert (first.partner != second.partner).any()
+    seen = []
+
+    def pairing(labels, numbers):
+        seen.append(labels.tolist())
+        return numbers.permutation(4)
+
+    mixes = [method(pairing=pairing, per="sample") for method in (mc.MixUp, mc.CutMix)]
+    mc.Compose(mixes, num_classes=4)(torch.rand(4, 3, 8, 8), torch.tensor([3, 1, 0, 2]))
+    assert seen == [[3, 1, 0, 2]] * 2
+
+
 def test_random_erasing_is_torchvisions_given_its_draw():
     images = torch.rand(5, 3, 17, 23)
     ours = mc.RandomErasing(p=1.0, scale=(0.02, 0.33), ratio=(0.3, 3.3), value=(0.1, 0.2, 0.3), per="batch")
