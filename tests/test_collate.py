@@ -62,10 +62,11 @@ def test_the_loop_of_the_readme_just_works():
     assert torch.equal(IMAGES, kept)
 
 
-STARTS = ["fork", "spawn", pytest.param("forkserver", marks=pytest.mark.slow)]  # whose workers are sent as spawned ones
+SLOW_STARTS = [pytest.param("forkserver", marks=pytest.mark.slow)]  # whose workers are sent as spawned ones
 
 
-@pytest.mark.parametrize("context", STARTS)
+# Spawned workers import torch anew; those of the next test give the same stream, too.
+@pytest.mark.parametrize("context", ["fork", pytest.param("spawn", marks=pytest.mark.slow), *SLOW_STARTS])
 def test_any_number_of_workers_gives_the_same_stream(context):
     wanted = all_of(loader(mc.MixupCollate(num_classes=10, seed=3)))
     again = all_of(loader(mc.MixupCollate(num_classes=10, seed=3), num_workers=2, multiprocessing_context=context))
@@ -74,15 +75,17 @@ def test_any_number_of_workers_gives_the_same_stream(context):
     assert not torch.equal(wanted[0], other[0])
 
 
-@pytest.mark.parametrize("context", STARTS)
+@pytest.mark.parametrize("context", ["fork", "spawn", *SLOW_STARTS])
 def test_switches_act_on_the_next_batch_of_persistent_workers(context):
     collate = mc.MixupCollate(mc.MixUp(p=lambda epoch: float(epoch < 2)), num_classes=10, seed=0)
+    wanted = all_of(loader(mc.MixupCollate(mc.MixUp(), num_classes=10, seed=0)))
     batches = loader(collate, num_workers=2, persistent_workers=True, multiprocessing_context=context)
 
     def mixed_batches():
         return [bool((targets.max(1).values < 1).any()) for _, targets in batches]
 
     collate.set_epoch(0)
+    assert all(torch.equal(a, b) for a, b in zip(all_of(batches), wanted, strict=True))
     assert mixed_batches() == [True] * 4
     collate.enabled = False
     images, targets = all_of(batches)

@@ -40,11 +40,22 @@ def sliced(images: Tensor) -> Tensor:
 
 @pytest.fixture(params=["torch", "Numba"], autouse=True)
 def loops(request, monkeypatch):
-    """Blends in plain torch, and as compiled loops."""
+    """Blends in plain torch, and as compiled loops; or neither, where nothing asks for them."""
     if request.param == "torch":
         monkeypatch.setattr(host, "loops", lambda: None)
+    elif request.param == "neither":
+        monkeypatch.setattr(host, "loops", lambda: pytest.fail("there are loops for this: name it in LOOPED"))
     elif host.loops() is None:
         pytest.skip("Numba is not installed, or cannot work here")
+
+
+LOOPED = ["mixup", "cutmix", "cutmix-soft", "all"]
+each_method = pytest.mark.parametrize(
+    "name, loops",
+    [(name, loops) for name in LOOPED for loops in ("torch", "Numba")]
+    + [(name, "neither") for name in cases.METHODS if name not in LOOPED],
+    indirect=["loops"],
+)
 
 
 LAYOUTS = [contiguous, channels_last, sliced]
@@ -64,7 +75,7 @@ def same_bits(one: Tensor, other: Tensor) -> bool:
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
-@pytest.mark.parametrize("name", [*cases.METHODS, "all"])
+@each_method
 def test_host_is_reference(name, dtype):
     """Out of place and in place, in every layout, mutual pairs or not."""
     for shape in cases.SHAPES:
@@ -82,7 +93,7 @@ def test_host_is_reference(name, dtype):
                 assert same_bits(source, expected), (shape, per, layout)
 
 
-@pytest.mark.parametrize("name", [*cases.METHODS, "all"])
+@each_method
 @pytest.mark.parametrize("source", DTYPES, ids=str)
 def test_converting_and_normalising(name, source):
     shape = (5, 3, 7, 6)
@@ -97,7 +108,7 @@ def test_converting_and_normalising(name, source):
 
 
 @pytest.mark.parametrize("dtypes", [(torch.uint8,) * 2, (torch.uint8, torch.float32), (torch.float32,) * 2], ids=str)
-@pytest.mark.parametrize("name", [*cases.METHODS, "all"])
+@each_method
 def test_more_than_one_chunk(name, dtypes):
     """Images that are large, and several chunks of several small images."""
     for shape in ((5, 3, 61, 67), (50, 3, 51, 52)):
@@ -112,7 +123,7 @@ def test_more_than_one_chunk(name, dtypes):
 
 
 @pytest.mark.parametrize("source", [torch.uint8, torch.float32], ids=str)
-@pytest.mark.parametrize("name", [*cases.METHODS, "all"])
+@each_method
 def test_large_images_are_normalised_once(name, source):
     """Some right after they are mixed, some with the rest, some in the pass that mixes them."""
     shape = (7, 3, 53, 59)
