@@ -278,6 +278,12 @@ def test_a_summary_pairs_what_shares_a_seed():
     assert "| label noise | method | accuracy | against plain |" in head and len(body) == 5
 
 
+def test_settings_that_are_not_set_come_last_in_a_summary():
+    rows = [row(seed=0, off_epoch=epoch, share=share) for epoch in (None, 4, -1) for share in (0.5, 0.1)]
+    settings = [line.setting for line in lines(rows)]
+    assert settings == [(share, epoch) for share in (0.1, 0.5) for epoch in (-1, 4, None)]
+
+
 @pytest.mark.parametrize(
     "settings",
     [

@@ -83,7 +83,7 @@ def varying(rows: Sequence[Row]) -> list[str]:
 
 
 def lines(rows: Sequence[Row]) -> list[Line]:
-    """A line for each setting, in the order of values, and method, in the order of the rows."""
+    """A line for each setting, in the order of values, ``None`` last, and method, in the order of the rows."""
     names = varying(rows)
     methods = list(dict.fromkeys(row["run"]["method"] for row in rows))
     found: dict[tuple[Any, ...], dict[str, dict[int, Row]]] = {}
@@ -91,7 +91,7 @@ def lines(rows: Sequence[Row]) -> list[Line]:
         setting = tuple(row["run"][name] for name in names)
         found.setdefault(setting, {}).setdefault(row["run"]["method"], {})[row["run"]["seed"]] = row
     result = []
-    for setting in sorted(found):
+    for setting in sorted(found, key=lambda values: [(value is None, value) for value in values]):
         first = found[setting].get(methods[0], {})
         for method in methods:
             seeds = found[setting].get(method, {})
