@@ -403,7 +403,7 @@ def test_bench_ends_as_pytest_does(tiny, monkeypatch, status, measured, reported
     raw.write_text("old")
     os.utime(raw, (0, 0))
 
-    def run(command, cwd):
+    def run(command, cwd, env):
         commands.append(command)
         if measured and "pytest" in command:
             raw.write_text("new")
@@ -429,7 +429,7 @@ def test_bench_passes_its_arguments_to_pytest(tiny, capfd):
 
 
 def test_bench_takes_expressions_that_are_longer_than_file_names(tiny, monkeypatch):
-    monkeypatch.setattr(cli.subprocess, "run", lambda command, cwd: subprocess.CompletedProcess(command, 5))
+    monkeypatch.setattr(cli.subprocess, "run", lambda command, cwd, env: subprocess.CompletedProcess(command, 5))
     with pytest.raises(SystemExit) as ended:
         main(["bench", "-k", " or ".join(["naive"] * 99)])
     assert ended.value.code == 5
@@ -649,9 +649,31 @@ def test_colours_and_bars_are_for_terminals(tmp_path, photographs, terminal):
     assert terminal or ("\x1b" not in done.stdout + done.stderr and not done.stderr)
 
 
-def test_a_demo_in_a_pipe_has_no_colours(tmp_path, capsys):
+def test_a_demo_in_a_pipe_has_no_colours_and_needs_no_more_than_ascii(tmp_path, ascii_terminal):
+    printed = ascii_terminal()
     main(["demo", *QUICK, "--label-noise", "0", "--out", str(tmp_path)])
-    assert "\x1b" not in "".join(capsys.readouterr())
+    written = printed.getvalue()
+    assert b"\x1b" not in written and b"1 x 1 epochs" in written and b"standard errors" in written
+
+
+def test_a_preview_is_reported_in_ascii(tmp_path, photographs, ascii_terminal):
+    printed = ascii_terminal()
+    main(["preview", *map(str, photographs), "--method", "mixup", "--size", "32", "--out", str(tmp_path / "naïve.png")])
+    assert re.search(rb"na\\xefve\.png: \d+x\d+ pixels", printed.getvalue())
+    with pytest.raises(SystemExit):
+        main(["preview", "--out", "naïve.gif"])
+    assert b"got na\\xefve.gif" in printed.getvalue()
+
+
+def test_benchmarks_print_what_the_terminal_knows(tiny, monkeypatch, ascii_terminal):
+    ascii_terminal()
+    given = []
+    monkeypatch.setattr(
+        cli.subprocess, "run", lambda command, cwd, env: given.append(env) or subprocess.CompletedProcess(command, 5)
+    )
+    with pytest.raises(SystemExit):
+        main(["bench"])
+    assert given[0]["PYTHONIOENCODING"] == "ascii:replace" and given[0].keys() >= os.environ.keys()
 
 
 @pytest.mark.slow  # a process that trains until it is interrupted

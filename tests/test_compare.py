@@ -340,6 +340,14 @@ def test_compare_from_the_command_line(tmp_path, capsys):
     assert file.read_bytes() == written  # nothing was left to do
 
 
+def test_a_comparison_is_printed_in_ascii(tmp_path, ascii_terminal, monkeypatch):
+    printed = ascii_terminal()
+    rows = [row(method, seed, 80 + seed) for seed in (0, 1) for method in ("plain", "mixup")]
+    monkeypatch.setattr(compare, "carry_out", lambda *arguments, **options: rows)
+    main(["compare", "--out", str(tmp_path / "rows.jsonl"), "--threads", "1"])
+    assert b"80.5 +- 0.5" in printed.getvalue()
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -1,7 +1,9 @@
 """The command line: ``mixcollate demo | compare | preview | bench | env``."""
 
 import argparse
+import codecs
 import contextlib
+import io
 import os
 import re
 import subprocess
@@ -26,6 +28,8 @@ from mixcollate.commands.training import STARTS
 
 T = TypeVar("T")
 
+SPELLED = {"×": "x", "±": "+-", "…": "...", "━": "-"}
+"""How what commands print is written on a terminal that lacks these characters, such as one that knows only ASCII."""
 EXTRA = ("rich", "scipy", "sklearn", "skimage", "pytest", "pytest_benchmark")
 """Packages that only commands need; each is imported by the command that needs it."""
 MANY = 1_000_000
@@ -43,6 +47,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
     Exits with status 2 if the request cannot be fulfilled, and with 130 if interrupted.
     """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors=_spell.__name__)
     given = list(sys.argv[1:] if arguments is None else arguments)
     passed_on: list[str] = []
     if given[:1] == ["bench"] and given[1:] not in (["-h"], ["--help"]):
@@ -71,6 +78,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except KeyboardInterrupt:
         done = "; the same command resumes after the finished runs" if options.command == "compare" else ""
         _end(options.command, f"interrupted{done}", 130)
+
+
+def _spell(error: UnicodeError) -> tuple[str, int]:
+    """Write a character that the encoding of a stream lacks with others; this is an error handler of codecs."""
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    character = error.object[error.start]
+    return SPELLED.get(character) or character.encode("ascii", "backslashreplace").decode(), error.start + 1
+
+
+codecs.register_error(_spell.__name__, _spell)
 
 
 def _end(command: str, message: str, status: int) -> NoReturn:
@@ -257,15 +275,19 @@ def bench(arguments: Sequence[str]) -> None:
         command.append("--benchmark-quiet")  # our own table is shorter
     takes = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     takes.add_argument("--benchmark-json")
+    environment = {
+        **os.environ,
+        "PYTHONIOENCODING": f"{sys.stdout.encoding}:replace",
+    }  # they print more than ASCII, too
     out = Path("bench", time.strftime("%Y-%m-%d-%H%M%S")).absolute()
     with tempfile.TemporaryDirectory() as folder:
         raw = root / (takes.parse_known_args(arguments)[0].benchmark_json or Path(folder, "raw.json"))
         before = raw.stat().st_mtime_ns if raw.exists() else None
         command += [f"--benchmark-json={raw}", *arguments, *([] if named else ["benchmarks"])]
-        status = subprocess.run(command, cwd=root).returncode
+        status = subprocess.run(command, cwd=root, env=environment).returncode
         # pytest leaves it empty, or unchanged, if nothing was measured
         if raw.exists() and raw.stat().st_mtime_ns != before and raw.stat().st_size:
             report = [sys.executable, "-m", "benchmarks.report", "condense", "--plot", f"--out={out}", str(raw)]
-            reported = subprocess.run(report, cwd=root).returncode  # after a failure too
+            reported = subprocess.run(report, cwd=root, env=environment).returncode  # after a failure too
             status = status or reported
     raise SystemExit(status)
