@@ -31,15 +31,6 @@ CPU = torch.device("cpu")
 NOWHERE = Path("nowhere")
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    """One seed is one result at one number of threads."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 def tiny(**settings):
     """One or two epochs on a tenth of the digits."""
     usual = {"method": "cutmix", "seed": 0, "data": "digits", "pixels": 8, "share": 0.1, "epochs": 2, "batch_size": 16}

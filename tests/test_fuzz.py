@@ -26,9 +26,6 @@ DTYPES = [torch.uint8, torch.float16, torch.bfloat16, torch.float32, torch.float
 CLASSES = 5
 
 
-# -- the oracle ------------------------------------------------------------------------------------------------------
-
-
 def oracle(images, plan, dtype, mean=None, std=None):
     """``[B, C, H, W]`` in ``dtype``: one pass after another, each pixel by itself."""
     scale = bias = None
@@ -177,8 +174,6 @@ def target_oracle(labels, plan):
         plan = plan.then
     return rows
 
-
-# -- what is drawn ---------------------------------------------------------------------------------------------------
 
 PROBABILITY = st.sampled_from([0.0, 0.3, 1.0])
 ALONE = st.sampled_from(["sample", "batch"])
@@ -360,11 +355,6 @@ QUIET = {
     "report_multiple_bugs": False,
     "print_blob": True,
 }
-
-
-@pytest.fixture(autouse=True)
-def seeded():
-    torch.manual_seed(0)
 
 
 @settings(max_examples=300, derandomize=True, **QUIET)
