@@ -209,6 +209,11 @@ def check_tensor(name: str, value: object) -> Tensor:
     raise TypeError(f"{name} must be a dense tensor of real numbers, got {kind}; {way_out}")
 
 
+def is_transformed() -> bool:
+    """Whether this code runs inside a ``torch.func`` transform, where tensors are wrappers without memory."""
+    return torch._C._functorch.peek_interpreter_stack() is not None
+
+
 def as_number(value: object) -> float | None:
     """``value`` as a Python int or float, or ``None`` if it is not one real number; strings are never parsed."""
     if type(value) is float:

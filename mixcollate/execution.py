@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn import Parameter
 from torchvision import tv_tensors
 
-from mixcollate.checks import check_tensor
+from mixcollate.checks import check_tensor, is_transformed
 from mixcollate.kernels import Axes, Impl, PackedPlan, Statistic, pack
 from mixcollate.kernels.pixels import result_dtype
 from mixcollate.kernels.prepare import (
@@ -22,7 +22,7 @@ from mixcollate.kernels.prepare import (
     prepare_samples,
     reach_into_each_other,
 )
-from mixcollate.kernels.support import is_forward_mode, is_transformed
+from mixcollate.kernels.support import is_forward_mode
 from mixcollate.plan import MixPlan, identity, takes_partners
 from mixcollate.roles import Path, Roles, dotted, is_one_sample, leaf_at, replace_at
 from mixcollate.stacking import Stacking, Unstacked

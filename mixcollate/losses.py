@@ -8,8 +8,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch._subclasses.fake_tensor import is_fake
 
-from mixcollate.checks import check_choice, check_class, check_flag, check_number, check_tensor
-from mixcollate.kernels.support import is_differentiated, is_fusible, is_transformed
+from mixcollate.checks import check_choice, check_class, check_flag, check_number, check_tensor, is_transformed
+from mixcollate.kernels.support import is_differentiated, is_fusible
 from mixcollate.targets import SoftTarget
 
 Reduction = Literal["mean", "sum", "none"]

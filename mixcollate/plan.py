@@ -21,7 +21,7 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import unset_fake_temporarily
 from torch.utils.data import get_worker_info
 
-from mixcollate.checks import check_count, result_of
+from mixcollate.checks import check_count, is_transformed, result_of
 
 T = TypeVar("T")
 Array = npt.NDArray[Any]
@@ -457,7 +457,11 @@ class _Word(threading.local):
 
     def __init__(self) -> None:
         with torch.inference_mode(False), unset_fake_temporarily():  # later callers need a real tensor
-            self.bits = torch.empty((), dtype=torch.int64, device="cpu")
+            self.bits = _new_word()
+
+
+def _new_word() -> Tensor:
+    return torch.empty((), dtype=torch.int64, device="cpu")
 
 
 _WORD = _Word()
@@ -486,7 +490,8 @@ class Stream:
         with self._counting:
             step, self.step = self.step, self.step + 1
         if self.seed is None:
-            seed = int(_WORD.bits.random_(-(2**63), None).item())
+            word = _new_word() if is_transformed() else _WORD.bits  # torch.func refuses to change what is kept
+            seed = int(word.random_(-(2**63), None).item())
             return numbers(seed % 2**64, self._rank(), 0)
         worker = get_worker_info()
         part = self.part if self.part is not None else 0 if worker is None else worker.seed

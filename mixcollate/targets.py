@@ -10,10 +10,19 @@ import torch
 from torch import Tensor
 from typing_extensions import Unpack
 
-from mixcollate.checks import check_choice, check_class, check_count, check_device, check_number, check_tensor, shown
+from mixcollate.checks import (
+    check_choice,
+    check_class,
+    check_count,
+    check_device,
+    check_number,
+    check_tensor,
+    is_transformed,
+    shown,
+)
 from mixcollate.kernels.bounds import check_bounds
 from mixcollate.kernels.packed import PackedPlan, pack
-from mixcollate.kernels.support import Impl, is_differentiated, is_fusible, is_transformed
+from mixcollate.kernels.support import Impl, is_differentiated, is_fusible
 from mixcollate.plan import Array, MixPlan, takes_partners
 
 if TYPE_CHECKING:

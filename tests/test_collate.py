@@ -971,7 +971,7 @@ def test_a_batch_in_memory_of_others_is_unharmed_by_any_error(monkeypatch):
     collate = mc.MixupCollate(num_classes=10)
     batch = collate((IMAGES[:16], LABELS[:16]))
     with monkeypatch.context() as patch, pytest.raises(MemoryError):
-        patch.setattr(mc.collate, "execute", lambda *args, **options: (_ for _ in ()).throw(MemoryError()))
+        patch.setattr(mc.execution, "execute", lambda *args, **options: (_ for _ in ()).throw(MemoryError()))
         batch.mix()
     assert len(batch.mix()) == 2
 

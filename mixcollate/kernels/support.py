@@ -13,6 +13,8 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
+from mixcollate.checks import is_transformed
+
 Impl = Literal["auto", "reference", "host", "fused"]
 IMPLS = get_args(Impl)
 FUSED_FROM = "2.9"  # the first torch whose Triton (3.5) can compile the kernels
@@ -61,11 +63,6 @@ def goes_forward(tensor: Tensor) -> bool:
 def is_forward_mode() -> bool:
     """Whether this code runs inside ``torch.autograd.forward_ad.dual_level``."""
     return forward_ad._current_level >= 0
-
-
-def is_transformed() -> bool:
-    """Whether this code runs inside a ``torch.func`` transform, where tensors are wrappers without memory."""
-    return torch._C._functorch.peek_interpreter_stack() is not None
 
 
 @functools.cache
