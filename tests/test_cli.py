@@ -448,7 +448,7 @@ def test_bench_takes_folders_in_expressions_for_words(tiny, monkeypatch, argumen
     """There are folders images and tests in a checkout; only those in benchmarks/ name what is to be run."""
     commands = []
     monkeypatch.setattr(
-        cli.subprocess, "run", lambda command, cwd: commands.append(command) or subprocess.CompletedProcess(command, 5)
+        cli.subprocess, "run", lambda run, **_: commands.append(run) or subprocess.CompletedProcess(run, 5)
     )
     with pytest.raises(SystemExit):
         main(["bench", *arguments])
