@@ -35,13 +35,13 @@ from mixcollate.roles import (
     find,
     first_labels,
     is_batch,
+    keys_of,
     kinds_of,
     leads_to,
     leaf_at,
     leaves,
     refuse_boxes,
     replace_at,
-    several,
 )
 from mixcollate.schedules import EpochNotSet
 from mixcollate.stacking import Stacking, Unstacked
@@ -131,11 +131,11 @@ class MixupCollate(Settled):
         if label_key is None and isinstance(num_classes, Mapping):
             label_key = tuple(num_classes)
         self.keys = Keys(
-            image=several("image_key", image_key),
-            label=several("label_key", label_key),
-            mask=several("mask_keys", mask_keys),
-            blend=several("blend_keys", blend_keys),
-            keep=several("keep_keys", keep_keys),
+            image=keys_of("image_key", image_key),
+            label=keys_of("label_key", label_key),
+            mask=keys_of("mask_keys", mask_keys),
+            blend=keys_of("blend_keys", blend_keys),
+            keep=keys_of("keep_keys", keep_keys),
             labels_getter=transform.labels_getter,
             layout=transform.layout if layout is None else check_choice("layout", layout, AXES),
         )

@@ -288,7 +288,7 @@ def identity(batch: int, size: tuple[int, int], **erasing: Any) -> MixPlan:
     return MixPlan(size=size, partners=partners, shares=shares, **erasing)
 
 
-def beta(numbers: np.random.Generator, alpha: float, count: int) -> Array:
+def own_shares(numbers: np.random.Generator, alpha: float, count: int) -> Array:
     """Own shares from Beta(alpha, alpha), float64; all 1 where alpha is 0."""
     if alpha == 0:
         return np.ones(count)

@@ -83,7 +83,7 @@ IMAGES_ONLY = Roles(images=((),))
 NO_KEYS = Keys()
 
 
-def several(name: str, key: Key | Sequence[Key] | None) -> tuple[Key, ...]:
+def keys_of(name: str, key: Key | Sequence[Key] | None) -> tuple[Key, ...]:
     """The keys given for an argument, one or several, as a tuple."""
     if key is None:
         return ()

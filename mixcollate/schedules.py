@@ -14,7 +14,7 @@ class EpochNotSet(int):
     """Epoch 0, assumed until ``set_epoch`` is called."""
 
 
-def at(name: str, value: Scheduled, epoch: int, check: Callable[[str, Any], float]) -> float:
+def value_in_epoch(name: str, value: Scheduled, epoch: int, check: Callable[[str, Any], float]) -> float:
     """The value of the argument ``name`` in this epoch, checked: a number, or what a function of the epoch returns."""
     if not callable(value):
         return check(name, value)

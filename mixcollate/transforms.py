@@ -27,7 +27,7 @@ from mixcollate.kernels.bounds import mark_as_checked
 from mixcollate.kernels.prepare import AXES, check_layout
 from mixcollate.plan import PLACES, Draw, MixPlan, Pairing, PairingFunction, Per, Stream, draw_from, identity, restrict
 from mixcollate.roles import IMAGES_AND_LABELS, IMAGES_ONLY, Keys, LabelsGetter, find, first_labels
-from mixcollate.schedules import EpochNotSet, Scheduled, at
+from mixcollate.schedules import EpochNotSet, Scheduled, value_in_epoch
 from mixcollate.targets import LabelMode, TargetRule, Targets
 
 _is_exporting = getattr(torch.compiler, "is_exporting", bool)  # torch 2.6 has none; bool() is False
@@ -205,7 +205,7 @@ class MixTransform(Settled, v2.Transform):
                 f"{type(self).__name__}.plan_batch must return a MixPlan of {draw.shape[0]} images of (height, width) "
                 f"{draw.size}, got {got}"
             )
-        p = at("p", self.p, draw.epoch, check_probability)
+        p = value_in_epoch("p", self.p, draw.epoch, check_probability)
         if p == 1:
             return plan
         count, unit = draw.units(self.per)

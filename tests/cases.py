@@ -99,7 +99,7 @@ def _side(draw: Draw, length: int) -> int:
 def _hidden(draw: Draw, per: Per, sizes: tuple[int, ...], fill: Fill) -> MixPlan:
     transform = methods.HideAndSeek(fill=fill)
     vars(transform).update(per=per)  # the constructor refuses "pair"
-    return transform.hide_cells(draw, sizes)
+    return transform.plan_cells(draw, sizes)
 
 
 def _softened(drawn: MixPlan) -> MixPlan:

@@ -9,7 +9,7 @@ import torch
 from torch.testing._internal.two_tensor import TwoTensor
 
 from mixcollate import checks
-from mixcollate.schedules import at, ramp, until
+from mixcollate.schedules import ramp, until, value_in_epoch
 
 NO_NUMBERS = ["1", None, [0.5], (1,), 1j, torch.tensor([1]), torch.tensor(1j), np.array([1.0]), object, {}]
 NO_NUMBERS += [True, np.False_, torch.tensor(True)]
@@ -113,15 +113,15 @@ def test_schedules_are_checked_when_they_are_used():
     assert checks.check_scheduled("p", torch.tensor(1), checks.check_probability) == 1
     with pytest.raises(ValueError, match=r"^p must be a probability in \[0, 1\], got 2$"):
         checks.check_scheduled("p", 2, checks.check_probability)
-    assert at("p", schedule, 2, checks.check_probability) == 0.4
-    assert at("p", 0.25, 2, checks.check_probability) == 0.25
+    assert value_in_epoch("p", schedule, 2, checks.check_probability) == 0.4
+    assert value_in_epoch("p", 0.25, 2, checks.check_probability) == 0.25
     for wrong, error in ((lambda epoch: None, TypeError), (lambda epoch: epoch, ValueError)):
         with pytest.raises(error, match=r"^p in epoch 7 must be a probability in \[0, 1\], got "):
-            at("p", wrong, 7, checks.check_probability)
+            value_in_epoch("p", wrong, 7, checks.check_probability)
     with pytest.raises(
         ValueError, match="^p must be a function of the epoch, but raised KeyError in epoch 7: 7$"
     ) as raised:
-        at("p", lambda epoch: {}[epoch], 7, checks.check_probability)
+        value_in_epoch("p", lambda epoch: {}[epoch], 7, checks.check_probability)
     assert isinstance(raised.value.__cause__, KeyError)
 
 

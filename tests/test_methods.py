@@ -20,7 +20,7 @@ from mixcollate import Compose, RandomChoice, methods
 from mixcollate.kernels import mix
 from mixcollate.methods import fmix
 from mixcollate.methods.boxes import signal_axis
-from mixcollate.plan import Array, Draw, MixPlan, beta, draw_from, numbers
+from mixcollate.plan import Array, Draw, MixPlan, draw_from, numbers, own_shares
 from mixcollate.transforms import DrawOptions, ErasingOptions, ErasingTransform, LabelOptions, MixOptions, MixTransform
 from tests import cases
 
@@ -343,7 +343,7 @@ def test_a_signal_may_have_two_pixels():
 @pytest.mark.parametrize("alpha", [0.1, 0.2, 0.4, 0.8, 1, 2])
 def test_own_shares_are_beta(alpha):
     """The float64 draw, but for its ends: float64 makes 1 % of Beta(0.1, 0.1) exactly 1, float32 much more."""
-    drawn, expected, end = beta(numbers(0, 0, 0), alpha, MANY), scipy.stats.beta(alpha, alpha), 1e-10
+    drawn, expected, end = own_shares(numbers(0, 0, 0), alpha, MANY), scipy.stats.beta(alpha, alpha), 1e-10
     for beyond in (drawn < end, drawn > 1 - end):
         assert scipy.stats.binomtest(int(beyond.sum()), MANY, expected.cdf(end)).pvalue > 1e-3
     inner = drawn[(drawn > end) & (drawn < 1 - end)]
@@ -355,7 +355,7 @@ def test_own_shares_are_beta(alpha):
 def test_mixup_takes_them(alpha):
     plan = cases.drawn(methods.MixUp(alpha=alpha), draw_for(SMALL, 16), "sample")
     draw = draw_for(SMALL, 16)
-    assert np.array_equal(plan.own_outside, beta(draw.numbers, alpha, 16).astype(np.float32))
+    assert np.array_equal(plan.own_outside, own_shares(draw.numbers, alpha, 16).astype(np.float32))
     assert np.array_equal(plan.own_outside, plan.own_share)
 
 
@@ -627,7 +627,7 @@ def test_a_grid_on_a_signal_begins_before_it():
 
 
 def draw_hide_and_seek(size, sizes=(0, 16, 32, 44, 56), hide=0.5, batch=4000) -> MixPlan:
-    return methods.HideAndSeek(hide=hide, fill=1.0).hide_cells(draw_for(size, batch), sizes)
+    return methods.HideAndSeek(hide=hide, fill=1.0).plan_cells(draw_for(size, batch), sizes)
 
 
 @pytest.mark.parametrize(
@@ -799,7 +799,7 @@ def test_fmix_shares(size, alpha):
     """The drawn share, rounded up or down to whole pixels as often."""
     plan = draw_fmix(size, alpha)
     pixels = size[0] * size[1]
-    drawn = beta(draw_for(size, 500).numbers, alpha, 500)
+    drawn = own_shares(draw_for(size, 500).numbers, alpha, 500)
     shown = fmix_masks(plan).sum((1, 2))
     np.testing.assert_allclose(plan.own_share, 1 - shown / pixels, atol=1e-7)  # float32
     off = pixels - shown - pixels * drawn
@@ -878,7 +878,7 @@ def test_greatest_by_sorting(size):
 def test_fmix_with_any_decay(decay):
     """Amplitudes differ by a factor of 10^44 here: float32 reaches 10^38."""
     plan = draw_fmix(LARGE, decay=decay, batch=4)
-    drawn = beta(draw_for(LARGE, 4).numbers, 1.0, 4)
+    drawn = own_shares(draw_for(LARGE, 4).numbers, 1.0, 4)
     np.testing.assert_allclose(plan.own_share, drawn, atol=3 / (LARGE[0] * LARGE[1]))
 
 

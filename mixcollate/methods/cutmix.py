@@ -7,8 +7,8 @@ from typing_extensions import Unpack
 
 from mixcollate.checks import check_choice, check_flag, check_not_negative, check_positive, check_range, check_scheduled
 from mixcollate.methods.boxes import as_boxes, below, counted_share, edges, is_signal, pasted, shorter_side, signal_axis
-from mixcollate.plan import Draw, MixPlan, beta
-from mixcollate.schedules import Scheduled, at
+from mixcollate.plan import Draw, MixPlan, own_shares
+from mixcollate.schedules import Scheduled, value_in_epoch
 from mixcollate.transforms import MixOptions, MixTransform
 
 Placement = Literal["clipped", "inside", "timm"]
@@ -58,10 +58,10 @@ class CutMix(MixTransform):
                 f"images must have sides of more than 2 pixels for CutMix's clipped boxes, got {draw.size}; use "
                 "placement='inside' or nonempty=True"
             )
-        alpha = at("alpha", self.alpha, draw.epoch, check_not_negative)
+        alpha = value_in_epoch("alpha", self.alpha, draw.epoch, check_not_negative)
         inside, odd = self.placement == "inside", self.placement == "timm"
         if self.minmax is None:
-            own_share = beta(draw.numbers, alpha, count)
+            own_share = own_shares(draw.numbers, alpha, count)
             # A signal has only one axis, so the share is not split over two.
             share = 1 - own_share if is_signal(draw.size) else np.sqrt(1 - own_share)
             side = (share * lengths).astype(np.int64)  # [2, count]

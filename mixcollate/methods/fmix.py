@@ -7,8 +7,8 @@ from typing_extensions import Unpack
 
 from mixcollate.checks import check_not_negative, check_number, check_positive, check_scheduled
 from mixcollate.methods.boxes import pasted
-from mixcollate.plan import Array, Draw, MixPlan, beta
-from mixcollate.schedules import Scheduled, at
+from mixcollate.plan import Array, Draw, MixPlan, own_shares
+from mixcollate.schedules import Scheduled, value_in_epoch
 from mixcollate.transforms import MixOptions, MixTransform
 
 BLOCK = 2**16
@@ -39,7 +39,7 @@ class FMix(MixTransform):
         count, unit = draw.units(self.per)
         height, width = draw.size
         pixels = max(height * width, 1)
-        own_share = beta(draw.numbers, at("alpha", self.alpha, draw.epoch, check_not_negative), count)
+        own_share = own_shares(draw.numbers, value_in_epoch("alpha", self.alpha, draw.epoch, check_not_negative), count)
         exact, up = own_share * (height * width), draw.numbers.random(count) < 0.5
         own_pixels = np.where(up, np.ceil(exact), np.floor(exact)).astype(np.int64)
         bitmap = np.empty((count, height, -(-width // 8)), np.uint8)

@@ -52,9 +52,9 @@ class HideAndSeek(ErasingTransform):
                 f"sizes must be at most half the shorter side ({shorter} pixels), got {max(sizes)}, which can hide a "
                 "whole image; leave sizes out to scale the paper's"
             )
-        return self.hide_cells(draw, sizes)
+        return self.plan_cells(draw, sizes)
 
-    def hide_cells(self, draw: Draw, sizes: Sequence[int]) -> MixPlan:
+    def plan_cells(self, draw: Draw, sizes: Sequence[int]) -> MixPlan:
         """The plan with cells of these sizes, whatever the size of the images."""
         count, unit = draw.units(self.per)
         whole = max(*draw.size, 1)

@@ -4,8 +4,8 @@ import numpy as np
 from typing_extensions import Unpack
 
 from mixcollate.checks import check_not_negative, check_positive, check_scheduled
-from mixcollate.plan import Draw, MixPlan, beta, two_shares
-from mixcollate.schedules import Scheduled, at
+from mixcollate.plan import Draw, MixPlan, own_shares, two_shares
+from mixcollate.schedules import Scheduled, value_in_epoch
 from mixcollate.transforms import MixOptions, MixTransform
 
 
@@ -25,8 +25,8 @@ class MixUp(MixTransform):
 
     def plan_batch(self, draw: Draw) -> MixPlan:
         count, unit = draw.units(self.per)
-        alpha = at("alpha", self.alpha, draw.epoch, check_not_negative)
+        alpha = value_in_epoch("alpha", self.alpha, draw.epoch, check_not_negative)
         with np.errstate(under="ignore"):  # a tiny share may become 0, whatever NumPy is set to raise
-            own_share = beta(draw.numbers, alpha, count).astype(np.float32)[unit]
+            own_share = own_shares(draw.numbers, alpha, count).astype(np.float32)[unit]
         plan = MixPlan(size=draw.size, partners=draw.partner, shares=two_shares(own_share), own_outside=own_share)
         return draw.set_pairs(plan, self.per)

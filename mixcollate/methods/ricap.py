@@ -5,9 +5,8 @@ from typing_extensions import Unpack
 
 from mixcollate.checks import check_not_negative, check_positive, check_scheduled
 from mixcollate.methods.boxes import signal_axis
-from mixcollate.plan import Array, Draw, MixPlan
-from mixcollate.plan import beta as beta_shares
-from mixcollate.schedules import Scheduled, at
+from mixcollate.plan import Array, Draw, MixPlan, own_shares
+from mixcollate.schedules import Scheduled, value_in_epoch
 from mixcollate.transforms import MixOptions, MixTransform
 
 
@@ -29,9 +28,9 @@ class RICAP(MixTransform):
 
     def plan_batch(self, draw: Draw) -> MixPlan:
         count, unit = draw.units(self.per)
-        beta = at("beta", self.beta, draw.epoch, check_not_negative)
+        beta = value_in_epoch("beta", self.beta, draw.epoch, check_not_negative)
         # Whole pixels, rounded half to even as in the official code.
-        corner = [np.rint(length * beta_shares(draw.numbers, beta, count)) for length in draw.size]
+        corner = [np.rint(length * own_shares(draw.numbers, beta, count)) for length in draw.size]
         corners = np.where(signal_axis(draw.size)[:, 0], 1, np.stack(corner, 1).astype(np.int64))  # [count, 2]
         start, side = pieces(corners, draw.size)
         offset = draw.numbers.integers(np.array(draw.size) - side + 1)  # [count, 4, 2]
