@@ -1,6 +1,7 @@
 """Every kernel equals the reference, bit for bit; on the CPU under Triton's interpreter."""
 
 import contextlib
+import copy
 import importlib
 import itertools
 import math
@@ -903,6 +904,21 @@ def test_a_call_is_one_launch(name, kind, label_smoothing, in_place, as_on_a_dev
         assert counting.asked.pop(0) in ("copy_", "_to_copy")
     copied = ["clone"] if name == "RICAP" and in_place else []  # pieces are read where others are written
     assert counting.asked == [*copied, "mix_kernel", *(["noise_kernel"] if name == "choice, noise" else [])]
+
+
+@pytest.mark.parametrize("kind", LABELS)
+@pytest.mark.parametrize("name", CALLS)
+def test_further_calls_do_as_the_first(name, kind, as_on_a_device):
+    """They are not decided again; a copy of the transform decides for itself."""
+    numbers = np.random.default_rng(26)
+    labels, options = draw_labels(kind, 5, numbers)
+    labels = labels if labels.ndim == 1 else labels.flatten(1)
+    labels, transform = labels.contiguous().to(DEVICE), CALLS[name](**options)
+    for _ in range(3):
+        images, afresh = draw_images((5, 3, 6, 8), F32, numbers), copy.deepcopy(transform)
+        (mixed, target), (wanted, wanted_target) = transform(images, labels), afresh(images, labels)
+        assert torch.equal(mixed, wanted)
+        torch.testing.assert_close(target, wanted_target, rtol=0, atol=0, equal_nan=True)
 
 
 def test_several_images_and_labels(as_on_a_device, monkeypatch):
