@@ -2,6 +2,7 @@
 
 import contextlib
 import gzip
+import io
 import json
 import os
 import re
@@ -666,14 +667,17 @@ def test_a_preview_is_reported_in_ascii(tmp_path, photographs, ascii_terminal):
 
 
 def test_benchmarks_print_what_the_terminal_knows(tiny, monkeypatch, ascii_terminal):
+    """A stream of text has no encoding; then they keep their own."""
     ascii_terminal()
     given = []
     monkeypatch.setattr(
         cli.subprocess, "run", lambda command, cwd, env: given.append(env) or subprocess.CompletedProcess(command, 5)
     )
-    with pytest.raises(SystemExit):
-        main(["bench"])
-    assert given[0]["PYTHONIOENCODING"] == "ascii:replace" and given[0].keys() >= os.environ.keys()
+    for encoding in ("ascii", ""):
+        with pytest.raises(SystemExit):
+            main(["bench"])
+        assert given[-1]["PYTHONIOENCODING"] == f"{encoding}:replace" and given[-1].keys() >= os.environ.keys()
+        monkeypatch.setattr(sys, "stdout", io.StringIO())
 
 
 @pytest.mark.slow  # a process that trains until it is interrupted

@@ -275,10 +275,8 @@ def bench(arguments: Sequence[str]) -> None:
         command.append("--benchmark-quiet")  # our own table is shorter
     takes = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     takes.add_argument("--benchmark-json")
-    environment = {
-        **os.environ,
-        "PYTHONIOENCODING": f"{sys.stdout.encoding}:replace",
-    }  # they print more than ASCII, too
+    # they print more than ASCII, too; a stream of text, such as io.StringIO, has no encoding
+    environment = {**os.environ, "PYTHONIOENCODING": f"{sys.stdout.encoding or ''}:replace"}
     out = Path("bench", time.strftime("%Y-%m-%d-%H%M%S")).absolute()
     with tempfile.TemporaryDirectory() as folder:
         raw = root / (takes.parse_known_args(arguments)[0].benchmark_json or Path(folder, "raw.json"))

@@ -159,4 +159,5 @@ def command(rows: Sequence[Row]) -> str:
 
 
 def _word(value: Any) -> str:
-    return str(value).removesuffix(".0")  # with all digits: it is to be the same number again
+    # with all digits: it is to be the same number again
+    return repr(value).removesuffix(".0") if isinstance(value, float) else str(value)
