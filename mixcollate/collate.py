@@ -144,30 +144,34 @@ class MixupCollate(Settled):
                 "labels must be named by label_key (or keys of num_classes) or the transform's labels_getter, not by "
                 f"both; got {self.keys.label} and labels_getter={transform.labels_getter!r}"
             )
-        self.rules = _rules(transform, num_classes, self.keys.label)
+        rules = _rules(transform, num_classes, self.keys.label)
         # the transform itself may be missing in a worker
         self._mixes, self._blends, self._inplace = transform.mixes, transform.blends, transform.inplace
         check_affine(mean, std, dtype)
         check_output(dtype, memory_format)
-        masks = {
-            "mask_classes": None if mask_classes is None else check_count("mask_classes", mask_classes),
-            "mask_ignore_index": check_count("mask_ignore_index", mask_ignore_index, least=-(2**31)),
-        }
+        mask_classes = None if mask_classes is None else check_count("mask_classes", mask_classes)
+        mask_ignore_index = check_count("mask_ignore_index", mask_ignore_index, least=-(2**31))
         if mask_classes is not None and mask_classes > mask_ignore_index == 255:
             raise ValueError(
                 f"mask_ignore_index must be given for mask_classes={mask_classes}, of which its default is one, got "
                 "255; pass -1 if every pixel belongs to a class"
             )
+        masks = {"mask_classes": mask_classes, "mask_ignore_index": mask_ignore_index}
         self.stream = Stream(transform.stream.seed if seed is None else seed)
         self._shared = _own_state(shared=eager)
         self._workers_stream: Stream | None = None
         self._warned_of_units = False
         self._stacking = Stacking(defer_large=eager)
         output = {"mean": mean, "std": std, "dtype": dtype, "memory_format": memory_format, "layout": self.keys.layout}
-        self._executor = Executor(self.rules, memory=self._stacking, masks=masks, **output)
+        self._executor = Executor(rules, memory=self._stacking, masks=masks, **output)
         self.name = uuid.uuid4().hex
         register(self)
         self._settle(MixupCollate, _ARGUMENTS)
+
+    @property
+    def rules(self) -> Sequence[TargetRule]:
+        """How each of the labels becomes a target; empty if they stay as they are."""
+        return self._executor.rules
 
     @property
     def enabled(self) -> bool:
@@ -244,7 +248,6 @@ class MixupCollate(Settled):
         other = copy.copy(self)
         vars(other).update(
             transform=Unchanged(),
-            rules=(),
             keys=replace(self.keys, labels_getter="default", partial=True),
             stream=Stream(0),  # draws nothing from torch's generator
             _mixes=False,

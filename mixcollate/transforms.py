@@ -190,7 +190,7 @@ class MixTransform(Settled, v2.Transform):
         self.epoch: int = EpochNotSet(0)
         self.rules = rule.of(num_classes)
         self._keys = Keys(labels_getter=labels_getter, layout=self.layout)
-        self._executor = Executor(self._rules, layout=self.layout)
+        self._executor = Executor(self.rules if self.mixes else (), layout=self.layout)
 
     def plan_batch(self, draw: Draw) -> MixPlan:
         """Draw a plan in which every image is changed, as if ``p`` were 1. Each method defines this."""
@@ -280,7 +280,7 @@ class MixTransform(Settled, v2.Transform):
         check_kind("plan", plan, MixPlan, PackedPlan)
         batch: Any = images if labels is None else (images, labels)
         roles = IMAGES_ONLY if labels is None else IMAGES_AND_LABELS
-        return execute(batch, roles, plan, self._rules, inplace=self.inplace, **options)
+        return execute(batch, roles, plan, self._executor.rules, inplace=self.inplace, **options)
 
     def set_epoch(self, epoch: int) -> None:
         """Set the epoch for schedules, if this transform is used without a collate."""
@@ -308,10 +308,6 @@ class MixTransform(Settled, v2.Transform):
             refuse_class_numbers(batch, roles)
         plan = self.make_plan(first_images(batch, roles), labels=first_labels(batch, roles))
         return self._executor.run(batch, roles, plan, inplace=self.inplace)
-
-    @property
-    def _rules(self) -> tuple[TargetRule, ...]:
-        return self.rules if self.mixes else ()
 
 
 class ErasingTransform(MixTransform):
