@@ -610,10 +610,11 @@ def draw_from(
     batch = shape[0]
     pairs = None
     if pairing == "matching":
-        sides = numbers.permutation(batch).take(_matching(batch))
+        order = numbers.permutation(batch)
+        positions, other = _matching(batch)
         partner = np.empty(batch, np.int64)
-        partner[sides] = sides[::-1]
-        pairs = sides.T
+        partner[order] = order.take(other)
+        pairs = order.take(positions)
     elif callable(pairing):
         partner = _partner_by(pairing, labels, numbers, batch)
         pairs = mutual_pairs(partner)
@@ -630,10 +631,13 @@ def draw_from(
 
 
 @functools.lru_cache(maxsize=64)
-def _matching(batch: int) -> Array:
-    """``[2, pairs]``: which positions of a random order form a pair; in an odd batch the last is its own partner."""
+def _matching(batch: int) -> tuple[Array, Array]:
+    """``[pairs, 2]``, which positions of a random order form a pair, and ``[B]``, the other position in the pair of
+    each; in an odd batch the last is its own partner.
+    """
     half, odd = batch // 2, [batch - 1] * (batch % 2)
-    return np.array([[*range(half), *odd], [*range(half, 2 * half), *odd]], np.int64)
+    first, second = np.array([[*range(half), *odd], [*range(half, 2 * half), *odd]], np.int64)
+    return np.stack([first, second], 1), np.concatenate([second[:half], first])
 
 
 def mutual_pairs(partner: Array) -> Array | None:

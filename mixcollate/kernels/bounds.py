@@ -1,7 +1,6 @@
 """Bounds checks on the numbers of a plan, made once per plan: a kernel reads memory at the places they name."""
 
 import operator
-import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -10,8 +9,8 @@ import numpy as np
 from mixcollate.checks import check_flag, check_kind, shown
 from mixcollate.plan import FAR, PARTS, Array, MixPlan
 
-_CHECKED: "weakref.WeakKeyDictionary[MixPlan, list[bytes]]" = weakref.WeakKeyDictionary()
-"""The plans that have passed, with a copy of their numbers at that time: arrays can be changed in place later."""
+_CHECKED = "_checked"
+"""Where a plan that has passed keeps a copy of its numbers at that time: arrays can be changed in place later."""
 
 _ONE = 0x3F800000  # the bits of 1.0: read as unsigned integers, exactly the floats in [0, 1] are no larger
 _ROUNDING = 1e-4  # by how much the rounded shares of an image may miss a sum of 1
@@ -23,7 +22,7 @@ def check_bounds(plan: MixPlan) -> None:
     Raises:
         ValueError, TypeError: names the part, the rule and the value.
     """
-    checked = _CHECKED.get(plan)
+    checked = vars(plan).get(_CHECKED)
     if checked is not None:
         if checked == _numbers(plan):
             return
@@ -39,12 +38,12 @@ def check_bounds(plan: MixPlan) -> None:
             raise ValueError(f"plan.then must be of the {len(plan)} images of the pass before, got {len(plan.then)}")
     if not plan.pairs_hold:
         plan.forget_pairs()
-    _CHECKED[plan] = _numbers(plan)
+    vars(plan)[_CHECKED] = _numbers(plan)
 
 
 def mark_as_checked(plan: MixPlan) -> None:
     """Skip the check of a plan, all passes, that this library's own methods drew; if it is modified, it is checked."""
-    _CHECKED[plan] = _numbers(plan)
+    vars(plan)[_CHECKED] = _numbers(plan)
     if plan.then is not None:
         mark_as_checked(plan.then)
 
