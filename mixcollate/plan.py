@@ -259,7 +259,7 @@ class MixPlan:
             alone = alone if shares is None else alone & (shares[pairs] == 1)
         if not (swaps | alone).all():
             return False
-        return not mutual or (bool((swaps[:, 0] == swaps[:, 1]).all()) and self._mixes_alike(pairs))
+        return not mutual or self._mixes_alike(pairs)
 
     def forget_pairs(self) -> None:
         """Drop ``pairs`` and ``mutual``, so that they are derived again from numbers that have changed."""

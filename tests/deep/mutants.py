@@ -31,7 +31,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent.parent
 TESTS = ["plan", "golden", "targets", "roles", "collate", "loader", "timm", "transforms", "edge", "methods", "operator"]
-TESTS += ["losses", "memory", "kernels", "wrong_calls", "defaults", "fuzz"]
+TESTS += ["execution", "losses", "memory", "kernels", "wrong_calls", "defaults", "fuzz"]
 TESTS = [f"tests/test_{name}.py" for name in TESTS]
 TESTS += [
     "tests/test_fused.py::test_mix_targets_is_fused",
