@@ -13,4 +13,4 @@ def on_page_content(html: str, **_: Any) -> str:
         code = f"<code>{name}</code>"
         return f'<a href="#{anchor}">{code}</a>' if f'id="{anchor}"' in html else code
 
-    return re.sub(r":(?:class|func):<code>~?(?:mixcollate\.)?([\w.]+)</code>", link, html)
+    return re.sub(r":(?:class|func|meth):<code>~?(?:mixcollate\.)?([\w.]+)</code>", link, html)

@@ -101,6 +101,9 @@ class MixPlan:
         noise: ``[B]`` int64 in [0, 2**32): the key of the noise that erased pixels become instead; 0 for none.
         fill_mean: whether the fill stands for the dataset's mean, which is right only if that is subtracted.
         then: the plan of a further pass, if one pass cannot do everything.
+        parts: the arrays that are present, from ``own_outside`` to ``noise``, by name.
+        pairs: ``[pairs, 2]``, the two images of each pair, if partners are mutual; else ``None``.
+        mutual: whether the two images of a pair also mix alike.
     """
 
     size: tuple[int, int]
@@ -541,6 +544,8 @@ class Draw:
         pairs: ``[pairs, 2]`` int64, the images of each pair, if partners are mutual; an image may be its own partner.
         pairing: as requested; see :func:`draw_from`.
         labels: of the batch, if they are known when the plan is drawn.
+        size: ``(height, width)``.
+        pair: ``[B]`` int64, the index of each image's pair; ``None`` if partners are not mutual.
     """
 
     numbers: np.random.Generator
