@@ -52,7 +52,9 @@ class MixBatch:
     def owner(self) -> Owner:
         """The collate that made this batch and mixes it."""
         if self._owner is None:
-            raise RuntimeError("the MixupCollate that made this batch is gone from this process; keep it alive")
+            raise RuntimeError(
+                "the MixupCollate that made this batch is gone from this process; keep a reference to it"
+            )
         return self._owner
 
     @property

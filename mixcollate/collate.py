@@ -153,8 +153,8 @@ class MixupCollate(Settled):
         mask_ignore_index = check_count("mask_ignore_index", mask_ignore_index, least=-(2**31))
         if mask_classes is not None and mask_classes > mask_ignore_index == 255:
             raise ValueError(
-                f"mask_ignore_index must be given for mask_classes={mask_classes}, of which its default is one, got "
-                "255; pass -1 if every pixel belongs to a class"
+                f"mask_ignore_index must be given for mask_classes={mask_classes}, since its default is one of these "
+                "classes, got 255; pass -1 if every pixel belongs to a class"
             )
         masks = {"mask_classes": mask_classes, "mask_ignore_index": mask_ignore_index}
         self.stream = Stream(transform.stream.seed if seed is None else seed)

@@ -272,7 +272,7 @@ class _Search:
         return ValueError(f"{argument} must name tensors among {self._names()}, got {key!r}")
 
     def _names(self) -> str:
-        return f"[{', '.join(map(dotted, self.names.values()))}]"
+        return f"[{', '.join(map(_as_key, self.names.values()))}]"
 
     def _returned(self, returned: Any) -> tuple[Path, ...]:
         """The paths of the tensors that a ``labels_getter`` returned."""
@@ -368,8 +368,8 @@ def refuse_boxes(path: Path, kind: type) -> None:
 
 def _no_rule(name: str, path: Path) -> ValueError:
     return ValueError(
-        f"a batch with {name} cannot be mixed: boxes and key points have no rule for mixing; leave out what is at "
-        f"{dotted(path)}, or name it in keep_keys to keep it as it is {WHOSE}"
+        f"a batch with {name} cannot be mixed: there is no rule for mixing boxes or keypoints; leave out what is at "
+        f"{dotted(path)}, or name it in keep_keys to pass it on unchanged {WHOSE}"
     )
 
 
@@ -462,7 +462,12 @@ def _is_item(one: Any, batch: int) -> bool:
 
 
 def dotted(path: Path) -> str:
-    """A path for error messages: ``'outer.inner'``."""
+    """A path for error messages: ``'outer.inner'``, ``index 1``."""
+    return f"index {path[0]}" if len(path) == 1 and isinstance(path[0], int) else _as_key(path)
+
+
+def _as_key(path: Path) -> str:
+    """A path as an argument would name it: ``'outer.inner'``, ``1``."""
     return repr(path[0] if len(path) == 1 else _joined(path)) if path else "the batch"
 
 

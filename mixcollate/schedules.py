@@ -27,7 +27,7 @@ def value_in_epoch(name: str, value: Scheduled, epoch: int, check: Callable[[str
     number = check(f"{name} in epoch {epoch}", scheduled)
     if isinstance(epoch, EpochNotSet):
         warnings.warn(
-            f"{name} is a function of the epoch, but set_epoch was not called, so that epoch {epoch} is taken: call "
+            f"{name} is a function of the epoch, but set_epoch was not called, so epoch {epoch} is assumed: call "
             "set_epoch(epoch) before each epoch, on the collate if there is one, else on the transform",
             stacklevel=2,
         )

@@ -455,15 +455,15 @@ def test_samples_that_cannot_be_stacked_are_reported_with_their_place():
     image = torch.rand(3, 4, 4)
     flipped, foreign = np.zeros((3, 4, 4), np.float32)[..., ::-1], np.zeros((3, 4, 4), ">f4")
     for samples, message in (
-        ([(image, 0, None)] * 2, "got NoneType at 2"),
+        ([(image, 0, None)] * 2, "got NoneType at index 2"),
         ([{"image": image, "label": None}] * 2, "got NoneType at 'label'"),
         ([{"image": image, "file": Path("a.jpg")}] * 2, "got PosixPath at 'file'"),
-        ([(image, np.array(["a", "b"]))] * 2, "got an array of <U1 at 1"),
-        ([(flipped, 0)] * 2, r"got strides \(64, 16, -4\) of <f4 at 0; use np.ascontiguousarray"),
-        ([(foreign, 0)] * 2, "of >f4 at 0; use np.ascontiguousarray"),
+        ([(image, np.array(["a", "b"]))] * 2, "got an array of <U1 at index 1"),
+        ([(flipped, 0)] * 2, r"got strides \(64, 16, -4\) of <f4 at index 0; use np.ascontiguousarray"),
+        ([(foreign, 0)] * 2, "of >f4 at index 0; use np.ascontiguousarray"),
         ([(image, 0), (image, 0, 1)], "the same structure to be stacked, got 2 items in one and 3 in another"),
         ([(image, 0, 1), (image, 0)], "the same structure to be stacked, got 3 items in one and 2 in another"),
-        ([(image, [1, 2]), (image, [1, 2, 3])], r"samples must have one size .* got the shapes \(2,\) and \(3,\) at 1"),
+        ([(image, [1, 2]), (image, [1, 2, 3])], r"must have one size .* the shapes \(2,\) and \(3,\) at index 1"),
     ):
         with pytest.raises((TypeError, ValueError), match=message):
             mc.MixupCollate()(samples)
@@ -708,7 +708,7 @@ def test_boxes_in_a_named_tuple_are_kept_by_their_name():
         ),
         ((IMAGES[0], 1, {"depth": IMAGES[0, 0]}), ValueError, r"'2.depth' looks like masks.* got \(2, 12, 20\) beside"),
         (((IMAGES[0], IMAGES[0]), 1), ValueError, "more than one tensor looks like images: '0.0' .* '0.1'"),
-        ((IMAGES[0], "cat"), TypeError, "must have a tensor at 1, got (list|tuple)"),
+        ((IMAGES[0], "cat"), TypeError, "must have a tensor at index 1, got (list|tuple)"),
     ],
 )
 @pytest.mark.parametrize("eager", [False, True])

@@ -95,9 +95,9 @@ def test_what_has_two_axes_and_no_role_is_refused(name, way):
 @pytest.mark.parametrize("name", BESIDE)
 def test_a_transform_refuses_it_too(name):
     images = COLOURS.clone()
-    with pytest.raises(ValueError, match="looks like (masks|images)|have no rule for mixing"):
+    with pytest.raises(ValueError, match="looks like (masks|images)|no rule for mixing"):
         mc.CutMix(num_classes=B, inplace=True)({"image": images, "label": LABELS, "other": BESIDE[name]})
-    with pytest.raises(ValueError, match="looks like (masks|images)|have no rule for mixing"):
+    with pytest.raises(ValueError, match="looks like (masks|images)|no rule for mixing"):
         mc.RandomChoice([mc.MixUp(), mc.RICAP()], num_classes=B, inplace=True)(images, LABELS, BESIDE[name])
     assert torch.equal(images, COLOURS)
 
@@ -434,9 +434,9 @@ def test_one_sample_is_no_batch():
     image = torch.rand(3, H, W)
     with pytest.raises(ValueError, match="looks like one image: mix whole batches, as in DataLoader"):
         mc.MixupCollate()(image)
-    with pytest.raises(TypeError, match="must have a tensor at 1, got int"):
+    with pytest.raises(TypeError, match="must have a tensor at index 1, got int"):
         mc.MixupCollate(num_classes=B)((image, 3))
-    with pytest.raises(ValueError, match="labels must be a batch, got one at 1: transforms mix batches, not single"):
+    with pytest.raises(ValueError, match="must be a batch, got one at index 1: transforms mix batches, not single"):
         mc.MixUp(num_classes=B)(image, torch.tensor(3))
     for transform in (mc.MixUp(labels_getter=None), mc.CutMix(labels_getter=None)):
         with pytest.raises(ValueError, match="looks like one image"):
@@ -463,7 +463,7 @@ def test_more_than_one_candidate_is_refused():
     audio, frames = torch.rand(B, 1, 64), torch.rand(B, 1, 16, 5)
     for transform in (mc.MixUp(labels_getter=None), mc.CutMix(labels_getter=None), mc.RandomErasing(p=1)):
         with pytest.raises(
-            ValueError, match=r"more than one tensor looks like images: 0 \(4, 1, 64\), . \(4, 1, 16, 5\)"
+            ValueError, match=r"more than one tensor looks like images: index 0 \(4, 1, 64\), index . \(4, 1, 16, 5\)"
         ):
             transform(audio, frames) if transform.mixes else transform(audio, LABELS, frames)
     mixed = mc.MixupCollate(image_key=0, keep_keys=1).mix((audio, frames))
@@ -997,7 +997,7 @@ def test_the_rule_itself(made, method, transform):
             refusable = [key for key, value in fate.items() if value in ("refuse", "mask", "image", "blend", "keep")]
             if all(key.endswith("index") for key in refusable):
                 return
-            with pytest.raises(ValueError, match="looks like (masks|images)|have no rule for mixing"):
+            with pytest.raises(ValueError, match="looks like (masks|images)|no rule for mixing"):
                 run(batch)
             assert all(torch.equal(a, b) for a, b in zip(tensors_of(batch), tensors_of(before), strict=True))
             return
@@ -1023,25 +1023,25 @@ def test_the_rule_itself(made, method, transform):
 
 def test_pil_images_say_what_to_do():
     rows = [(PIL.Image.new("RGB", (4, 4)), 1)] * 2
-    with pytest.raises(TypeError, match=r"got PIL images at 0; convert them in the dataset, .*PILToTensor\(\)"):
+    with pytest.raises(TypeError, match=r"got PIL images at index 0; convert them in the dataset, .*PILToTensor\(\)"):
         mc.MixupCollate(num_classes=B)(rows)
 
 
 MISFITS = [
-    ([(COLOURS[0], 0), (COLOURS[1].byte(), 1)], r"torch.float32 and torch.uint8 at 0; .*ToDtype"),
-    ([(COLOURS[0], torch.tensor(0)), (COLOURS[1], torch.tensor(1.0))], "torch.int64 and torch.float32 at 1"),
+    ([(COLOURS[0], 0), (COLOURS[1].byte(), 1)], r"torch.float32 and torch.uint8 at index 0; .*ToDtype"),
+    ([(COLOURS[0], torch.tensor(0)), (COLOURS[1], torch.tensor(1.0))], "torch.int64 and torch.float32 at index 1"),
     ([{"image": COLOURS[0], "label": 0}, {"image": COLOURS[1]}], "samples must have the same keys .* 'label'"),
     ([{"image": COLOURS[0]}, {"image": COLOURS[1], "label": 0}], r"samples must have the same keys .* \['label'\]"),
     ([(COLOURS[0], {"a": 0}), (COLOURS[1], {"a": 0, "m": 1})], r"samples must have the same keys .* \['m'\]"),
     ([[COLOURS[0], {"a": 0}], [COLOURS[1], {"a": 0, "m": 1}]], r"samples must have the same keys .* \['m'\]"),
     ([{"x": {"a": 0}, "y": 0}, {"x": {"a": 0, "m": 1}, "y": 0}], r"samples must have the same keys .* \['m'\]"),
     ([{"image": COLOURS[0], "label": 0}, (COLOURS[1], 1)], "same structure .* only some have 'image', 'label'"),
-    ([(COLOURS[0], 0), (None, 1)], "got NoneType at 0"),
-    ([(COLOURS[0], 0), (PIL.Image.new("RGB", (4, 4)), 1)], "got PIL images at 0"),
-    ([(COLOURS[0], 0), (COLOURS[1].numpy(), 1)], "one type .* got Tensor and ndarray at 0"),
-    ([(COLOURS[0], torch.tensor(0)), (COLOURS[1], 1)], "one type .* got Tensor and int at 1"),
-    ([(COLOURS[0], 1), (COLOURS[1], "a")], "one type .* got int and str at 1"),
-    ([(COLOURS[0].numpy(), 0), (COLOURS[1].byte().numpy(), 1)], "float32 and uint8 at 0; .*ToDtype"),
+    ([(COLOURS[0], 0), (None, 1)], "got NoneType at index 0"),
+    ([(COLOURS[0], 0), (PIL.Image.new("RGB", (4, 4)), 1)], "got PIL images at index 0"),
+    ([(COLOURS[0], 0), (COLOURS[1].numpy(), 1)], "one type .* got Tensor and ndarray at index 0"),
+    ([(COLOURS[0], torch.tensor(0)), (COLOURS[1], 1)], "one type .* got Tensor and int at index 1"),
+    ([(COLOURS[0], 1), (COLOURS[1], "a")], "one type .* got int and str at index 1"),
+    ([(COLOURS[0].numpy(), 0), (COLOURS[1].byte().numpy(), 1)], "float32 and uint8 at index 0; .*ToDtype"),
     ([COLOURS[0], None], "got NoneType at the batch"),
     ([COLOURS[0], COLOURS[1][0]], r"one size .* and \(8, 12\) at the batch"),
 ]
@@ -1122,12 +1122,12 @@ def test_what_is_not_a_batch_is_reported(batch):
 @pytest.mark.parametrize(
     "batch, message",
     [
-        ((COLOURS[0], 1), "a tensor at 1, got int; transforms mix batches, and MixupCollate stacks"),
-        ((COLOURS, LABELS.tolist()), "a tensor at 1, got list; convert it with torch.as_tensor"),
-        ((COLOURS, LABELS.numpy()), "a tensor at 1, got ndarray; convert it with torch.as_tensor"),
+        ((COLOURS[0], 1), "a tensor at index 1, got int; transforms mix batches, and MixupCollate stacks"),
+        ((COLOURS, LABELS.tolist()), "a tensor at index 1, got list; convert it with torch.as_tensor"),
+        ((COLOURS, LABELS.numpy()), "a tensor at index 1, got ndarray; convert it with torch.as_tensor"),
         (
             (COLOURS, ["a"] * B),
-            r"a tensor at 1, got list; name a tensor in label_key, .* \(arguments of MixupCollate\)",
+            r"a tensor at index 1, got list; name a tensor in label_key, .* \(arguments of MixupCollate\)",
         ),
         ({"image": COLOURS, "label": None}, "a tensor at 'label', got NoneType"),
     ],
@@ -1200,7 +1200,7 @@ def test_what_has_two_roles_is_refused(keys):
 @pytest.mark.parametrize("name", ["bbox", "Boxes", "keypoints"])
 def test_boxes_are_refused_by_their_name_whatever_they_are_made_of(name, boxes):
     samples = [{"image": COLOURS[k], "label": k, name: boxes} for k in range(B)]
-    with pytest.raises(ValueError, match=f"a batch with {name} cannot be mixed: .* have no rule .* keep_keys"):
+    with pytest.raises(ValueError, match=f"a batch with {name} cannot be mixed: .* no rule .* keep_keys"):
         mc.MixupCollate(num_classes=B)(samples)
     mc.MixupCollate(num_classes=B, keep_keys=name)(samples).mix()
     mc.MixupCollate(mc.Cutout())(samples).mix()
