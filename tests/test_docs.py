@@ -1,5 +1,6 @@
 """The Python of the pages in docs/ runs, page by page, block after block, as a reader would paste it."""
 
+import ast
 import re
 from pathlib import Path
 
@@ -51,3 +52,34 @@ def test_every_page_is_in_the_menu():
     menu = (DOCS.parent / "mkdocs.yml").read_text()
     for page in DOCS.rglob("*.md"):
         assert str(page.relative_to(DOCS)) in menu, page
+
+
+OF_OTHERS = (
+    "AssertionError",
+    "Can only",
+    "Failed to",
+    "KeyError",
+    "MixupCollate.__",
+    "Skip",
+    "The",
+    "conv2d",
+    "result",
+)
+"""How the messages of other libraries in docs/troubleshooting.md start."""
+
+
+def test_troubleshooting_quotes_messages_as_they_are():
+    """Each fixed part of a quoted message, but for its first word, which may be a variable."""
+    strings = []
+    for path in Path(mixcollate.__file__).parent.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            values = node.values if isinstance(node, ast.JoinedStr) else [node]
+            strings.append("{}".join(str(value.value) for value in values if isinstance(value, ast.Constant)))
+    messages = "\n".join(strings)
+    headings = re.findall(r"^`+(.*?)`+(?:,.*| in .*)?$", (DOCS / "troubleshooting.md").read_text(), re.MULTILINE)
+    ours = [heading for heading in headings if not heading.startswith(OF_OTHERS)]
+    assert len(ours) > 12
+    for heading in ours:
+        for fixed in re.split(r"\.\.\.|\d+|got \S+|\[?'\w+'\]?", heading):
+            words = fixed.strip(" ,()").partition(" ")[2]
+            assert len(words) < 12 or words in messages, heading
