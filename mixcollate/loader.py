@@ -44,7 +44,7 @@ class DeviceLoader(Settled):
             the first batch.
     """
 
-    _streams: Any = torch.cuda
+    _streams: Any = torch.cuda  # whose streams and events tests replace by simulated ones
 
     def __init__(
         self,
@@ -81,7 +81,7 @@ class DeviceLoader(Settled):
         """The loader's batches. If no collate was found, it is taken from the first batch, before that is mixed."""
         for batch in self.loader:
             if self.collate is None and isinstance(batch, MixBatch) and isinstance(batch.owner, MixupCollate):
-                vars(self).update(collate=batch.owner)
+                vars(self).update(collate=batch.owner)  # past __setattr__, which refuses it
                 if self._epoch is not None:
                     batch.owner.set_epoch(self._epoch)
             yield batch

@@ -124,7 +124,7 @@ def soft_binary_cross_entropy(
         raise ValueError(f"target must have the shape of logits {tuple(logits.shape)}, got {tuple(target.shape)}")
     for name, factor in (("weight", weight), ("pos_weight", pos_weight)):
         _check_factor(name, factor, logits)
-    logits, target = logits.to(_wide(logits)), target.to(_wide(logits))
+    logits, target = logits.to(_sum_dtype(logits)), target.to(_sum_dtype(logits))
     missing = target.isnan() & ignore_nan
     logits, target = logits.masked_fill(missing, 0.0), target.masked_fill(missing, 0.0)
     if label_smoothing:
@@ -150,15 +150,15 @@ def soft_accuracy(logits: Tensor, target: Tensor | SoftTarget, *, ignore_index: 
     else:
         shares = _without_nan(target)
         hits = shares.gather(1, predicted)
-    wide = _wide(shares)  # half precision cannot hold their sum
-    return hits.sum(dtype=wide) / shares.sum(dtype=wide)
+    dtype = _sum_dtype(shares)  # half precision cannot hold their sum
+    return hits.sum(dtype=dtype) / shares.sum(dtype=dtype)
 
 
 def _losses(
     logits: Tensor, target: Tensor | SoftTarget, weight: Tensor | None, *, label_smoothing: float, ignore_nan: bool
 ) -> tuple[Tensor, Tensor]:
     """The cross-entropy of each row in plain torch, and the total (weighted) share of all targets."""
-    logs = logits.log_softmax(1, dtype=_wide(logits))
+    logs = logits.log_softmax(1, dtype=_sum_dtype(logits))
     if weight is not None:
         weight = weight.to(logs.dtype).view(-1, *[1] * (logits.ndim - 2))
     if isinstance(target, SoftTarget):
@@ -270,7 +270,7 @@ def _check_factor(name: str, factor: Tensor | None, logits: Tensor) -> None:
         raise ValueError(f"{name} must broadcast with logits {tuple(logits.shape)}, got {tuple(factor.shape)}")
 
 
-def _wide(values: Tensor) -> torch.dtype:
+def _sum_dtype(values: Tensor) -> torch.dtype:
     """The dtype of sums of these values: float64 for float64, else float32."""
     return torch.float64 if values.dtype == torch.float64 else torch.float32
 

@@ -29,8 +29,8 @@ LABEL_NAMES = ("label", "labels", "target", "targets", "y", "class_label")
 BOX_NAMES = ("bbox", "bboxes", "box", "boxes", "keypoint", "keypoints")
 """Names of entries that hold positions in the images, whatever type torch has collated them to."""
 
-WHOSE = "(these keys are arguments of MixupCollate)"
-AS_A_COLLATE = "DataLoader(dataset, collate_fn=MixupCollate(...))"
+_OF_THE_COLLATE = "(arguments of MixupCollate)"
+_AS_A_COLLATE = "DataLoader(dataset, collate_fn=MixupCollate(...))"
 
 CHANNELS = (1, 3, 4)
 """Sizes of a last axis that looks like channels."""
@@ -190,13 +190,13 @@ class _Search:
             if self.leaves[path].ndim == 0:
                 raise ValueError(
                     f"labels must be a batch, got one at {dotted(path)}: transforms mix batches, not single samples, "
-                    f"as in {AS_A_COLLATE}"
+                    f"as in {_AS_A_COLLATE}"
                 )
             if self.leaves[path].ndim > 2:
                 raise ValueError(
                     f"labels must be class indices [B] or rows [B, num_classes], got {tuple(self.leaves[path].shape)} "
                     f"at {dotted(path)}; if this is a mask, wrap it in tv_tensors.Mask or name it in mask_keys, and "
-                    f"name the labels, if there are any, in label_key {WHOSE}"
+                    f"name the labels, if there are any, in label_key {_OF_THE_COLLATE}"
                 )
         return (path,)
 
@@ -220,7 +220,7 @@ class _Search:
                 raise ValueError(
                     f"images must share batch, height and width to be mixed by one plan, got {shapes}; "
                     "name those of another size in mask_keys, where they are mixed but neither normalised nor cast, or "
-                    f"keep them with keep_keys {WHOSE}"
+                    f"keep them with keep_keys {_OF_THE_COLLATE}"
                 )
         return images
 
@@ -238,14 +238,16 @@ class _Search:
                 raise ValueError(
                     f"{dotted(self.names[path])} looks like masks, further images or targets of these images, got "
                     f"{_shape(leaf)} beside {size}: wrap it in tv_tensors.Mask or Image, or name it in mask_keys, "
-                    f"image_key, label_key, blend_keys (floats such as logits) or keep_keys (left as it is) {WHOSE}"
+                    "image_key, label_key, blend_keys (floats such as logits) or, to leave it as it is, keep_keys "
+                    f"{_OF_THE_COLLATE}"
                 )
             place = self._list_of_each(path, size[0]) or (path if _is_one_each(leaf, size[0]) else None)
             if place is not None and place not in warned:
                 warned.add(place)
                 warnings.warn(
                     f"{dotted(self.names[path][: len(place)])} is left unchanged although its images are mixed: if it "
-                    f"is a target, name it in label_key; if not (an index, a weight), name it in keep_keys {WHOSE}",
+                    "is a target, name it in label_key; if not (an index, a weight), name it in keep_keys "
+                    f"{_OF_THE_COLLATE}",
                     stacklevel=2,
                 )
 
@@ -299,23 +301,23 @@ class _Search:
 
     def _first_tensor(self) -> tuple[Path]:
         tensors = [path for path, leaf in self.leaves.items() if isinstance(leaf, Tensor) and path not in self.taken]
-        like = [path for path in tensors if self.leaves[path].ndim >= 3] or tensors
-        if not like:
+        candidates = [path for path in tensors if self.leaves[path].ndim >= 3] or tensors
+        if not candidates:
             raise ValueError(
                 f"images must be a tensor [B, C, H, W], found none among {self._names()}; stack the samples first, or "
-                f"name the images in image_key {WHOSE}"
+                f"name the images in image_key {_OF_THE_COLLATE}"
             )
-        first = self.leaves[like[0]]
-        rivals = [path for path in like[1:] if first.ndim >= 3 and self.leaves[path].ndim >= first.ndim]
+        first = self.leaves[candidates[0]]
+        rivals = [path for path in candidates[1:] if first.ndim >= 3 and self.leaves[path].ndim >= first.ndim]
         if rivals:
-            shown_first = [f"{dotted(path)} {tuple(self.leaves[path].shape)}" for path in (like[0], *rivals)[:3]]
+            shown_first = [f"{dotted(path)} {tuple(self.leaves[path].shape)}" for path in (candidates[0], *rivals)[:3]]
             shapes = ", ".join(shown_first + [f"and {len(rivals) - 2} more"] * (len(rivals) > 2))
             raise ValueError(
                 f"more than one tensor looks like images: {shapes}; stack those that are one batch, wrap images in "
                 "tv_tensors.Image or Video, or name them in image_key, and name the rest in label_key, blend_keys "
-                f"(floats such as logits) or keep_keys (left as it is) {WHOSE}"
+                f"(floats such as logits) or, to leave it as it is, keep_keys {_OF_THE_COLLATE}"
             )
-        return (like[0],)
+        return (candidates[0],)
 
     def _refuse_one_sample(self, path: Path, *, mixes: bool) -> None:
         """Refuse a single image where a batch is needed: its channels would be taken for images."""
@@ -323,7 +325,7 @@ class _Search:
         one = is_one_sample(leaf, kind)
         alone = path == () and leaf.ndim == 3 and self.keys.layout is None and not (one or self.keys.partial)
         if alone or (one and mixes):
-            way_out = f"mix whole batches, as in {AS_A_COLLATE}" if mixes else "wrap it in tv_tensors.Image"
+            way_out = f"mix whole batches, as in {_AS_A_COLLATE}" if mixes else "wrap it in tv_tensors.Image"
             raise ValueError(
                 f"images must be a batch [B, C, H, W], got {tuple(leaf.shape)}, which looks like one image: {way_out}; "
                 "signals [B, C, T] take layout='BCT'"
@@ -336,7 +338,7 @@ class _Search:
         way_out = f"name a tensor in {argument}, or make one of it with collate_fn (arguments of MixupCollate)"
         alike = isinstance(self.batch, (tuple, list)) and len({type(item) for item in self.batch}) == 1
         if isinstance(leaf, (int, float)) or (alike and path not in self.leaves):
-            way_out = f"transforms mix batches, and MixupCollate stacks samples, as in {AS_A_COLLATE}"
+            way_out = f"transforms mix batches, and MixupCollate stacks samples, as in {_AS_A_COLLATE}"
         elif isinstance(leaf, np.ndarray) or _are_numbers(leaf):
             way_out = "convert it with torch.as_tensor"
         raise TypeError(f"a batch must have a tensor at {dotted(path)}, got {type(leaf).__name__}; {way_out}")
@@ -369,7 +371,7 @@ def refuse_boxes(path: Path, kind: type) -> None:
 def _no_rule(name: str, path: Path) -> ValueError:
     return ValueError(
         f"a batch with {name} cannot be mixed: there is no rule for mixing boxes or keypoints; leave out what is at "
-        f"{dotted(path)}, or name it in keep_keys to pass it on unchanged {WHOSE}"
+        f"{dotted(path)}, or name it in keep_keys to pass it on unchanged {_OF_THE_COLLATE}"
     )
 
 
