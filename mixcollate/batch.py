@@ -59,7 +59,11 @@ class MixBatch:
 
     @property
     def images(self) -> Tensor:
-        """The stacked images, not mixed. A batch with a field of that name has no such attribute, and so for labels."""
+        """The stacked images, not mixed.
+
+        For a named tuple with a field ``images``, which one would expect to be mixed, this raises ``AttributeError``.
+        The same holds for ``labels``.
+        """
         images: Tensor = leaf_at(self._raw("images"), self._roles.images[0])
         return images
 
@@ -171,7 +175,9 @@ class MixBatch:
         raise AttributeError(f"MixBatch has no attribute {name!r}{way_out}")
 
     def _raw(self, name: str = "") -> Any:
-        """The stacked batch; an error if the attribute ``name`` could be one of its own, which is to be mixed."""
+        """The stacked batch. ``name`` is the attribute that was asked for: if the batch has such a field itself, the
+        caller may expect that, mixed, so it is refused.
+        """
         with self._once:
             held = self._batch if self._mixed is None else self._mixed
             if name in (held if isinstance(held, Mapping) else getattr(held, "_fields", ())) and hasattr(held, name):

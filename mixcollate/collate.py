@@ -65,14 +65,16 @@ class MixupCollate(Settled):
     Args:
         transform: what to apply to a batch; default: :class:`MixUp` with ``alpha``.
         num_classes: number of classes, unless the transform has it; for several labels one number each, in the order
-            of ``label_key``, or a mapping from their keys. With a transform that does not change labels (such as
+            of ``label_key``, or a mapping from their keys. If it is given with a transform that only erases (such as
             Cutout), labels become one-hot rows.
         alpha: alpha of the default transform; default: 1.
-        mean: subtracted after mixing, for images in [0, 1]; one number, or one for each channel.
-        std: then divided by; likewise.
+        mean: subtracted after mixing, for images in [0, 1] (uint8 is divided by 255 first); one number, or one for
+            each channel.
+        std: what the difference is divided by, likewise.
         dtype: dtype of the resulting images; default: unchanged, or float32 if uint8 images are normalised.
         memory_format: memory format of the resulting images, e.g. ``torch.channels_last``; default: unchanged.
-        collate_fn: makes a batch of samples; default: torch's. For PIL images, it must convert them to tensors.
+        collate_fn: makes a batch from a list of samples; default: torch's. PIL images must be converted to tensors, by
+            it or in the dataset.
         image_key: where the images are in a batch: an index or a key (nested: ``"outer.inner"``), or several of them.
             Default: torchvision's ``tv_tensors``, else an entry named image(s), pixel_values, img or x, else the first
             item.
@@ -81,14 +83,15 @@ class MixupCollate(Settled):
         mask_keys: where segmentation masks or heat maps are, which are mixed by the same plan.
         blend_keys: where float tensors ``[B, ...]`` are (a teacher's logits, embeddings) that are blended by the
             labels' shares.
-        keep_keys: what stays unchanged although its images are mixed: indices, weights, names.
+        keep_keys: what stays as it is although its images are mixed: indices, weights, names.
         mask_classes: number of classes of masks ``[B, H, W]`` that hold class numbers. They become float32 masks
             ``[B, mask_classes, H, W]``, one-hot or, where blended, soft.
         mask_ignore_index: class number of pixels that belong to no class, for ``mask_classes``; must be given for more
             than 255 classes.
         layout: axes of the images, ``"BCDHW"`` for volumes, ``"BCT"`` for signals; default: that of the transform.
-        eager: mix in the worker and return plain tensors, for frameworks that move only those.
-        seed: seed of the stream of plans; default: that of the transform, else torch's default generator.
+        eager: whether to mix in the worker and return plain tensors, for frameworks that can move nothing else.
+        seed: seed of the stream of plans; default: that of the transform. If neither has one, each plan takes 64 bits
+            from torch's default generator, so ``torch.manual_seed`` reproduces a run.
     """
 
     def __init__(
@@ -207,8 +210,10 @@ class MixupCollate(Settled):
         self._shared[_WORKERS_DREW] = 0
 
     def state_dict(self) -> dict[str, int | None]:
-        """The position in the stream of plans. With a seed, this is all that is needed to resume exactly, provided that
-        ``set_epoch`` is called with the epoch and ``enabled`` is set as before.
+        """The position in the stream of plans, ``{"seed": ..., "step": ...}``.
+
+        With a seed, this is all that is needed to resume exactly, provided that ``set_epoch`` is called with the epoch
+        and ``enabled`` is set as before.
 
         With ``eager=True`` workers draw the plans, each from its own stream. If ``set_epoch`` is called at the start of
         each epoch, plans depend only on the seed, the rank, the epoch, the number of workers and the worker's count of
@@ -262,19 +267,21 @@ class MixupCollate(Settled):
     def __call__(self, samples: Any) -> Any:
         """Stack samples into a :class:`MixBatch`, or, if ``eager``, into a mixed batch.
 
-        Anything but a list of samples is taken for a batch, as from a loader with ``batch_size=None``: a tensor, a
-        tuple, a mapping, or a list like those of torch's ``default_collate`` (``[images, labels]``, equal in their
-        first axis). In a list, tensors that all have the same number of axes are samples, unless a key is an index
+        Anything but a list of samples is taken to be a batch already, as from a loader with ``batch_size=None``: a
+        tensor, a tuple, a mapping, or a list as torch's ``default_collate`` returns (``[images, labels]``, of one
+        length). A list of tensors that all have the same number of axes is a list of samples, unless a key is an index
         into it.
         """
-        stacks = self.collate_fn is default_collate
-        is_made = not isinstance(samples, list) or (stacks and len(samples) > 0 and is_batch(samples, self.keys))
-        if not is_made and not samples:
+        by_default = self.collate_fn is default_collate
+        is_collated = not isinstance(samples, list) or (
+            by_default and len(samples) > 0 and is_batch(samples, self.keys)
+        )
+        if not is_collated and not samples:
             raise ValueError("samples must not be empty")
-        kinds = kinds_of(samples if is_made else samples[0])
-        if not stacks:
+        kinds = kinds_of(samples if is_collated else samples[0])
+        if not by_default:
             batch = result_of("collate_fn", self.collate_fn, samples)
-        elif is_made:
+        elif is_collated:
             # leaf by leaf: of a mapping torch asks for the keys as if it were a dict, which fails for a TensorDict
             batch = replace_at(samples, {path: default_convert(leaf) for path, leaf in leaves(samples)})  # type: ignore[no-untyped-call]
         else:
@@ -285,10 +292,10 @@ class MixupCollate(Settled):
             batch = self._stacking.stack(samples)
         if isinstance(batch, list):
             batch = tuple(batch)  # torch's default turns tuples into lists
-        may_overwrite = self._inplace or (stacks and not is_made)  # stacked memory is not the caller's
+        may_overwrite = self._inplace or (by_default and not is_collated)  # stacked memory is not the caller's
         unstacked = {path: leaf for path, leaf in leaves(batch) if isinstance(leaf, Unstacked)} if self.eager else {}
         stacked = replace_at(batch, {path: leaf.like for path, leaf in unstacked.items()})  # large images lack pixels
-        roles = self._find(stacked, kinds if stacks else None)
+        roles = self._find(stacked, kinds if by_default else None)
         self._check_units(leaf_at(stacked, roles.images[0]))
         if not self.eager:
             return MixBatch(batch, roles, self, may_overwrite=may_overwrite)
@@ -333,8 +340,8 @@ class MixupCollate(Settled):
         if not self.enabled:
             plan = self._unmixed(plan)
         given = [leaf_at(batch, path) for path in roles.images]
-        learned = any(isinstance(images, Tensor) and is_differentiated(images) for images in given)
-        inplace = may_overwrite and not learned  # autograd needs the original images
+        differentiated = any(isinstance(images, Tensor) and is_differentiated(images) for images in given)
+        inplace = may_overwrite and not differentiated  # autograd needs the original images
         return self._executor.run(batch, roles, plan, inplace=inplace, dtype=dtype)
 
     def _stream(self) -> Stream:

@@ -30,7 +30,7 @@ from mixcollate.roles import IMAGES_AND_LABELS, IMAGES_ONLY, Keys, LabelsGetter,
 from mixcollate.schedules import EpochNotSet, Scheduled, value_in_epoch
 from mixcollate.targets import LabelMode, TargetRule, Targets
 
-_is_exporting = getattr(torch.compiler, "is_exporting", bool)  # torch 2.6 has none; bool() is False
+_is_exporting = getattr(torch.compiler, "is_exporting", lambda: False)  # torch 2.6 has none
 
 
 class DrawOptions(TypedDict, total=False):
@@ -126,18 +126,19 @@ class MixTransform(Settled, v2.Transform):
     Args:
         num_classes: number of classes; required for dense targets from class indices. A sequence, if ``labels_getter``
             returns several labels.
-        labels_getter: ``"default"`` finds labels as torchvision does; a function of the inputs that returns the labels
-            among them (one tensor, or several); ``None``: there are no labels.
+        labels_getter: ``"default"`` finds labels by name, or takes the second input, as torchvision does; a function of
+            the inputs returns the labels among them (one tensor, or several); ``None``: there are no labels.
         p: probability that a pair (or sample, or batch: see ``per``) is changed; a number or a function of the epoch.
-        per: what shares one draw: ``"pair"``, ``"sample"`` or ``"batch"``.
+        per: what one draw is for: ``"pair"`` (both of its images), ``"sample"`` or ``"batch"``. ``"pair"`` needs mutual
+            partners: ``"matching"``, ``"flip"``, or such a function.
         pairing: ``"matching"`` (random pairs), ``"shuffle"`` (random permutation), ``"roll"`` (as torchvision),
             ``"flip"`` (as timm), or a function ``(labels, numbers) -> partner [B]`` of labels and a NumPy generator.
         targets: ``"dense"``: float32 ``[B, num_classes]``; ``"sparse"``: a :class:`~mixcollate.SoftTarget`;
             ``"values"``: labels are numbers ``[B]`` or ``[B, K]`` rather than classes, and are blended.
-        label_smoothing: in [0, 1].
-        label_mode: ``"lerp"``, or ``"union"`` for multi-hot labels that all count fully.
-        ignore_index: the class index of images without a label.
-        inplace: whether to write the result into the memory of the input images.
+        label_smoothing: in [0, 1]: the part of each row's sum that is spread evenly over all classes.
+        label_mode: ``"lerp"`` weights labels by their shares; ``"union"`` gives every class of the mixed images a 1.
+        ignore_index: the class index of images without a label, which adds nothing to a target.
+        inplace: whether to write the result into the memory of the input images, if it has their dtype.
         layout: the order of the axes, if it is not ``[B, C, H, W]`` or, for video, ``[B, T, C, H, W]``: ``"BCDHW"``
             for volumes (boxes extend through all slices), ``"BCT"`` for signals (boxes are intervals).
         seed: seed of the stream of plans, which then depends on the seed, the rank and ``stream.step`` alone. Default:
@@ -226,7 +227,7 @@ class MixTransform(Settled, v2.Transform):
 
         Args:
             images: not modified.
-            labels: passed to a ``pairing`` function, if there is one.
+            labels: passed to the ``pairing``, if that is a function.
             stream: where the random numbers come from; default: the transform's own stream.
             epoch: passed to schedules; default: the epoch last given to ``set_epoch``.
             layout: of the images; default: the transform's.
@@ -315,7 +316,7 @@ class ErasingTransform(MixTransform):
 
     Args:
         p: probability that an image is changed; a number or a function of the epoch.
-        per: what shares one draw: ``"sample"`` or ``"batch"``.
+        per: what one draw is for: ``"sample"`` or ``"batch"``.
         inplace: whether to erase in the memory of the input images.
         layout: ``"BCDHW"`` for volumes, ``"BCT"`` for signals; default: images ``[B, C, H, W]`` or video
             ``[B, T, C, H, W]``.

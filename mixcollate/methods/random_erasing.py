@@ -31,8 +31,8 @@ class RandomErasing(ErasingTransform):
         fill: the same as ``value``, with the options of the other methods: also ``"mean"``, ``"noise"`` (as
             ``"random"``) and ``"channel_noise"``, one normal colour for each box. Give one of the two.
         log_ratio: whether the ratio's logarithm is drawn uniformly (torchvision, timm), or the ratio itself (paper).
-        count: least and most boxes per image, which share its area.
-        attempts: how often a box that is as high or as wide as the image is drawn, before it is left out.
+        count: fewest and most boxes per image; they share the area that ``scale`` says.
+        attempts: how many times to draw a box that turns out as high or as wide as the image, before it is left out.
         options: see :class:`ErasingTransform`.
     """
 
