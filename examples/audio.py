@@ -8,12 +8,12 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from mixcollate import Compose, CutMix, MixUp, MixupCollate, RandomErasing, soft_cross_entropy
 
-numbers = torch.Generator().manual_seed(0)
+generator = torch.Generator().manual_seed(0)
 time = torch.arange(4096) / 8000
 labels = torch.arange(256) % 4
-pitch = 220 * 2 ** (labels / 4 + 0.05 * torch.randn(256, generator=numbers))  # four notes, not well tuned
-waves = torch.sin(2 * math.pi * pitch[:, None] * time + torch.rand(256, 1, generator=numbers) * 2 * math.pi)
-waves = (waves + 0.3 * torch.randn(waves.shape, generator=numbers))[:, None]  # [256, 1, 4096]
+pitch = 220 * 2 ** (labels / 4 + 0.05 * torch.randn(256, generator=generator))  # four notes, not well tuned
+waves = torch.sin(2 * math.pi * pitch[:, None] * time + torch.rand(256, 1, generator=generator) * 2 * math.pi)
+waves = (waves + 0.3 * torch.randn(waves.shape, generator=generator))[:, None]  # [256, 1, 4096]
 
 
 def spectrogram(wave: Tensor) -> Tensor:

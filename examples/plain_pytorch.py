@@ -26,17 +26,17 @@ def main(epochs: int = 8, checkpoint: Path | None = None, stop_at: int = 0, comp
     optimizer = torch.optim.AdamW(model.parameters(), lr=5e-3)
     parts = {"model": model, "ema": ema, "optimizer": optimizer, "collate": collate}
     saved = torch.load(checkpoint, weights_only=True) if checkpoint and checkpoint.exists() else {"batches": 0}
-    start = saved.pop("batches")  # over all epochs
+    start, per_epoch = saved.pop("batches"), len(train) // 64  # batches, over all epochs and in one
     for name, state in saved.items():
         parts[name].load_state_dict(state)
     step = torch.compile(model, disable=not compiled)
-    for epoch in range(start // 14, epochs):
+    for epoch in range(start // per_epoch, epochs):
         collate.set_epoch(epoch)
         collate.enabled = epoch < epochs - 2  # the last two on plain images
         order = torch.randperm(len(train), generator=torch.Generator().manual_seed(epoch)).tolist()
-        skipped = start % 14 if epoch == start // 14 else 0
-        loader = DataLoader(train, 64, sampler=order[64 * skipped : 64 * 14], collate_fn=collate)
-        for batch, (inputs, targets) in enumerate(DeviceLoader(loader, device), start=epoch * 14 + skipped):
+        skipped = start % per_epoch if epoch == start // per_epoch else 0
+        loader = DataLoader(train, 64, sampler=order[64 * skipped : 64 * per_epoch], collate_fn=collate)
+        for batch, (inputs, targets) in enumerate(DeviceLoader(loader, device), start=epoch * per_epoch + skipped):
             with torch.autocast(device, torch.bfloat16):
                 loss = soft_cross_entropy(step(inputs), targets) / 2
             loss.backward()

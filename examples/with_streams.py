@@ -15,7 +15,7 @@ pixels = np.round(digits.images * (255 / 16)).astype(np.uint8)[:, None]  # [1797
 options = {"num_classes": 10, "mean": 0.31, "std": 0.38, "seed": 0}
 
 
-def of_hugging_face() -> list[dict[str, Tensor]]:
+def from_hugging_face() -> list[dict[str, Tensor]]:
     """An iterable dataset of dicts; the batches are dicts, too."""
     data = Dataset.from_dict({"image": list(pixels[:256]), "label": digits.target[:256].tolist()})
     stream = data.to_iterable_dataset(num_shards=4).shuffle(seed=0, buffer_size=64).with_format("numpy")
@@ -41,7 +41,7 @@ class InBatches(TorchDataset):
         return list(zip(*self[indices], strict=True))
 
 
-def of_batches() -> list[tuple[Tensor, Tensor]]:
+def from_whole_batches() -> list[tuple[Tensor, Tensor]]:
     """The same batches, once from each kind of loader."""
     sampler = BatchSampler(SequentialSampler(range(256)), 64, drop_last=False)
     whole = DataLoader(InBatches(), batch_size=None, sampler=sampler, collate_fn=MixupCollate(**options))
@@ -50,5 +50,5 @@ def of_batches() -> list[tuple[Tensor, Tensor]]:
 
 
 if __name__ == "__main__":
-    print("Hugging Face:", [tuple(batch["label"].shape) for batch in of_hugging_face()])
-    print("batches:", [tuple(targets.shape) for _, targets in of_batches()])
+    print("Hugging Face:", [tuple(batch["label"].shape) for batch in from_hugging_face()])
+    print("batches:", [tuple(targets.shape) for _, targets in from_whole_batches()])

@@ -23,7 +23,7 @@ def stateful(workers: int) -> DeviceLoader:
     return DeviceLoader(StatefulDataLoader(data, 128, shuffle=True, num_workers=workers, collate_fn=collate), "cpu")
 
 
-def of_nodes(workers: int) -> DeviceLoader:
+def from_nodes(workers: int) -> DeviceLoader:
     """The same with torchdata's nodes, for any number of workers; the collate is mapped over the batches."""
     generator = torch.Generator().manual_seed(0)
     collate = MixupCollate(num_classes=10, mean=0.31, std=0.38, seed=0)
@@ -53,4 +53,4 @@ def main(
 
 if __name__ == "__main__":
     main()
-    main(of_nodes, workers=(1, 3))
+    main(from_nodes, workers=(1, 3))

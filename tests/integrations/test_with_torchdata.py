@@ -4,7 +4,7 @@ import pytest
 import torch
 
 
-@pytest.mark.parametrize("make, workers", [("stateful", (0, 0)), ("stateful", (2, 2)), ("of_nodes", (1, 3))])
+@pytest.mark.parametrize("make, workers", [("stateful", (0, 0)), ("stateful", (2, 2)), ("from_nodes", (1, 3))])
 def test_a_restart_in_mid_epoch_gives_the_same_batches(example, make, workers):
     whole, parts = example["main"](example[make], workers=workers)
     assert len(whole) == len(parts) == 15
