@@ -148,7 +148,7 @@ def parser() -> argparse.ArgumentParser:
         "--transform", "--method", default="all", help="all methods, a name (mixup, deit, article, ...), or Python"
     )
     command.add_argument("--out", type=Path, default=Path("preview.png"), help="PNG or JPEG")
-    command.add_argument("--seed", type=_whole(*SEEDS), default=0)
+    command.add_argument("--seed", type=_whole(*SEEDS), default=0, help="seed of the draws")
     command.add_argument(
         "--size", type=_whole(1, LARGE), default=224, help="crop and scale pictures to a square of this size"
     )
@@ -183,13 +183,15 @@ def _add_comparison(command: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="JSON lines; new rows are appended",
     )
-    take("--like", choices=("article",), action=_Like, help="repeat its experiment; later options override it")
-    take("--data", choices=tuple(PIXELS), default="digits")
+    take(
+        "--like", choices=("article",), action=_Like, help="repeat the article's experiment; later options override it"
+    )
+    take("--data", choices=tuple(PIXELS), default="digits", help="images to train on")
     take("--root", type=Path, default=Path("data"), help="folder of the data; digits need none")
     take(
         "--methods", nargs="+", default=["plain", "mixup", "cutmix"], metavar="METHOD", help="plain, a name, or Python"
     )
-    take("--seeds", nargs="+", type=_whole(*SEEDS), default=[0, 1, 2], metavar="SEED")
+    take("--seeds", nargs="+", type=_whole(*SEEDS), default=[0, 1, 2], metavar="SEED", help="a run for each of them")
     take("--epochs", nargs="+", type=_whole(1), default=[40], help="one or more lengths of training")
     take("--label-noise", nargs="+", type=_share, default=[0.0], metavar="SHARE", help="share of wrong training labels")
     take("--share", nargs="+", type=_positive_share, default=[1.0], help="share of the training images to use")
@@ -198,8 +200,8 @@ def _add_comparison(command: argparse.ArgumentParser) -> None:
         "--pretrained", dest="start", action="store_const", const=["pretrained"], help="the same as --start pretrained"
     )
     take("--start-epochs", type=_whole(1), default=20, help="length of the training that --start needs")
-    take("--classes", choices=("all", "second-half"), default="all")
-    take("--architecture", choices=tuple(ARCHITECTURES), default="small")
+    take("--classes", choices=("all", "second-half"), default="all", help="classes to train on and to test with")
+    take("--architecture", choices=tuple(ARCHITECTURES), default="small", help="network to train")
     take("--pixels", type=_whole(0, LARGE), default=0, help="height and width of the images; 0: the data's own")
     take("--warm-up", type=_whole(0), default=0, metavar="EPOCHS", help="epochs of plain images before mixing starts")
     take("--off-epoch", type=int, metavar="EPOCH", help="epoch at which mixing ends; negative: counted from the end")
