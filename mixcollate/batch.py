@@ -147,7 +147,7 @@ class MixBatch:
 
     def __len__(self) -> int:
         with self._once:  # while another thread mixes it, it is neither waiting nor mixed
-            return len(self._waiting() if self._mixed is None else self._mixed)  # a length shows nobody the memory
+            return len(self._waiting() if self._mixed is None else self._mixed)  # a length does not expose the memory
 
     def keys(self) -> KeysView[Any]:
         """The keys of a batch of dict samples."""

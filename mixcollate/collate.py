@@ -205,7 +205,8 @@ class MixupCollate(Settled):
 
     def set_epoch(self, epoch: int) -> None:
         """Set the epoch that schedules are evaluated for, from the next batch on."""
-        self._shared[_EPOCH] = check_count("epoch", epoch, least=0, most=2**44 - 2)  # so that parts fit in 64 bits
+        most = 2**44 - 2  # so that the parts of `_stream` fit in 64 bits
+        self._shared[_EPOCH] = check_count("epoch", epoch, least=0, most=most)
         self._shared[_EPOCH_IS_SET] = 1
         self._shared[_WORKERS_DREW] = 0
 
@@ -294,7 +295,7 @@ class MixupCollate(Settled):
             batch = tuple(batch)  # torch's default turns tuples into lists
         may_overwrite = self._inplace or (by_default and not is_collated)  # stacked memory is not the caller's
         unstacked = {path: leaf for path, leaf in leaves(batch) if isinstance(leaf, Unstacked)} if self.eager else {}
-        stacked = replace_at(batch, {path: leaf.like for path, leaf in unstacked.items()})  # large images lack pixels
+        stacked = replace_at(batch, {path: leaf.like for path, leaf in unstacked.items()})  # only their shapes
         roles = self._find(stacked, kinds if by_default else None)
         self._check_units(leaf_at(stacked, roles.images[0]))
         if not self.eager:
@@ -352,7 +353,7 @@ class MixupCollate(Settled):
         if not self._shared[_EPOCH_IS_SET]:
             self._shared[_WORKERS_DREW] = 1
             return self.stream
-        part = ((self.epoch + 1) << 20) + worker.id  # never 0, which is the main process's
+        part = ((self.epoch + 1) << 20) + worker.id  # never 0: that part is the main process's
         if self._workers_stream is None or self._workers_stream.part != part:
             self._workers_stream = self.stream.of_part(part)
         return self._workers_stream
@@ -373,7 +374,7 @@ class MixupCollate(Settled):
         if known and not self._warned_of_units:
             low, high = torch.aminmax(images[:1])
             if low < -0.01 or high > 2:
-                self._warned_of_units = True  # Python would show a warning for each range
+                self._warned_of_units = True  # Python would show it again for each new range
                 warnings.warn(
                     f"mean and std are for images in [0, 1], but these range from {low:.2f} to {high:.2f}: are they "
                     "normalised in the dataset already, or still in 0 … 255? If mean and std are in their units, as "
@@ -405,7 +406,7 @@ class MixupCollate(Settled):
         vars(self).update(state)
         if not register(self):
             self.name = uuid.uuid4().hex  # a copy mixes its own batches
-            self.stream, self._shared = copy.copy(self.stream), self._shared.clone()  # which copy.copy would share
+            self.stream, self._shared = copy.copy(self.stream), self._shared.clone()  # copy.copy shares both
             register(self)
         if self.eager:
             self._shared.share_memory_()  # type: ignore[no-untyped-call]

@@ -106,7 +106,7 @@ class DeviceLoader(Settled):
 
     def _start(self, batches: Iterator[Any]) -> "Ahead | End":
         """Queue the copy of the next batch; an exception is held back until the batches before it are delivered."""
-        state = copy.deepcopy(_state_of(self.loader))  # which may show what the loader does next
+        state = copy.deepcopy(_state_of(self.loader))  # the loader may go on to change what it returned
         try:
             return Ahead(state, *self._copied(next(batches)))
         except StopIteration:
@@ -325,7 +325,7 @@ def _warn_unless_sharded(loader: Any) -> None:
         ranks = int(os.environ.get("WORLD_SIZE") or 1)
     sampler, batches = getattr(loader, "sampler", None), getattr(loader, "batch_sampler", None)
     whole = type(sampler) in (RandomSampler, SequentialSampler) and type(batches) is BatchSampler
-    if ranks > 1 and whole and not hasattr(loader, "base_dataloader"):  # Accelerate's, which shard by themselves
+    if ranks > 1 and whole and not hasattr(loader, "base_dataloader"):  # Accelerate's have it, and shard by themselves
         warnings.warn(
             f"each of {ranks} ranks gets every batch of this loader: its sampler is a {type(sampler).__name__}, and "
             "frameworks do not shard a DeviceLoader. Give the DataLoader a DistributedSampler, or wrap what the "

@@ -36,10 +36,10 @@ class Recycler:
         """``torch.empty_like`` on the CPU, wherever ``tensor`` is."""
         if tensor.numel() * (dtype or tensor.dtype).itemsize < WORTH_KEEPING:
             return torch.empty_like(tensor, dtype=dtype, memory_format=memory_format, device="cpu")
-        like = torch.empty_like(tensor, dtype=dtype, memory_format=memory_format, device="meta")  # dense
+        like = torch.empty_like(tensor, dtype=dtype, memory_format=memory_format, device="meta")  # for its strides
         buffer = self._take(like.nbytes)
         if buffer is None:
-            buffer = torch.empty(like.nbytes, dtype=torch.uint8, device="cpu").numpy()  # aligned
+            buffer = torch.empty(like.nbytes, dtype=torch.uint8, device="cpu").numpy()  # torch aligns it
         lent = buffer.view()  # the tensor's storage holds this array, and nothing else does
         weakref.finalize(lent, self._free.append, buffer).atexit = False
         storage = torch.from_numpy(lent).untyped_storage()

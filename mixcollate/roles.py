@@ -415,7 +415,7 @@ def replace_at(batch: Any, changed: Mapping[Path, Any]) -> Any:
         # a copy of another mapping may share its storage with the original, unless the class defines __copy__
         copied = isinstance(batch, MutableMapping) and (isinstance(batch, dict) or hasattr(batch, "__copy__"))
         result: Any = copy.copy(batch) if copied else dict(batch)
-        if hasattr(type(result), "clear_device_"):  # or a TensorDict moves all to its own device
+        if hasattr(type(result), "clear_device_"):  # else a TensorDict moves what it is given to its own device
             result.clear_device_()
         for key, inner in below.items():
             result[key] = replace_at(batch[key], inner)
