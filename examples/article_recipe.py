@@ -14,7 +14,7 @@ mixup = MixUp(alpha=1.0, per="batch", pairing="shuffle", targets="sparse")
 
 
 def before(model: nn.Module, x: Tensor, y: Tensor, lam: float, index: Tensor) -> Tensor:
-    """The article's step: one ``lam`` from Beta(alpha, alpha) and one random permutation a batch."""
+    """The article's step: one ``lam`` from Beta(alpha, alpha) and one random permutation per batch."""
     mixed = lam * x + (1 - lam) * x[index]
     y_a, y_b = y, y[index]
     out = model(mixed)

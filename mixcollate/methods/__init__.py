@@ -1,4 +1,4 @@
-"""One short file a method: a transform with its hyper-parameters, and how it draws its part of a plan."""
+"""One short file per method: a transform with its hyper-parameters, and how it draws its part of a plan."""
 
 from mixcollate.methods.cutmix import CutMix as CutMix
 from mixcollate.methods.cutout import Cutout as Cutout
