@@ -25,10 +25,10 @@ class GridMix(MixTransform):
         inside = crossed[0][:, :, None] & crossed[1][:, None, :]  # [count, H, W]
         bitmap = np.packbits(inside, axis=2, bitorder="little")[unit]
         theirs = inside.mean((1, 2), dtype=np.float32)[unit]  # the share of the partner's label, counted in pixels
-        batch, box = len(theirs), np.array([0, 0, *draw.size], np.int32)
-        parts = {"box": np.tile(box, (batch, 1)), "bitmap": bitmap, "shares": np.stack([1 - theirs, theirs], 1)}
-        ones = np.ones(batch, np.float32)
-        return MixPlan(size=draw.size, partners=draw.partner, own_outside=ones, own_inside=0 * ones, **parts)
+        parts = {"box": np.tile(np.array([0, 0, *draw.size], np.int32), (len(theirs), 1)), "bitmap": bitmap}
+        parts |= {"own_outside": np.ones_like(theirs), "own_inside": np.zeros_like(theirs)}
+        plan = MixPlan(size=draw.size, partners=draw.partner, shares=np.stack([1 - theirs, theirs], 1), **parts)
+        return draw.set_pairs(plan, self.per)  # so that all plans are packed alike
 
 
 def main() -> tuple[torch.Tensor, torch.Tensor]:

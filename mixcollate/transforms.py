@@ -194,7 +194,12 @@ class MixTransform(Settled, v2.Transform):
         self._executor = Executor(self.rules if self.mixes else (), layout=self.layout)
 
     def plan_batch(self, draw: Draw) -> MixPlan:
-        """Draw a plan in which every image is changed, as if ``p`` were 1. Each method defines this."""
+        """Draw a plan in which every image is changed, as if ``p`` were 1. Each method defines this.
+
+        Draw only from ``draw.numbers``, once for each of ``draw.units(self.per)``. If the plan has one partner per
+        image, ``draw.partner``, return ``draw.set_pairs(plan, self.per)``: then its layout, and whether pairs are mixed
+        in place, never depend on what was drawn.
+        """
         raise NotImplementedError(f"{type(self).__name__} must define plan_batch(draw), which returns a MixPlan")
 
     def draw_plan(self, draw: Draw) -> MixPlan:

@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 import torch
 
+from mixcollate.kernels import pack
+
 EXAMPLES = Path(__file__).parent.parent / "examples"
 
 
@@ -125,3 +127,9 @@ def test_own_method():
     assert {line for line in text.splitlines() if "mixcollate import" in line} == {
         "from mixcollate import Draw, MixPlan, MixTransform"
     }
+
+
+def test_the_plans_of_an_own_method_are_packed_alike():
+    """Even with few images, of which a permutation sometimes makes pairs."""
+    grid_mix = runpy.run_path(str(EXAMPLES / "own_method.py"))["GridMix"](per="sample", pairing="shuffle", seed=0)
+    assert len({pack(grid_mix.make_plan(torch.empty(4, 3, 16, 16)), "cpu").layout for _ in range(20)}) == 1
