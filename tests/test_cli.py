@@ -722,14 +722,14 @@ def forks_of(pid):
 
 
 def test_env_says_what_mixes_and_why(monkeypatch):
-    assert 'impl="host" mixes' in environment.on_cpu()
+    assert 'impl="host": NumPy' in environment.on_cpu()
     monkeypatch.setattr(support, "c_compiler", lambda: None)
     reason = environment.on_gpu()
-    assert 'impl="reference" mixes: plain torch mixes on the GPU' in reason and "a C compiler for Triton" in reason
+    assert 'impl="reference": plain torch mixes on the GPU' in reason and "a C compiler for Triton" in reason
     monkeypatch.setattr(support, "c_compiler", lambda: "cc")
     monkeypatch.setattr(support, "python_header", lambda: Path("Python.h"))
     monkeypatch.setattr(support, "has_right_triton", lambda: True)
-    assert 'impl="fused" mixes: Triton kernels' in environment.on_gpu()
+    assert 'impl="fused": Triton kernels' in environment.on_gpu()
     monkeypatch.setattr(support, "has_right_triton", lambda: False)
     assert "for want of torch 2.9, whose Triton compiles the kernels" in environment.on_gpu()
     support.can_fuse.cache_clear()

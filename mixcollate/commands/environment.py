@@ -35,10 +35,8 @@ def env() -> None:
 def on_cpu() -> str:
     """Which implementation mixes CPU tensors, and why."""
     if importlib.util.find_spec("numba") is None:
-        return (
-            'impl="host" mixes: NumPy and torch; blends take half the time with Numba (pip install "mixcollate[numba]")'
-        )
-    return 'impl="host" mixes: NumPy and torch, blends as loops that Numba compiles'
+        return 'impl="host": NumPy and torch; blends take half the time with Numba (pip install "mixcollate[numba]")'
+    return 'impl="host": NumPy and torch, with blends compiled by Numba'
 
 
 def on_gpu() -> str:
@@ -47,7 +45,7 @@ def on_gpu() -> str:
         warnings.simplefilter("always")
         can_fuse.cache_clear()  # so that it warns again
         fused = can_fuse()
-    way = 'impl="fused" mixes: Triton kernels' if fused else f'impl="reference" mixes: {caught[0].message}'
+    way = 'impl="fused": Triton kernels' if fused else f'impl="reference": {caught[0].message}'
     return way if torch.cuda.is_available() else f"torch has no GPU here; with one, {way}"
 
 
