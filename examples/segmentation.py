@@ -1,4 +1,4 @@
-"""Segmentation: CutMix pastes the same box into images and masks, which remain class numbers."""
+"""Segmentation: CutMix pastes the same box into images and masks, which remain class indices."""
 
 import torch
 from sklearn.datasets import load_sample_images

@@ -19,7 +19,7 @@ data = data.with_format("torch", columns=["pixel_values"], dtype=torch.uint8, ou
 
 
 def accuracy(prediction: Any) -> dict[str, float]:
-    """The accuracy in a plain evaluation, whose labels are class numbers."""
+    """The accuracy in a plain evaluation, whose labels are class indices."""
     return {"accuracy": float(np.mean(prediction.predictions.argmax(1) == prediction.label_ids))}
 
 

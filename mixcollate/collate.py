@@ -84,9 +84,9 @@ class MixupCollate(Settled):
         blend_keys: where float tensors ``[B, ...]`` are (a teacher's logits, embeddings) that are blended by the
             labels' shares.
         keep_keys: what stays as it is although its images are mixed: indices, weights, names.
-        mask_classes: number of classes of masks ``[B, H, W]`` that hold class numbers. They become float32 masks
+        mask_classes: number of classes of masks ``[B, H, W]`` that hold class indices. They become float32 masks
             ``[B, mask_classes, H, W]``, one-hot or, where blended, soft.
-        mask_ignore_index: class number of pixels that belong to no class, for ``mask_classes``; must be given for more
+        mask_ignore_index: class index of pixels that belong to no class, for ``mask_classes``; must be given for more
             than 255 classes.
         layout: axes of the images, ``"BCDHW"`` for volumes, ``"BCT"`` for signals; default: that of the transform.
         eager: whether to mix in the worker and return plain tensors, for frameworks that can move nothing else.

@@ -147,7 +147,7 @@ class MixTransform(Settled, v2.Transform):
 
     mixes = True
     blends = False
-    """Whether a pixel can be a blend of two images, so that masks of class numbers cannot be mixed alike."""
+    """Whether a pixel can be a blend of two images, so that masks of class indices cannot be mixed alike."""
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)

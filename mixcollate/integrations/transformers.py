@@ -198,7 +198,7 @@ def soft_loss(outputs: Any, labels: Tensor, num_items_in_batch: Tensor | int | N
         TypeError: for sparse targets, which a plain Trainer cannot count.
     """
     if isinstance(labels, SoftTarget):
-        raise TypeError("labels must be rows or class numbers in a plain Trainer, got a SoftTarget; use MixupTrainer")
+        raise TypeError("labels must be rows or class indices in a plain Trainer, got a SoftTarget; use MixupTrainer")
     entries = labels[0].numel() if len(labels) else 1
     count = None if num_items_in_batch is None else num_items_in_batch / entries
     return _mean_loss(_problem("single_label_classification"), outputs, labels, count)
