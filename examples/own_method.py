@@ -27,8 +27,7 @@ class GridMix(MixTransform):
         theirs = inside.mean((1, 2), dtype=np.float32)[unit]  # the share of the partner's label, counted in pixels
         parts = {"box": np.tile(np.array([0, 0, *draw.size], np.int32), (len(theirs), 1)), "bitmap": bitmap}
         parts |= {"own_outside": np.ones_like(theirs), "own_inside": np.zeros_like(theirs)}
-        plan = MixPlan(size=draw.size, partners=draw.partner, shares=np.stack([1 - theirs, theirs], 1), **parts)
-        return draw.set_pairs(plan, self.per)  # so that all plans are packed alike
+        return MixPlan(size=draw.size, partners=draw.partner, shares=np.stack([1 - theirs, theirs], 1), **parts)
 
 
 def main() -> tuple[torch.Tensor, torch.Tensor]:

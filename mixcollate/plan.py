@@ -570,11 +570,11 @@ class Draw:
         pair[self.pairs] = np.arange(len(self.pairs))[:, None]
         return pair
 
-    def set_pairs(self, plan: MixPlan, per: Per) -> MixPlan:
+    def set_pairs(self, plan: MixPlan, per: Per) -> None:
         """Set the pairs of ``plan``, which has this draw's partners and numbers for each of ``units(per)``."""
-        if callable(self.pairing) and per != "pair":  # a function may pair up some batches and not others
-            return plan.set_pairs(None, False)
-        return plan.set_pairs(self.pairs, self.pairs is not None and per != "sample")
+        varies = callable(self.pairing) and per != "pair"  # a function may pair up some batches and not others
+        pairs = None if varies else self.pairs
+        plan.set_pairs(pairs, pairs is not None and per != "sample")
 
     def units(self, per: Per) -> tuple[int, Array]:
         """How many draws ``per`` needs, and the index ``[B]`` of each image's draw."""

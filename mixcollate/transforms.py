@@ -196,9 +196,9 @@ class MixTransform(Settled, v2.Transform):
     def plan_batch(self, draw: Draw) -> MixPlan:
         """Draw a plan in which every image is changed, as if ``p`` were 1. Each method defines this.
 
-        Draw only from ``draw.numbers``, once for each of ``draw.units(self.per)``. If the plan has one partner per
-        image, ``draw.partner``, return ``draw.set_pairs(plan, self.per)``: then its layout, and whether pairs are mixed
-        in place, never depend on what was drawn.
+        Draw only from ``draw.numbers``, once for each of ``draw.units(self.per)``. If images have one partner, it must
+        be ``draw.partner`` itself, not a copy: then the layout of the packed plan, and whether pairs are mixed in
+        place, never depend on what was drawn.
         """
         raise NotImplementedError(f"{type(self).__name__} must define plan_batch(draw), which returns a MixPlan")
 
@@ -211,6 +211,8 @@ class MixTransform(Settled, v2.Transform):
                 f"{type(self).__name__}.plan_batch must return a MixPlan of {draw.shape[0]} images of (height, width) "
                 f"{draw.size}, got {got}"
             )
+        if plan.partners is draw.partner and not plan.knows_pairs:  # containers set what their members agree on
+            draw.set_pairs(plan, self.per)
         p = value_in_epoch("p", self.p, draw.epoch, check_probability)
         if p == 1:
             return plan

@@ -79,5 +79,4 @@ class CutMix(MixTransform):
             end = np.maximum(end, np.minimum(start + 1, lengths))  # a clipped side of 1 has lost its pixel
         if self.minmax is not None or self.correct_lam:
             own_share = 1 - counted_share(start, end, draw.size)
-        plan = pasted(draw, as_boxes(start, end).take(unit, 0), own_share.astype(np.float32)[unit])
-        return draw.set_pairs(plan, self.per)
+        return pasted(draw, as_boxes(start, end).take(unit, 0), own_share.astype(np.float32)[unit])

@@ -50,8 +50,7 @@ class FMix(MixTransform):
             bitmap[masks] = np.packbits(shown, axis=2, bitorder="little")
         counted = 1 - np.bitwise_count(bitmap).sum((1, 2)) / pixels
         box = np.tile(np.array([0, 0, height, width], np.int32), (draw.shape[0], 1))
-        plan = pasted(draw, box, counted.astype(np.float32)[unit], bitmap=bitmap[unit])
-        return draw.set_pairs(plan, self.per)
+        return pasted(draw, box, counted.astype(np.float32)[unit], bitmap=bitmap[unit])
 
 
 def grey_noise(numbers: np.random.Generator, count: int, size: tuple[int, int], decay: float) -> Array:

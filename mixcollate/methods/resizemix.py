@@ -46,5 +46,4 @@ class ResizeMix(MixTransform):
         own_share = 1 - counted_share(start, end, draw.size)
         kind = 1 if self.interpolation == "nearest" else 2
         resized = np.full(draw.shape[0], kind, np.int8)
-        plan = pasted(draw, as_boxes(start, end).take(unit, 0), own_share.astype(np.float32)[unit], resized=resized)
-        return draw.set_pairs(plan, self.per)
+        return pasted(draw, as_boxes(start, end).take(unit, 0), own_share.astype(np.float32)[unit], resized=resized)
