@@ -731,5 +731,5 @@ def test_env_says_what_mixes_and_why(monkeypatch):
     monkeypatch.setattr(support, "has_right_triton", lambda: True)
     assert 'impl="fused": Triton kernels' in environment.on_gpu()
     monkeypatch.setattr(support, "has_right_triton", lambda: False)
-    assert "for want of torch 2.9, whose Triton compiles the kernels" in environment.on_gpu()
+    assert "missing: torch 2.9, whose Triton compiles the kernels" in environment.on_gpu()
     support.can_fuse.cache_clear()

@@ -116,7 +116,7 @@ def test_what_the_kernels_lack_is_reported(gone, monkeypatch):
         warnings.simplefilter("always")
         assert support.can_fuse.__wrapped__() == (not gone)  # the answer is kept
     wanted = ", ".join(NEEDED[name] for name in gone)
-    wanted = f"plain torch mixes on the GPU, several times as slowly, for want of {wanted}"
+    wanted = f"plain torch mixes on the GPU, several times slower than Triton would; missing: {wanted}"
     assert [str(warning.message) for warning in caught] == ([wanted] if gone else [])
 
 

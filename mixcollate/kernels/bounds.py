@@ -12,7 +12,9 @@ from mixcollate.plan import FAR, PARTS, Array, MixPlan
 _CHECKED = "_checked"
 """Where a plan that has passed keeps a copy of its numbers at that time: arrays can be changed in place later."""
 
-_ONE = 0x3F800000  # the bits of 1.0: read as unsigned integers, exactly the floats in [0, 1] are no larger
+ONE = 0x3F800000
+"""The bits of 1.0: read as unsigned integers, exactly the floats in [0, 1] are no larger."""
+
 _ROUNDING = 1e-4  # by how much the rounded shares of an image may miss a sum of 1
 
 
@@ -118,7 +120,7 @@ def _check_shares(name: str, array: Array, plan: MixPlan | None = None) -> None:
     """Shares must be float32 in [0, 1]."""
     if array.dtype != np.float32:
         raise ValueError(f"plan.{name} must be float32, got {array.dtype}")
-    if array.size and _greatest(array) > _ONE and not (array.min() >= 0 and array.max() <= 1):
+    if array.size and _greatest(array) > ONE and not (array.min() >= 0 and array.max() <= 1):
         raise ValueError(f"plan.{name} must be in [0, 1], got {array.min()} … {array.max()}")
 
 

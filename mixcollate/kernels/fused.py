@@ -34,6 +34,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from mixcollate.kernels.bounds import ONE
 from mixcollate.kernels.fused_targets import NO_ROWS, UnwrittenTargets, write_soft_target
 from mixcollate.kernels.launch import launch
 from mixcollate.kernels.noise import ERFINV_CENTRE, ERFINV_TAIL
@@ -48,7 +49,7 @@ GRID_LIMIT = 65535  # programs on the second axis of a launch
 
 _GRID_LIMIT = tl.constexpr(GRID_LIMIT)
 _FAR = tl.constexpr(FAR)
-_ONE = tl.constexpr(0x3F800000)  # the bits of 1.0: the interpreter cannot compare scalar floats
+_ONE = tl.constexpr(ONE)  # shares are compared as bits: the interpreter cannot compare scalar floats
 _CENTRE = tl.constexpr(ERFINV_CENTRE)
 _TAIL = tl.constexpr(ERFINV_TAIL)
 
@@ -544,7 +545,7 @@ def _vectors_with_share_other_than(
     SHARE: tl.constexpr, entry_ptr, start, row, x, ENTRY: tl.constexpr, SHAPE: tl.constexpr
 ):
     """Which vectors hold an own share other than ``SHARE``, 0 or 1."""
-    bits: tl.constexpr = 0x3F800000 * SHARE  # of 1.0 or 0.0: shares are compared as integers, see _ONE
+    bits: tl.constexpr = _ONE * SHARE  # of 1.0 or 0.0
     vectors = start < (1 - SHARE) * 0x7FFFFFFF
     if ENTRY.own_outside:
         vectors = (tl.full([SHAPE.vectors, 1], 0, tl.int32) + tl.load(entry_ptr + ENTRY.own_outside)) != bits
