@@ -113,6 +113,18 @@ def test_what_was_done_is_not_done_again(tmp_path, monkeypatch):
     assert again[1]["run"] == asdict(runs[1]) and again[1]["made"]["threads"] == 1
 
 
+def test_other_pictures_are_another_run(tmp_path):
+    for name in ("one", "other", "one"):
+        for place in range(8):
+            picture = tmp_path / name / "ab"[place % 2] / f"{place}.png"
+            picture.parent.mkdir(parents=True, exist_ok=True)
+            Image.new("RGB", (8, 8), (32 * place, 0, 255 * (name == "one"))).save(picture)
+        run = tiny(data="imagefolder", share=1.0, epochs=1)
+        rows = compare.carry_out([run], tmp_path / "rows.jsonl", tmp_path / name, device=CPU)
+        assert f"--root {tmp_path / name}" in command(rows)
+    assert len(compare.read(tmp_path / "rows.jsonl")) == 2
+
+
 def test_rows_name_the_commit_of_this_package(tmp_path, monkeypatch):
     """Without git, and in an environment inside the checkout of another project, it is the installed version."""
     monkeypatch.setattr(compare, "ROOT", Path(compare.__file__).parents[1])  # as deep in a checkout as site-packages

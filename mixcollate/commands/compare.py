@@ -59,22 +59,22 @@ def carry_out(
 ) -> list[Row]:
     """Carry out the runs that are not in the file, appending each row at once; return the rows of ``runs`` in order."""
     runs = list(runs)
-    done = {_key(row["run"]): row for row in read(path)}
-    left = [run for run in runs if _key(asdict(run)) not in done]
+    done = {_key(row["run"], row["made"].get("root")): row for row in read(path)}
+    left = [run for run in runs if _key(asdict(run), _root(run, root)) not in done]
     for run in dict.fromkeys(replace(run, seed=0) for run in left):
         try_out(run, root)
     if left:
         _append(path, "")
     rows = []
     for run in runs:
-        key = _key(asdict(run))
+        key = _key(asdict(run), _root(run, root))
         if key in done:
             for _ in range(run.epochs):
                 advance()
         else:
             start = time.perf_counter()
             outcome = execute(run, root, device=device, workers=workers, points=points, advance=advance)
-            made = _made(start, device, workers)
+            made = {**_made(start, device, workers), "root": _root(run, root)}
             line = json.dumps({"run": asdict(run), "outcome": asdict(outcome), "made": made})
             done[key] = json.loads(line)
             _append(path, line + "\n")
@@ -89,8 +89,13 @@ def _append(path: Path, text: str) -> None:
             file.write(text)
 
 
-def _key(run: dict[str, Any]) -> str:
-    return json.dumps(run, sort_keys=True)
+def _key(run: dict[str, Any], root: str | None) -> str:
+    return json.dumps([run, root], sort_keys=True)
+
+
+def _root(run: Run, root: Path) -> str | None:
+    """The folder whose pictures a run trains on; ``None`` for data that are the same in every folder."""
+    return str(root.resolve()) if run.data == "imagefolder" else None
 
 
 def _made(start: float, device: torch.device, workers: int) -> dict[str, Any]:

@@ -139,7 +139,7 @@ def markdown(table: Sequence[Sequence[str]]) -> str:
 
 
 def command(rows: Sequence[Row]) -> str:
-    """The command line that makes these rows, without ``--root`` and ``--out``."""
+    """The command line that makes these rows, without ``--out``, and without the ``--root`` of data known by name."""
     first = rows[0]["run"]
     plain = Run(method="plain", seed=0, **{name: first[name] for name in ("data", "architecture", "epochs")})
     words = ["mixcollate", "compare", "--data", first["data"]]
@@ -155,7 +155,9 @@ def command(rows: Sequence[Row]) -> str:
         words += [f"--{name}s", *map(str, dict.fromkeys(row["run"][name] for row in rows))]
     points = max(len(row["outcome"]["curve"]) for row in rows)
     words += ["--points", str(points)] if points > 1 else []
-    return shlex.join([*words, "--threads", str(rows[0]["made"]["threads"])])
+    made = rows[0]["made"]
+    words += ["--root", made["root"]] if made.get("root") else []
+    return shlex.join([*words, "--threads", str(made["threads"])])
 
 
 def _word(value: Any) -> str:
