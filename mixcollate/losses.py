@@ -122,8 +122,7 @@ def soft_binary_cross_entropy(
     _check_device("target", target, logits)
     if target.shape != logits.shape:
         raise ValueError(f"target must have the shape of logits {tuple(logits.shape)}, got {tuple(target.shape)}")
-    for name, factor in (("weight", weight), ("pos_weight", pos_weight)):
-        _check_factor(name, factor, logits)
+    weight, pos_weight = _as_factor("weight", weight, logits), _as_factor("pos_weight", pos_weight, logits)
     logits, target = logits.to(_sum_dtype(logits)), target.to(_sum_dtype(logits))
     missing = target.isnan() & ignore_nan
     logits, target = logits.masked_fill(missing, 0.0), target.masked_fill(missing, 0.0)
@@ -259,15 +258,17 @@ def _check_device(name: str, part: Tensor, logits: Tensor) -> None:
         raise ValueError(f"{name} must be on {logits.device} like the logits, got {part.device}; move it there")
 
 
-def _check_factor(name: str, factor: Tensor | None, logits: Tensor) -> None:
+def _as_factor(name: str, factor: Tensor | None, logits: Tensor) -> Tensor | None:
+    """A factor of the losses, checked, in the dtype in which they are computed."""
     if factor is None:
-        return
+        return None
     check_tensor(name, factor)
     if factor.ndim:  # a number may be anywhere
         _check_device(name, factor, logits)
     sides = zip(reversed(factor.shape), reversed(logits.shape), strict=False)
     if factor.ndim > logits.ndim or any(side not in (1, whole) for side, whole in sides):
         raise ValueError(f"{name} must broadcast with logits {tuple(logits.shape)}, got {tuple(factor.shape)}")
+    return factor.to(_sum_dtype(logits))
 
 
 def _sum_dtype(values: Tensor) -> torch.dtype:

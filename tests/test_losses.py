@@ -292,6 +292,16 @@ def test_a_whole_target_gives_torchs_binary_loss(reduction):
     assert whole.dtype == torch.float32  # integers and bools are targets, too
 
 
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.bool, torch.bfloat16, torch.float64])
+def test_factors_of_the_binary_loss_count_in_its_precision(dtype):
+    """torch takes 1 from pos_weight in its own dtype: 0 would become 255 as uint8, and 300 stay 300 as bfloat16."""
+    logits, target = torch.randn(6, 3), torch.rand(6, 3)
+    factor = torch.tensor([0, 1, 3 if dtype in (torch.uint8, torch.bool) else 300]).to(dtype)
+    for name in ("weight", "pos_weight"):
+        losses = [mc.soft_binary_cross_entropy(logits, target, **{name: one}) for one in (factor, factor.float())]
+        assert losses[0].dtype == torch.float32 and losses[0] == losses[1]
+
+
 def test_a_missing_entry_may_lie_beside_any_logit():
     logits = torch.tensor([[math.nan, 1.0, -math.inf]], requires_grad=True)
     loss = mc.soft_binary_cross_entropy(logits, torch.tensor([[math.nan, 1.0, math.nan]]))
