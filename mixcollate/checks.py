@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 from torch import Tensor
+from torch._subclasses.fake_tensor import is_fake
 
 T = TypeVar("T")
 
@@ -212,6 +213,11 @@ def check_tensor(name: str, value: object) -> Tensor:
 def is_transformed() -> bool:
     """Whether this code runs inside a ``torch.func`` transform, where tensors are wrappers without memory."""
     return torch._C._functorch.peek_interpreter_stack() is not None
+
+
+def is_readable(values: Tensor) -> bool:
+    """Whether values can be read at once: not on a GPU, nor fake, traced or transformed by ``torch.func``."""
+    return values.is_cpu and not (torch.compiler.is_compiling() or is_fake(values) or is_transformed())
 
 
 def as_number(value: object) -> float | None:

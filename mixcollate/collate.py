@@ -18,7 +18,7 @@ from torch.utils.data import default_collate, default_convert, get_worker_info
 
 from mixcollate import timm as timm_arguments
 from mixcollate.batch import MixBatch, register
-from mixcollate.checks import Settled, check_choice, check_count, check_flag, result_of, shown
+from mixcollate.checks import Settled, check_choice, check_count, check_flag, is_readable, result_of, shown
 from mixcollate.execution import Executor, first_images, refuse_class_numbers
 from mixcollate.kernels import Axes, Statistic
 from mixcollate.kernels.api import uncompiled
@@ -370,7 +370,7 @@ class MixupCollate(Settled):
         if mean is None and std is None:
             return
         check_affine(mean, std, images=images.dtype)
-        known = images.dtype.is_floating_point and images.device.type == "cpu" and images[:1].numel() > 0
+        known = images.dtype.is_floating_point and is_readable(images) and images[:1].numel() > 0
         if known and not self._warned_of_units:
             low, high = torch.aminmax(images[:1])
             if low < -0.01 or high > 2:

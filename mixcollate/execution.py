@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn import Parameter
 from torchvision import tv_tensors
 
-from mixcollate.checks import check_tensor, is_transformed
+from mixcollate.checks import check_tensor, is_readable, is_transformed
 from mixcollate.kernels import Axes, Impl, PackedPlan, Statistic, pack
 from mixcollate.kernels.pixels import result_dtype
 from mixcollate.kernels.prepare import (
@@ -251,7 +251,7 @@ def one_hot_masks(masks: Tensor, classes: int, ignore_index: int, *, volumes: bo
         raise TypeError(f"masks must be class numbers {axes} for mask_classes, got {tuple(masks.shape)} {masks.dtype}")
     numbers = numbers.to(torch.int64)
     known = numbers != ignore_index
-    if masks.device.type == "cpu" and bool((((numbers < 0) | (numbers >= classes)) & known).any()):
+    if is_readable(masks) and bool((((numbers < 0) | (numbers >= classes)) & known).any()):
         wrong = numbers[((numbers < 0) | (numbers >= classes)) & known]
         raise ValueError(
             f"masks must be class numbers in 0 … {classes - 1} (or mask_ignore_index={ignore_index}), "

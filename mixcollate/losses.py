@@ -6,9 +6,8 @@ from typing import Literal, get_args
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch._subclasses.fake_tensor import is_fake
 
-from mixcollate.checks import check_choice, check_class, check_flag, check_number, check_tensor, is_transformed
+from mixcollate.checks import check_choice, check_class, check_flag, check_number, check_tensor, is_readable
 from mixcollate.kernels.support import is_differentiated, is_fusible
 from mixcollate.targets import SoftTarget
 
@@ -178,7 +177,7 @@ def _row_sums(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The shares, the weighted shares, and for each row the sum of ``logs`` times the latter."""
     counted = shares if weight is None else shares * weight
-    if _is_readable(logs):
+    if is_readable(logs):
         usual = (counted * logs).sum(1)
         if usual.isfinite().all():
             return shares, counted, usual
@@ -281,11 +280,6 @@ def _without_nan(target: Tensor) -> Tensor:
     return target.nan_to_num(nan=0.0, posinf=math.inf, neginf=-math.inf) if target.is_floating_point() else target
 
 
-def _is_readable(values: Tensor) -> bool:
-    """Whether values can be read at once: not on a GPU, nor fake, traced or transformed by ``torch.func``."""
-    return values.device.type == "cpu" and not (torch.compiler.is_compiling() or is_fake(values) or is_transformed())
-
-
 def _product(shares: Tensor, values: Tensor) -> Tensor:
     """``shares * values``, where a share of 0 gives 0 even if its value is infinite or NaN."""
     return shares * values.masked_fill((shares == 0) & ~values.isfinite(), 0.0)
@@ -302,7 +296,7 @@ def _gathered(values: Tensor, labels: Tensor) -> Tensor:
 
 def _check_classes(labels: Tensor, classes: int) -> None:
     """Refuse labels that are not classes, if their values can be read."""
-    if not _is_readable(labels):
+    if not is_readable(labels):
         return
     wrong = labels[(labels < 0) | (labels >= classes)]
     if len(wrong):

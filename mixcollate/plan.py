@@ -493,8 +493,9 @@ class Stream:
         with self._counting:
             step, self.step = self.step, self.step + 1
         if self.seed is None:
-            word = _new_word() if is_transformed() else _WORD.bits  # torch.func refuses to change what is kept
-            seed = int(word.random_(-(2**63), None).item())
+            with unset_fake_temporarily():
+                word = _new_word() if is_transformed() else _WORD.bits  # torch.func refuses to change what is kept
+                seed = int(word.random_(-(2**63), None).item())
             return numbers(seed % 2**64, self._rank(), 0)
         worker = get_worker_info()
         part = self.part if self.part is not None else 0 if worker is None else worker.seed

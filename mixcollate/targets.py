@@ -17,7 +17,7 @@ from mixcollate.checks import (
     check_device,
     check_number,
     check_tensor,
-    is_transformed,
+    is_readable,
     shown,
 )
 from mixcollate.kernels.bounds import check_bounds
@@ -238,7 +238,7 @@ class TargetRule:
 
     def choose(self, labels: Tensor, plan: MixPlan | PackedPlan) -> Impl:
         """What makes the target: the kernels, NumPy (if values can be read), or plain torch."""
-        if _is_on_host(labels):
+        if is_readable(labels):
             return "host"
         exact = self.targets == "values" and labels.dtype == torch.float64
         differentiated = is_differentiated(labels)  # as a teacher's predictions may be
@@ -395,8 +395,3 @@ def _check_rows(labels: Tensor) -> None:
 def _weighted(rows: Tensor, share: Tensor) -> Tensor:
     """``share * rows``, which is 0 for a share of 0 even if the row is NaN."""
     return torch.where(share == 0, 0.0, rows * share)
-
-
-def _is_on_host(labels: Tensor) -> bool:
-    """Whether their values can be read now, without a sync or a graph break."""
-    return labels.is_cpu and not torch.compiler.is_compiling() and not is_transformed()

@@ -36,7 +36,7 @@ TRANSFORMS = {
 def as_on_a_device():
     """Treat tensors on the host as if they were on a GPU."""
     importlib.import_module("mixcollate.kernels.prepare").choose = lambda images, impl: "fused"
-    targets.is_fusible, targets._is_on_host = lambda tensor: True, lambda tensor: False
+    targets.is_fusible, targets.is_readable = lambda tensor: True, lambda tensor: False
     torch.cuda.device = contextlib.nullcontext
 
 

@@ -604,7 +604,7 @@ def test_launches_happen_on_the_device_of_the_tensors(monkeypatch):
     monkeypatch.setattr(torch.cuda, "device", Recorded)
     for module in (targets, losses):
         monkeypatch.setattr(module, "is_fusible", lambda tensor: True)
-    monkeypatch.setattr(targets, "_is_on_host", lambda tensor: False)
+    monkeypatch.setattr(targets, "is_readable", lambda tensor: False)
     images, logits = torch.zeros(2, 3, 4, 4, device=DEVICE), torch.zeros(2, 5, device=DEVICE)
     labels, plan = torch.zeros(2, dtype=torch.int64, device=DEVICE), identity(2, (4, 4))
     run_passes("fused", images, pack(plan, DEVICE), images, None)
@@ -738,7 +738,7 @@ def test_soft_targets_of_narrow_labels(dtype):
 def as_on_a_device(monkeypatch):
     """Labels and images count as on a GPU, wherever they are."""
     monkeypatch.setattr(targets, "is_fusible", lambda tensor: True)
-    monkeypatch.setattr(targets, "_is_on_host", lambda tensor: False)
+    monkeypatch.setattr(targets, "is_readable", lambda tensor: False)
     monkeypatch.setattr(importlib.import_module("mixcollate.kernels.prepare"), "choose", lambda images, impl: "fused")
     if DEVICE == "cpu":
         monkeypatch.setattr(torch.cuda, "device", contextlib.nullcontext)

@@ -339,7 +339,7 @@ LABELS_OF_EVERY_DTYPE = [torch.tensor([2, 0, -100, 1]), torch.rand(4, 3), torch.
 def test_plain_targets_need_no_float64(labels, mode, monkeypatch):
     drawn, options = plan_of("mixup", (4, 3, 6, 10)), {"num_classes": 3, "label_mode": mode, "label_smoothing": 0.1}
     wanted = mix_targets(labels, drawn, **options)
-    monkeypatch.setattr(targets, "_is_on_host", lambda tensor: False)
+    monkeypatch.setattr(targets, "is_readable", lambda tensor: False)
     with WithoutDoubles():
         made = mix_targets(labels, pack(drawn, "cpu"), **options)
     torch.testing.assert_close(made, wanted, rtol=0, atol=0)

@@ -9,15 +9,19 @@ import pytest
 import torch
 import torch.nn.functional as F
 from scipy import stats
+from torch._subclasses import FakeTensorMode
 from torch.autograd import forward_ad
 from torch.testing._internal.two_tensor import TwoTensor
+from torch.utils._pytree import tree_leaves
 from torch.utils.data import DataLoader, TensorDataset
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
 import mixcollate as mc
+from mixcollate.execution import execute
 from mixcollate.kernels import mix
 from mixcollate.plan import MixPlan, two_shares
+from mixcollate.roles import Roles
 from mixcollate.schedules import ramp, until
 from tests.transforms_under_test import erasing, mixing
 
@@ -761,3 +765,34 @@ def test_a_plan_that_was_drawn_for_a_layout_is_replayed_in_it():
     assert torch.equal(mixup.replay(signals, None, plan, layout="BCT"), wanted)
     with pytest.raises(ValueError, match="layout must be one of"):
         mixup.replay(signals, None, plan, layout="TCB")
+
+
+@pytest.mark.skipif(not hasattr(torch.compiler, "is_exporting"), reason="torch 2.6 makes no plain tensor of a fake one")
+@pytest.mark.parametrize(
+    "labels, options",
+    [
+        (torch.arange(6) % 3, {"num_classes": 3}),
+        (torch.arange(6) % 3, {"targets": "sparse"}),
+        (torch.eye(6), {"label_smoothing": 0.1}),
+        (torch.rand(6), {"targets": "values"}),
+    ],
+)
+def test_fake_tensors_become_fakes_of_the_result(labels, options):
+    """They have no values to read, as where the memory of a training step is estimated."""
+    images = torch.rand(6, 3, 8, 10)
+    for name, transform in (mixing(**options) | erasing(p=1)).items():
+        made = tree_leaves(transform(images, labels))
+        with FakeTensorMode() as mode:
+            fakes = tree_leaves(transform(mode.from_tensor(images), mode.from_tensor(labels)))
+        assert [(one.shape, one.dtype) for one in fakes] == [(one.shape, one.dtype) for one in made], name
+
+
+@pytest.mark.skipif(not hasattr(torch.compiler, "is_exporting"), reason="torch 2.6 makes no plain tensor of a fake one")
+def test_fake_masks_become_fakes_of_the_result():
+    images, masks = torch.rand(6, 3, 8, 10), torch.zeros(6, 8, 10, dtype=torch.int64)
+    roles = Roles(images=((0,),), masks=((1,),))
+    plan = mc.MixUp(seed=0).make_plan(images)
+    with FakeTensorMode() as mode:
+        fake = mode.from_tensor(images), mode.from_tensor(masks)
+        mixed = execute(fake, roles, plan, (), mask_classes=3)
+    assert [tuple(one.shape) for one in mixed] == [(6, 3, 8, 10), (6, 3, 8, 10)]

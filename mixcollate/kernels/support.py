@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
-from mixcollate.checks import is_transformed
+from mixcollate.checks import is_readable, is_transformed
 
 Impl = Literal["auto", "reference", "host", "fused"]
 IMPLS = get_args(Impl)
@@ -32,7 +32,7 @@ def choose(images: Tensor, impl: Impl) -> Impl:
     if impl == "auto":
         if images.is_cuda and can_fuse() and not differentiable:
             return "fused"
-        return "host" if images.device.type == "cpu" and not differentiable else "reference"
+        return "host" if is_readable(images) and not differentiable else "reference"
     if impl != "reference" and differentiable:
         raise ValueError(f"impl={impl!r} passes no gradient to images; use impl='reference', or images.detach()")
     if (impl == "fused" and not images.is_cuda) or (impl == "host" and images.device.type != "cpu"):
