@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch._subclasses.fake_tensor import unset_fake_temporarily
 from torch.utils.data import default_collate, default_convert, get_worker_info
 
 from mixcollate import timm as timm_arguments
@@ -26,7 +27,7 @@ from mixcollate.kernels.pixels import check_affine, check_output
 from mixcollate.kernels.prepare import AXES
 from mixcollate.kernels.support import is_differentiated
 from mixcollate.methods import MixUp
-from mixcollate.plan import ERASING, MixPlan, Stream, restrict, without_mixing
+from mixcollate.plan import ERASING, Array, MixPlan, Stream, restrict, without_mixing
 from mixcollate.roles import (
     Key,
     Keys,
@@ -50,7 +51,8 @@ from mixcollate.transforms import MixTransform, Unchanged
 
 Classes = int | Sequence[int] | Mapping[Key, int]
 
-_ENABLED, _EPOCH, _EPOCH_IS_SET, _WORKERS_DREW = range(4)  # indices of a collate's shared state
+_ENABLED, _EPOCH, _EPOCH_IS_SET, _WORKERS_DREW = range(4)  # indices of a collate's state
+_NEW = np.array([1, 0, 0, 0], np.int64)
 
 
 class MixupCollate(Settled):
@@ -161,7 +163,7 @@ class MixupCollate(Settled):
             )
         masks = {"mask_classes": mask_classes, "mask_ignore_index": mask_ignore_index}
         self.stream = Stream(transform.stream.seed if seed is None else seed)
-        self._shared = _own_state(shared=eager)
+        self._hold(_NEW)
         self._workers_stream: Stream | None = None
         self._warned_of_units = False
         self._stacking = Stacking(defer_large=eager)
@@ -179,11 +181,11 @@ class MixupCollate(Settled):
     @property
     def enabled(self) -> bool:
         """Whether batches are mixed. If not, images are still erased and normalised, and targets keep their type."""
-        return bool(self._shared[_ENABLED])
+        return bool(self._state[_ENABLED])
 
     @enabled.setter
     def enabled(self, value: bool) -> None:
-        self._shared[_ENABLED] = int(check_flag("enabled", value))
+        self._state[_ENABLED] = int(check_flag("enabled", value))
 
     @property
     def mixup_enabled(self) -> bool:
@@ -197,7 +199,7 @@ class MixupCollate(Settled):
     @property
     def epoch(self) -> int:
         """The epoch that schedules are evaluated for; see ``set_epoch``."""
-        return int(self._shared[_EPOCH]) if self._shared[_EPOCH_IS_SET] else EpochNotSet(0)
+        return int(self._state[_EPOCH]) if self._state[_EPOCH_IS_SET] else EpochNotSet(0)
 
     @epoch.setter
     def epoch(self, epoch: int) -> None:
@@ -206,9 +208,9 @@ class MixupCollate(Settled):
     def set_epoch(self, epoch: int) -> None:
         """Set the epoch that schedules are evaluated for, from the next batch on."""
         most = 2**44 - 2  # so that the parts of `_stream` fit in 64 bits
-        self._shared[_EPOCH] = check_count("epoch", epoch, least=0, most=most)
-        self._shared[_EPOCH_IS_SET] = 1
-        self._shared[_WORKERS_DREW] = 0
+        self._state[_EPOCH] = check_count("epoch", epoch, least=0, most=most)
+        self._state[_EPOCH_IS_SET] = 1
+        self._state[_WORKERS_DREW] = 0
 
     def state_dict(self) -> dict[str, int | None]:
         """The position in the stream of plans, ``{"seed": ..., "step": ...}``.
@@ -227,7 +229,7 @@ class MixupCollate(Settled):
         state = {"seed": self.stream.seed, "step": self.stream.step}
         if not self.eager:
             return state
-        if self._shared[_WORKERS_DREW]:
+        if self._state[_WORKERS_DREW]:
             raise RuntimeError(
                 "an eager collate whose workers draw cannot be resumed unless they know the epoch: call "
                 "set_epoch(epoch) before each epoch, or let the main process draw with eager=False"
@@ -259,10 +261,10 @@ class MixupCollate(Settled):
             _mixes=False,
             _blends=False,
             _inplace=False,
-            _shared=_own_state(shared=self.eager),
             _workers_stream=None,
             _executor=Executor((), memory=self._stacking, **self._executor.output),
         )
+        other._hold(_NEW)
         return other
 
     def __call__(self, samples: Any) -> Any:
@@ -350,8 +352,8 @@ class MixupCollate(Settled):
         worker = get_worker_info()
         if worker is None or self.stream.seed is None:
             return self.stream
-        if not self._shared[_EPOCH_IS_SET]:
-            self._shared[_WORKERS_DREW] = 1
+        if not self._state[_EPOCH_IS_SET]:
+            self._state[_WORKERS_DREW] = 1
             return self.stream
         part = ((self.epoch + 1) << 20) + worker.id  # never 0: that part is the main process's
         if self._workers_stream is None or self._workers_stream.part != part:
@@ -395,6 +397,8 @@ class MixupCollate(Settled):
 
     def __getstate__(self) -> dict[str, Any]:
         state = vars(self).copy()
+        if self.eager:
+            del state["_state"]  # it lies in shared memory
         if get_spawning_popen() is not None and not self.eager:
             try:
                 ForkingPickler.dumps(self.transform)
@@ -404,12 +408,19 @@ class MixupCollate(Settled):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state)
+        if self._shared is not None:
+            self._state = _in_shared_memory(self._shared)
         if not register(self):
             self.name = uuid.uuid4().hex  # a copy mixes its own batches
-            self.stream, self._shared = copy.copy(self.stream), self._shared.clone()  # copy.copy shares both
+            self.stream = copy.copy(self.stream)  # copy.copy shares it, and the state
+            self._hold(self._state)
             register(self)
-        if self.eager:
-            self._shared.share_memory_()  # type: ignore[no-untyped-call]
+
+    def _hold(self, state: Array) -> None:
+        """Keep a copy of the state as numbers, which any mode of torch lets change; if eager, workers see them."""
+        with unset_fake_temporarily():
+            self._shared = torch.from_numpy(state.copy()) if self.eager else None
+            self._state = state.copy() if self._shared is None else _in_shared_memory(self._shared)
 
     @classmethod
     def from_timm(
@@ -473,10 +484,9 @@ _ARGUMENTS = frozenset(
 )
 
 
-def _own_state(*, shared: bool) -> Tensor:
-    """The ``enabled`` flag and the epoch of one collate; if ``shared``, workers see changes at once."""
-    state = torch.tensor([1, 0, 0, 0], dtype=torch.int64, device="cpu")
-    return state.share_memory_() if shared else state  # type: ignore[no-untyped-call]
+def _in_shared_memory(state: Tensor) -> Array:
+    """The numbers of a tensor, moved to memory that workers share, if they are not there yet."""
+    return state.share_memory_().numpy()  # type: ignore[no-any-return, no-untyped-call]
 
 
 def _rules(transform: MixTransform, classes: Classes | None, labels: Sequence[Key]) -> tuple[TargetRule, ...]:

@@ -599,6 +599,20 @@ def test_the_first_plan_of_a_thread_may_be_drawn_in_any_mode(mode, monkeypatch):
     assert seeds[0] == seeds[1]
 
 
+@pytest.mark.parametrize("eager", [False, True])
+@pytest.mark.parametrize("mode", [torch.inference_mode, FakeTensorMode, lambda: torch.device("meta")])
+def test_a_collate_may_be_made_in_one_mode_and_used_in_another(mode, eager):
+    outside = mc.MixupCollate(num_classes=B, seed=0, eager=eager)
+    with mode():
+        inside = mc.MixupCollate(num_classes=B, seed=0, eager=eager)
+        outside.set_epoch(3)
+        outside.enabled = False
+    assert (outside.epoch, outside.enabled) == (3, False)
+    inside.set_epoch(3)
+    inside.enabled = False
+    assert torch.equal(inside.mix((COLOURS, LABELS))[0], COLOURS)
+
+
 def test_alpha_belongs_to_the_default_transform():
     with pytest.raises(ValueError, match="alpha is for the default transform, got alpha=0.2 and a CutMix"):
         mc.MixupCollate(mc.CutMix(), alpha=0.2)
