@@ -96,6 +96,15 @@ def test_demo_on_fashion_mnist_files(tmp_path, capsys):
     assert "96 images to train, 40 to test, 10 classes; 1 × 1 epochs" in " ".join(capsys.readouterr().out.split())
 
 
+def test_brackets_in_paths_are_printed_too(tmp_path, capsys):
+    """Rich would take them for a style."""
+    folder = tmp_path / "runs [old]"
+    options = ["--methods", "plain", "--epochs", "1", "--seeds", "0", "--share", "0.05", "--threads", "1"]
+    main(["compare", *options, "--out", str(folder / "rows.jsonl")])
+    assert f"Rows: {folder / 'rows.jsonl'}; to repeat: mixcollate compare" in (printed := capsys.readouterr().out)
+    assert f"A picture: {folder / 'rows-calibration.png'}" in printed
+
+
 @pytest.mark.parametrize("split", [True, False], ids=["train and val", "one folder"])
 def test_demo_on_an_image_folder(tmp_path, capsys, photographs, split):
     root = tmp_path / "root"

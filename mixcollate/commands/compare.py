@@ -153,7 +153,7 @@ def compare(runs: Sequence[Run], options: Any) -> None:
     console.print(table(rows))
     if options.like:
         console.print(_columns(beside(rows), 1))
-    console.print(f"Rows: [bold]{options.out}[/]; to repeat: [bold]{command(rows)}[/]", soft_wrap=True)
+    console.print(f"Rows: {options.out}; to repeat: {command(rows)}", soft_wrap=True, markup=False)
     draw_results(rows, options.out.parent, console, f"{options.out.stem}-")
 
 
@@ -176,7 +176,7 @@ def draw_results(rows: Sequence[Row], folder: Path, console: Any, prefix: str = 
     """Draw these rows, and print where the pictures are."""
     try:
         for path in draw(rows, folder, prefix):
-            console.print(f"A picture: [bold]{path}[/]", soft_wrap=True)
+            console.print(f"A picture: {path}", soft_wrap=True, markup=False)
     except ModuleNotFoundError as error:
         if error.name != "matplotlib":
             raise

@@ -73,7 +73,7 @@ def demo(options: Any) -> None:
     sheet = _draw(data, options.seed)
     with refusing(f"pictures must be files that can be written, got {picture}", OSError):
         sheet.save(picture, optimize=True)
-    console.print(f"A mixed batch and its soft labels: [bold]{picture}[/]", soft_wrap=True)
+    console.print(f"A mixed batch and its soft labels: {picture}", soft_wrap=True, markup=False)
     draw_results(rows, options.out, console)
 
 
