@@ -306,7 +306,7 @@ def _destination(images: Tensor, inplace: bool, memory: Stacking | None, options
     dtype = _result_dtype(images, options)
     if inplace and dtype == images.dtype:
         return images
-    if memory is not None and images.device.type == "cpu" and images.is_contiguous():
+    if memory is not None and is_readable(images) and images.is_contiguous():
         return memory.empty(tuple(images.shape), dtype)
     return None
 

@@ -981,3 +981,15 @@ def test_one_image_that_was_mixed_can_be_cast():
     batch = mc.MixupCollate(mc.Cutout(), collate_fn=lambda samples: one)([None])
     assert batch.mix().shape == (3, 8, 8)
     assert batch.to("cpu", torch.float16).shape == (3, 8, 8)
+
+
+@pytest.mark.parametrize("eager", [False, True])
+def test_a_batch_is_mixed_under_torch_func(eager):
+    """As in a loss that is a function of the parameters, or of the images."""
+    images, labels = torch.rand(6, 3, 8, 8), torch.arange(6)
+    wanted, given = (mc.MixupCollate(num_classes=6, mean=0.5, seed=1, eager=eager) for _ in range(2))
+    leaf = images.clone().requires_grad_()
+    (gradient,) = torch.autograd.grad(wanted.mix((leaf, labels))[0].square().sum(), leaf)
+    torch.testing.assert_close(torch.func.grad(lambda x: given.mix((x, labels))[0].square().sum())(images), gradient)
+    mixed = torch.vmap(lambda x: given.mix((x, labels))[0])(images[None])
+    torch.testing.assert_close(mixed[0], wanted.mix((images, labels))[0])
