@@ -161,6 +161,10 @@ class MixBatch:
         """The items of a batch of dict samples, mixed."""
         return self._as_mapping("items").items()
 
+    def get(self, key: Any, default: Any = None) -> Any:
+        """A value of a batch of dict samples, mixed; ``default`` if it has no such key."""
+        return self._as_mapping("get").get(key, default)
+
     def _as_mapping(self, method: str) -> Mapping[Any, Any]:
         mixed = self.mix()
         if not isinstance(mixed, Mapping):

@@ -20,7 +20,7 @@ from torch.utils.data import default_collate, default_convert, get_worker_info
 from mixcollate import timm as timm_arguments
 from mixcollate.batch import MixBatch, register
 from mixcollate.checks import Settled, check_choice, check_count, check_flag, is_readable, result_of, shown
-from mixcollate.execution import Executor, first_images, refuse_class_numbers
+from mixcollate.execution import Executor, first_images, refuse_class_indices
 from mixcollate.kernels import Axes, Statistic
 from mixcollate.kernels.api import uncompiled
 from mixcollate.kernels.pixels import check_affine, check_output
@@ -389,7 +389,7 @@ class MixupCollate(Settled):
         labelled = any(rule.num_classes is not None for rule in self.rules)
         roles = find(batch, self.keys, mixes=self._mixes, labelled=labelled, kinds=kinds)
         if self._blends and self._executor.masks["mask_classes"] is None:
-            refuse_class_numbers(batch, roles)
+            refuse_class_indices(batch, roles)
         return roles
 
     def __repr__(self) -> str:

@@ -59,7 +59,7 @@ def execute(
         rules: how each of its labels becomes a target; without rules labels are unchanged.
         inplace: whether the result may be written into the memory of the images.
         memory: where the result is written on the CPU otherwise; default: new memory.
-        mask_classes: if given, masks are class numbers, and become one-hot (soft) masks of this many classes.
+        mask_classes: if given, masks are class indices, and become one-hot (soft) masks of this many classes.
         mask_ignore_index: the number of pixels that belong to none of these classes.
         mean, std, dtype, memory_format, impl, layout: see :func:`mixcollate.kernels.mix`.
     """
@@ -201,8 +201,8 @@ def _kind(batch: Any, roles: Roles, plan: MixPlan, inplace: bool, dtype: torch.d
     return kind if len(devices) == 1 else None
 
 
-def refuse_class_numbers(batch: Any, roles: Roles) -> None:
-    """Refuse masks of class numbers for a transform that can blend, even if its next plan would not."""
+def refuse_class_indices(batch: Any, roles: Roles) -> None:
+    """Refuse masks of class indices for a transform that can blend, even if its next plan would not."""
     for path in roles.masks:
         check_masks(leaf_at(batch, path), blends=True)
 
@@ -234,27 +234,27 @@ def plain(value: Tensor) -> Tensor:
 
 
 def one_hot_masks(masks: Tensor, classes: int, ignore_index: int, *, volumes: bool = False) -> Tensor:
-    """``[B, classes, H, W]`` float32 from class numbers ``[B, H, W]`` (or ``[B, 1, H, W]``); ignored pixels are zero.
+    """``[B, classes, H, W]`` float32 from class indices ``[B, H, W]`` (or ``[B, 1, H, W]``); ignored pixels are zero.
 
     Args:
-        masks: class numbers; of volumes ``[B, D, H, W]`` or ``[B, 1, D, H, W]``.
+        masks: class indices; of volumes ``[B, D, H, W]`` or ``[B, 1, D, H, W]``.
         classes: the number of classes.
         ignore_index: the number of pixels that belong to no class.
         volumes: whether these are masks of volumes.
 
     Raises:
-        ValueError, TypeError: if they are not class numbers; values on a GPU are not checked.
+        ValueError, TypeError: if they are not class indices; values on a GPU are not checked.
     """
     axes = "[B, D, H, W]" if volumes else "[B, H, W]"
     numbers = masks[:, 0] if masks.ndim == 4 + volumes and masks.shape[1] == 1 else masks
     if numbers.ndim != 3 + volumes or numbers.dtype.is_floating_point or numbers.dtype.is_complex:
-        raise TypeError(f"masks must be class numbers {axes} for mask_classes, got {tuple(masks.shape)} {masks.dtype}")
+        raise TypeError(f"masks must be class indices {axes} for mask_classes, got {tuple(masks.shape)} {masks.dtype}")
     numbers = numbers.to(torch.int64)
     known = numbers != ignore_index
     if is_readable(masks) and bool((((numbers < 0) | (numbers >= classes)) & known).any()):
         wrong = numbers[((numbers < 0) | (numbers >= classes)) & known]
         raise ValueError(
-            f"masks must be class numbers in 0 … {classes - 1} (or mask_ignore_index={ignore_index}), "
+            f"masks must be class indices in 0 … {classes - 1} (or mask_ignore_index={ignore_index}), "
             f"got {int(wrong[0])}"
         )
     rows = torch.zeros(len(masks), classes, *numbers.shape[1:], dtype=torch.float32, device=masks.device)

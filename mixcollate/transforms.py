@@ -20,7 +20,7 @@ from mixcollate.checks import (
     check_tensor,
     shown,
 )
-from mixcollate.execution import Executor, execute, first_images, refuse_class_numbers
+from mixcollate.execution import Executor, execute, first_images, refuse_class_indices
 from mixcollate.kernels import Axes, Impl, PackedPlan, Statistic
 from mixcollate.kernels.api import uncompiled
 from mixcollate.kernels.bounds import mark_as_checked
@@ -313,7 +313,7 @@ class MixTransform(Settled, v2.Transform):
         batch = inputs if len(inputs) != 1 else inputs[0]
         roles = find(batch, self._keys, mixes=self.mixes, labelled=self.mixes and self.labels_getter is not None)
         if self.blends:
-            refuse_class_numbers(batch, roles)
+            refuse_class_indices(batch, roles)
         plan = self.make_plan(first_images(batch, roles), labels=first_labels(batch, roles))
         return self._executor.run(batch, roles, plan, inplace=self.inplace)
 

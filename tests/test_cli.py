@@ -21,6 +21,7 @@ import pytest
 import torch
 from PIL import Image
 
+import mixcollate
 from benchmarks.results import RESULTS
 from mixcollate.commands import Refusal, cli, compare, demo, environment, pictures, plots
 from mixcollate.commands.calibration import calibration_error
@@ -468,6 +469,12 @@ def test_bench_takes_folders_in_expressions_for_words(tiny, monkeypatch, argumen
 def test_bench_outside_a_checkout(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(cli, "__file__", str(tmp_path / "mixcollate" / "commands" / "cli.py"))
     assert "not part of the installed package; clone the repository" in refused(capsys, "bench")
+
+
+def test_version(capsys):
+    with pytest.raises(SystemExit) as left:
+        main(["--version"])
+    assert not left.value.code and capsys.readouterr().out == f"mixcollate {mixcollate.__version__}\n"
 
 
 def test_env(capsys):

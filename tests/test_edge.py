@@ -70,7 +70,7 @@ def refused(way, batch, error, message, transform=None, **options):
 BESIDE = {
     "a heat map of a quarter of the size": torch.rand(B, 5, H // 4, W // 4),
     "bands of half the resolution": torch.rand(B, 2, H // 2, W // 2),
-    "a mask of class numbers": torch.zeros(B, H, W, dtype=torch.int64),
+    "a mask of class indices": torch.zeros(B, H, W, dtype=torch.int64),
     "boxes": torch.rand(B, 3, 4),
     "key points": torch.rand(B, 17, 2),
     "logits of a teacher": torch.rand(B, 10),
@@ -275,8 +275,8 @@ def test_ignored_pixels_of_soft_masks_belong_to_no_class(way):
     mixed = through(way, (COLOURS, numbers), mc.MixUp(), mask_keys=1, mask_classes=B)
     assert not mixed[1][..., :3].any()
     torch.testing.assert_close(mixed[1][..., 3:], mixed[0][..., 3:])
-    refused(way, (COLOURS, numbers), ValueError, "masks must be class numbers in 0 … 2", mask_keys=1, mask_classes=3)
-    refused(way, (COLOURS, numbers.float()), TypeError, "class numbers", mask_keys=1, mask_classes=B)
+    refused(way, (COLOURS, numbers), ValueError, "masks must be class indices in 0 … 2", mask_keys=1, mask_classes=3)
+    refused(way, (COLOURS, numbers.float()), TypeError, "class indices", mask_keys=1, mask_classes=B)
 
 
 def test_masks_are_known_by_their_type_before_they_are_stacked():
@@ -531,6 +531,7 @@ def test_batches_of_dicts_are_read_like_dicts():
     assert set(batch().keys()) == {"image", "label"} and dict(**batch())["label"].shape == (B, B)
     (_, images), (_, targets) = batch().items()
     assert images.shape == COLOURS.shape and [value.shape for value in batch().values()][1] == targets.shape
+    assert batch().get("label").shape == targets.shape and batch().get("mask") is None
     with pytest.raises(TypeError, match=r"items\(\) needs a batch of dict samples, .* batch.mix\(\)"):
         mc.MixupCollate(num_classes=B)(samples_of((COLOURS, LABELS))).items()
 
@@ -724,7 +725,7 @@ def test_masks_of_volumes_become_one_hot():
     for numbers in (masks, masks[:, None]):
         mixed = collate.mix({"image": volumes, "mask": numbers, "label": LABELS})
         torch.testing.assert_close(mixed["mask"], mixed["image"])
-    with pytest.raises(TypeError, match=r"masks must be class numbers \[B, D, H, W\]"):
+    with pytest.raises(TypeError, match=r"masks must be class indices \[B, D, H, W\]"):
         collate.mix({"image": volumes, "mask": masks[:, 0], "label": LABELS})
 
 

@@ -17,6 +17,7 @@ from typing import NoReturn, TypeVar
 
 import torch
 
+from mixcollate import __version__
 from mixcollate.checks import check_device
 from mixcollate.commands import Refusal, article
 from mixcollate.commands.compare import compare, runs_of
@@ -121,6 +122,7 @@ def parser() -> argparse.ArgumentParser:
         epilog="examples:\n" + "".join(f"  {example}\n" for example in EXAMPLES.values()),
         formatter_class=_Help,
     )
+    result.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     commands = result.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
     def add(name: str, summary: str, more: str = "") -> argparse.ArgumentParser:

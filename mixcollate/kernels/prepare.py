@@ -203,10 +203,10 @@ def prepare_masks(masks: Tensor, plan: MixPlan | PackedPlan) -> Call:
 
 
 def check_masks(masks: Tensor, *, blends: bool) -> None:
-    """Refuse class numbers if the plan blends them."""
+    """Refuse class indices if the plan blends them."""
     if blends and not masks.dtype.is_floating_point:
         raise ValueError(
-            f"masks must be one-hot floats for a plan that blends, got {masks.dtype} class numbers; "
+            f"masks must be one-hot floats for a plan that blends, got {masks.dtype} class indices; "
             "MixupCollate(mask_classes=...) converts them"
         )
 
