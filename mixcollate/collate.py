@@ -275,36 +275,38 @@ class MixupCollate(Settled):
         length). A list of tensors that all have the same number of axes is a list of samples, unless a key is an index
         into it.
         """
-        by_default = self.collate_fn is default_collate
-        is_collated = not isinstance(samples, list) or (
-            by_default and len(samples) > 0 and is_batch(samples, self.keys)
-        )
-        if not is_collated and not samples:
-            raise ValueError("samples must not be empty")
-        kinds = kinds_of(samples if is_collated else samples[0])
-        if not by_default:
-            batch = result_of("collate_fn", self.collate_fn, samples)
-        elif is_collated:
-            # leaf by leaf: of a mapping torch asks for the keys as if it were a dict, which fails for a TensorDict
-            batch = replace_at(samples, {path: default_convert(leaf) for path, leaf in leaves(samples)})  # type: ignore[no-untyped-call]
-        else:
-            if self._mixes:
-                for path, kind in kinds.items():
-                    if not any(leads_to(samples[0], path, key) for key in self.keys.keep):
-                        refuse_boxes(path, kind)
-            batch = self._stacking.stack(samples)
-        if isinstance(batch, list):
-            batch = tuple(batch)  # torch's default turns tuples into lists
-        may_overwrite = self._inplace or (by_default and not is_collated)  # stacked memory is not the caller's
+        batch, kinds, may_overwrite = self._collated(samples)
+        may_overwrite |= self._inplace
         unstacked = {path: leaf for path, leaf in leaves(batch) if isinstance(leaf, Unstacked)} if self.eager else {}
         stacked = replace_at(batch, {path: leaf.like for path, leaf in unstacked.items()})  # only their shapes
-        roles = self._find(stacked, kinds if by_default else None)
+        roles = self._find(stacked, kinds)
         self._check_units(leaf_at(stacked, roles.images[0]))
         if not self.eager:
             return MixBatch(batch, roles, self, may_overwrite=may_overwrite)
         others = {path: leaf for path, leaf in unstacked.items() if path not in roles.images}
         batch = replace_at(batch, {path: self._stacking.join(leaf.samples) for path, leaf in others.items()})
         return self.mix_stacked(batch, roles, labels=first_labels(batch, roles), may_overwrite=may_overwrite)
+
+    def _collated(self, samples: Any) -> tuple[Any, dict[Path, type] | None, bool]:
+        """Samples as a batch, the types that its items had (``None``: unknown), and whether its memory is not the
+        caller's.
+        """
+        if isinstance(samples, list) and not samples:
+            raise ValueError("samples must not be empty")
+        if self.collate_fn is not default_collate:
+            kinds, is_new = None, False
+            batch = result_of("collate_fn", self.collate_fn, samples)
+        elif not isinstance(samples, list) or is_batch(samples, self.keys):
+            kinds, is_new = kinds_of(samples), False
+            # leaf by leaf: of a mapping torch asks for the keys as if it were a dict, which fails for a TensorDict
+            batch = replace_at(samples, {path: default_convert(leaf) for path, leaf in leaves(samples)})  # type: ignore[no-untyped-call]
+        else:
+            kinds, is_new = kinds_of(samples[0]), True
+            for path, kind in kinds.items() if self._mixes else ():
+                if not any(leads_to(samples[0], path, key) for key in self.keys.keep):
+                    refuse_boxes(path, kind)
+            batch = self._stacking.stack(samples)
+        return tuple(batch) if isinstance(batch, list) else batch, kinds, is_new  # torch makes lists of tuples
 
     def mix(self, batch: Any, *, inplace: bool = False) -> Any:
         """Draw the next plan and mix a collated batch on its device.
