@@ -30,7 +30,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent.parent
-TESTS = ["plan", "golden", "targets", "roles", "collate", "loader", "timm", "transforms", "edge", "methods", "operator"]
+TESTS = ["plan", "golden", "targets", "collate", "loader", "timm", "transforms", "edge", "methods", "operator"]
 TESTS += ["execution", "losses", "memory", "kernels", "wrong_calls", "defaults", "fuzz"]
 TESTS = [f"tests/test_{name}.py" for name in TESTS]
 TESTS += [
