@@ -10,6 +10,7 @@ from torchvision import tv_tensors
 
 from mixcollate.checks import check_tensor, is_readable, is_transformed
 from mixcollate.kernels import Axes, Impl, PackedPlan, Statistic, pack
+from mixcollate.kernels.overlap import reach_into_each_other
 from mixcollate.kernels.pixels import result_dtype
 from mixcollate.kernels.prepare import (
     Decision,
@@ -20,7 +21,6 @@ from mixcollate.kernels.prepare import (
     prepare,
     prepare_masks,
     prepare_samples,
-    reach_into_each_other,
 )
 from mixcollate.kernels.support import is_forward_mode
 from mixcollate.plan import MixPlan, identity, takes_partners

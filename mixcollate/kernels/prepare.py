@@ -1,13 +1,10 @@
 """All that a call of ``mix`` checks and decides before anything is written, recorded in a :class:`Call`."""
 
-import itertools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import is_fake
@@ -16,6 +13,7 @@ from torch.autograd.graph import increment_version
 from mixcollate.checks import check_kind, check_tensor, shown
 from mixcollate.kernels import host, reference
 from mixcollate.kernels.bounds import check_bounds
+from mixcollate.kernels.overlap import check_overlap
 from mixcollate.kernels.packed import PackedPlan, is_whole, pack
 from mixcollate.kernels.pixels import LEVELS, Affine, Statistic, affine, check_output, check_pixels, result_dtype
 from mixcollate.kernels.support import Impl, choose
@@ -383,51 +381,4 @@ def _check_out(images: Tensor, out: Tensor, dtype: torch.dtype, memory_format: t
     if memory_format is not None and not out.is_contiguous(memory_format=memory_format):
         raise ValueError(f"out must be in memory_format {memory_format}, or leave memory_format out")
     if not is_fake(out) and out.numel() > 0:
-        _check_memory(name, images, out)
-
-
-def _check_memory(name: str, images: Tensor, out: Tensor) -> None:
-    """Refuse an ``out`` (called ``name``) that overlaps itself, or the images, unless it is the images themselves.
-
-    Anything else would be read after it is written.
-    """
-    reach = 1  # number of elements spanned by the axes so far, innermost first
-    for step, length in sorted(zip(out.stride(), out.shape, strict=True)):
-        if length > 1 and step < reach:
-            raise ValueError(
-                f"{name} must hold every element in memory of its own, got strides {out.stride()}; pass a clone()"
-            )
-        reach += (length - 1) * step
-    if images.data_ptr() == out.data_ptr() and images.stride() == out.stride() and images.dtype == out.dtype:
-        return
-    if reach_into_each_other([images, out]) and _share_memory(images, out):
-        raise ValueError("out must be images itself or share no memory with it, got a view of part of it; clone() it")
-
-
-def reach_into_each_other(tensors: Sequence[Tensor]) -> bool:
-    """Whether the address ranges of any two of these tensors, none of which is empty, overlap."""
-    spans = sorted([_span(tensor) for tensor in tensors])
-    return any(begin < end for (_, end), (begin, _) in itertools.pairwise(spans))
-
-
-def _span(tensor: Tensor) -> tuple[int, int]:
-    """The addresses of the first element and past the last one."""
-    last = sum((length - 1) * step for length, step in zip(tensor.shape, tensor.stride(), strict=True))
-    return tensor.data_ptr(), tensor.data_ptr() + (last + 1) * tensor.element_size()
-
-
-def _share_memory(one: Tensor, other: Tensor) -> bool:
-    """Whether two tensors have any byte in common, on any device; true if that is too hard to tell."""
-    most: Any = 100_000  # steps of the search
-    try:
-        return np.shares_memory(_addresses_of(one), _addresses_of(other), max_work=most)
-    except np.exceptions.TooHardError:
-        return True
-
-
-def _addresses_of(tensor: Tensor) -> np.ndarray[Any, Any]:
-    """An array at the same addresses, which must not be read: they may be those of a GPU."""
-    size = tensor.element_size()
-    steps = (*(step * size for step in tensor.stride()), 1)
-    interface = {"shape": (*tensor.shape, size), "strides": steps, "typestr": "|u1", "version": 3}
-    return np.asarray(SimpleNamespace(__array_interface__={**interface, "data": (tensor.data_ptr(), False)}))
+        check_overlap(name, images, out)
