@@ -17,7 +17,7 @@ import torch
 import mixcollate.kernels.bounds as bounds_module
 import mixcollate.kernels.packed as packed_module
 import mixcollate.plan as plan_module
-from mixcollate import RandomChoice, methods
+from mixcollate import Compose, RandomChoice, methods
 from mixcollate.kernels import mix
 from mixcollate.plan import (
     MixPlan,
@@ -471,3 +471,10 @@ def test_pairs_that_a_function_makes_are_not_set():
             plan = method(pairing=neighbours, per=per).make_plan(torch.empty(4, 3, 8, 8), labels=torch.arange(4))
             assert plan.mutual == (per == "pair")
             assert (plan.pairs is not None) == (per == "pair")
+
+
+def test_second_partners_of_a_choice_are_no_pairs_of_the_first():
+    """Each transform that mixes twice has drawn its own."""
+    twice = [Compose([methods.MixUp(), methods.CutMix()]), Compose([methods.CutMix(), methods.MixUp()])]
+    plans = [RandomChoice(twice, seed=seed).make_plan(torch.empty(8, 3, 8, 8)) for seed in range(8)]
+    assert all(plan.pairs_hold and plan.then.pairs_hold for plan in plans)

@@ -71,6 +71,8 @@ def test_dense_targets_are_mixed_one_hot_rows(name, device):
     assert sparse.labels.dtype == torch.int64 and sparse.shares.dtype == torch.float32
     assert torch.equal(sparse.labels[:, 0].cpu(), labels)
     torch.testing.assert_close(sparse.dense(5).cpu(), wanted)
+    many = mix_targets(2**40 * labels.to(device), plan, targets="sparse")  # of any number of classes
+    assert torch.equal(many.labels, 2**40 * sparse.labels)
 
 
 def test_soft_rows_are_mixed_linearly():

@@ -67,7 +67,7 @@ class CutMix(MixTransform):
             side = (share * lengths).astype(np.int64)  # [2, count]
         else:
             low, high = ((lengths * bound).astype(np.int64) for bound in self.minmax)
-            side = low + below(draw.numbers, np.maximum(high - low, 1), (2, count))
+            side = low + below(draw.numbers, high - low, (2, count))
             inside = True
         if is_signal(draw.size):
             side = np.where(signal_axis(draw.size), 1, side)
