@@ -17,7 +17,7 @@ train, test = Subset(data, range(898)), Subset(data, range(898, 1797))  # the se
 
 
 def main(epochs: int = 8, checkpoint: Path | None = None, stop_at: int = 0, compiled: bool = True) -> tuple | None:
-    """Train, from the checkpoint if it exists; return test accuracy and EMA. Stop after ``stop_at`` batches."""
+    """Train, from the checkpoint if it exists; return accuracy and EMA. Stop after ``stop_at`` (even) batches."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
     collate = MixupCollate(RandomChoice([MixUp(), CutMix()]), num_classes=10, mean=0.31, std=0.38, seed=0)
     torch.manual_seed(0)
