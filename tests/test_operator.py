@@ -156,6 +156,7 @@ def test_no_plan_is_captured(call, monkeypatch):
         pytest.skip("torch 2.6 makes no plain tensor of a fake one")
     monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: True)
     monkeypatch.setattr(support, "can_fuse", lambda: True)
+    monkeypatch.setattr(support, "is_fake", lambda tensor: False)
     transform, shape = MixUp(num_classes=3, seed=1), (BATCH, 3, *SIZE)
     plan = transform.make_plan(torch.empty(shape))
     layout = pack(plan, "cpu").layout

@@ -796,3 +796,16 @@ def test_fake_masks_become_fakes_of_the_result():
         fake = mode.from_tensor(images), mode.from_tensor(masks)
         mixed = execute(fake, roles, plan, (), mask_classes=3)
     assert [tuple(one.shape) for one in mixed] == [(6, 3, 8, 10), (6, 3, 8, 10)]
+
+
+@pytest.mark.skipif(not hasattr(torch.compiler, "is_exporting"), reason="torch 2.6 makes no plain tensor of a fake one")
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_fake_batches_are_normalised_where_they_are(device):
+    """On a GPU too, whose kernels must not be launched on memory that there is not."""
+    collate = mc.MixupCollate(mc.CutMix(), num_classes=3, mean=(0.4, 0.5, 0.6), std=0.25)
+    with FakeTensorMode():
+        images = torch.empty(6, 3, 8, 10, dtype=torch.uint8, device=device)
+        mixed, targets = collate.mix((images, torch.empty(6, dtype=torch.int64, device=device)))
+        loss = mc.soft_cross_entropy(torch.empty(6, 3, device=device), targets)
+    assert mixed.shape == images.shape and mixed.dtype == torch.float32 and targets.shape == (6, 3)
+    assert {one.device.type for one in (mixed, targets, loss)} == {device}

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch._subclasses.fake_tensor import unset_fake_temporarily
+from torch._subclasses.fake_tensor import is_fake, unset_fake_temporarily
 
 from mixcollate.checks import as_number, check_kind, check_tensor, shown
 
@@ -123,7 +123,10 @@ def affine(
     check_affine(mean, std, dtype, images=images.dtype)
     subtracted = _per_channel("mean", 0.0 if mean is None else mean, channels, images)
     divided = _per_channel("std", 1.0 if std is None else std, channels, images)
-    return _on_device(subtracted * repeats, divided * repeats, levels, images.device)
+    numbers = _on_device(subtracted * repeats, divided * repeats, levels, images.device)
+    if is_fake(images):  # which only work with others
+        return Affine(*images.new_empty((2, channels * repeats), dtype=torch.float32))
+    return numbers
 
 
 def _per_channel(name: str, value: Statistic, channels: int, images: Tensor) -> tuple[float, ...]:

@@ -11,6 +11,7 @@ from typing import Literal, get_args
 
 import torch
 from torch import Tensor
+from torch._subclasses.fake_tensor import is_fake
 from torch.autograd import forward_ad
 
 from mixcollate.checks import is_readable, is_transformed
@@ -30,7 +31,7 @@ def choose(images: Tensor, impl: Impl) -> Impl:
         raise ValueError(f"impl must be one of {IMPLS}, got {impl!r}")
     differentiable = is_differentiated(images)
     if impl == "auto":
-        if images.is_cuda and can_fuse() and not differentiable:
+        if images.is_cuda and not (differentiable or is_fake(images)) and can_fuse():
             return "fused"
         return "host" if is_readable(images) and not differentiable else "reference"
     if impl != "reference" and differentiable:
@@ -84,7 +85,8 @@ def can_fuse() -> bool:
 
 def is_fusible(tensor: Tensor) -> bool:
     """Whether targets or losses of this tensor can be computed by Triton; never while code is being traced."""
-    return tensor.is_cuda and not torch.compiler.is_compiling() and not goes_forward(tensor) and can_fuse()
+    traced = torch.compiler.is_compiling() or is_fake(tensor) or goes_forward(tensor)
+    return tensor.is_cuda and not traced and can_fuse()
 
 
 def has_right_triton() -> bool:
