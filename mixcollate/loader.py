@@ -62,7 +62,7 @@ class DeviceLoader(Settled):
             device = "cuda" if torch.cuda.is_available() else "cpu"
         self.loader, self.device = loader, check_device(device)
         self.prefetch = check_count("prefetch", prefetch)
-        self.collate = _collate_of(loader) if collate is None else collate
+        self.collate = collate_of(loader) if collate is None else collate
         self._copy_stream: Any = None
         self._free_slots: list[Slot] = []
         self._loader_state: Any = None
@@ -307,7 +307,7 @@ def _state_of(loader: Any) -> Any:
         return None
 
 
-def _collate_of(loader: Any) -> MixupCollate | None:
+def collate_of(loader: Any) -> MixupCollate | None:
     """The collate of a loader, or of what it wraps."""
     for _ in range(MOST_WRAPPED):
         for name in ("collate_fn", "map_fn"):

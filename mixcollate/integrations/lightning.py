@@ -5,16 +5,19 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
+from torch.utils._pytree import tree_leaves
 
 from mixcollate.checks import check_count, shown
 from mixcollate.collate import MixupCollate
+from mixcollate.loader import collate_of
 
 
 class MixupCallback(Callback):
     """Keep a :class:`~mixcollate.MixupCollate` in step with a Lightning ``Trainer``.
 
     It sets the epoch for schedules, and saves the collate's position in its stream in checkpoints: with ``seed=`` and a
-    loader that can resume (torchdata's ``StatefulDataLoader``), a run resumes exactly, even within an epoch.
+    loader that can resume (torchdata's ``StatefulDataLoader``), a run resumes exactly, even within an epoch. It refuses
+    to validate, test or predict on mixed batches.
 
     Args:
         collate: the collate of the training loader, or a list of those of several loaders; use ``collate.plain()`` for
@@ -64,6 +67,27 @@ class MixupCallback(Callback):
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Turn it on again where a run is interrupted, too."""
         self.on_train_end(trainer, pl_module)
+
+    def on_validation_batch_start(self, trainer: Trainer, *args: Any, **kwargs: Any) -> None:
+        """Refuse to validate on mixed batches."""
+        self._refuse_mixed("validation", trainer.val_dataloaders)
+
+    def on_test_batch_start(self, trainer: Trainer, *args: Any, **kwargs: Any) -> None:
+        """Refuse to test on mixed batches."""
+        self._refuse_mixed("test", trainer.test_dataloaders)
+
+    def on_predict_batch_start(self, trainer: Trainer, *args: Any, **kwargs: Any) -> None:
+        """Refuse to predict from mixed batches."""
+        self._refuse_mixed("predict", trainer.predict_dataloaders)
+
+    def _refuse_mixed(self, name: str, loaders: Any) -> None:
+        # asked at a batch, by when the module's own hooks may have turned the collate off
+        found = [collate_of(loader) for loader in tree_leaves(loaders)]
+        if any(one.enabled and one in found for one in self.collates):
+            raise ValueError(
+                f"collate must not mix the batches of an evaluation, but a {name} loader has that of the training "
+                "loader; give it collate.plain()"
+            )
 
     def state_dict(self) -> dict[str, Any]:
         """The position of each collate in its stream."""

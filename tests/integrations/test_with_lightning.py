@@ -189,6 +189,37 @@ def test_what_the_callback_refuses(example, tmp_path):
         fit(example, tmp_path, epochs=-1)
 
 
+@pytest.mark.parametrize("stage", ["fit", "validate", "test", "predict"])
+def test_an_evaluation_on_mixed_batches_is_refused(stage, tmp_path):
+    class Module(pl.LightningModule):
+        def __init__(self):
+            super().__init__()
+            self.net = torch.nn.Linear(4, 10)
+
+        def training_step(self, batch, batch_idx, dataloader_idx=0):
+            return soft_cross_entropy(self.net(batch[0].flatten(1)), batch[1])
+
+        validation_step = test_step = predict_step = training_step
+
+        def configure_optimizers(self):
+            return torch.optim.SGD(self.parameters(), lr=0.1)
+
+    def run():
+        trainer = pl.Trainer(max_epochs=1, callbacks=MixupCallback(collate), default_root_dir=str(tmp_path), **QUIET)
+        loaders = [loader(collate)] if stage == "fit" else []
+        getattr(trainer, stage)(Module(), *loaders, [loader(plain), loader(collate)])
+
+    def loader(collate):
+        return DataLoader(TensorDataset(torch.rand(8, 1, 2, 2), torch.arange(8)), batch_size=4, collate_fn=collate)
+
+    collate = MixupCollate(num_classes=10)
+    plain = collate.plain()
+    with pytest.raises(ValueError, match="collate must not mix the batches of an evaluation, but a .* loader has"):
+        run()
+    collate.enabled = False
+    run()
+
+
 TWO = """
 import os, sys, runpy, torch, lightning.pytorch as pl
 from mixcollate import MixupCollate
