@@ -22,7 +22,8 @@ class MixupCallback(Callback):
     Args:
         collate: the collate of the training loader, or a list of those of several loaders; use ``collate.plain()`` for
             validation.
-        off_epochs: number of final epochs to train on plain images; requires the trainer's ``max_epochs``.
+        off_epochs: number of final epochs to train on plain images; requires the trainer's ``max_epochs``, from which
+            they are counted: a run that ends before, by ``max_steps`` or ``EarlyStopping``, does not reach them.
     """
 
     def __init__(self, collate: MixupCollate | Sequence[MixupCollate], *, off_epochs: int = 0) -> None:
