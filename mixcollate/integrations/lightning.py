@@ -52,6 +52,12 @@ class MixupCallback(Callback):
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Set the epoch of each collate, and whether it still mixes."""
+        found = _collates_of(trainer.train_dataloader)
+        if found and not any(one in found for one in self.collates):  # loaders of other kinds may hide theirs
+            raise ValueError(
+                "collate must be that of the training loader, whose epoch and state it is to keep, but the loader has "
+                "another: make one, and give it to both"
+            )
         last = -1 if self._max_epochs is None else self._max_epochs
         if self.off_epochs and last < 0:
             raise ValueError(f"off_epochs={self.off_epochs} requires max_epochs of the Trainer, got {self._max_epochs}")
@@ -83,7 +89,7 @@ class MixupCallback(Callback):
 
     def _refuse_mixed(self, name: str, loaders: Any) -> None:
         # asked at a batch, by when the module's own hooks may have turned the collate off
-        found = [collate_of(loader) for loader in tree_leaves(loaders)]
+        found = _collates_of(loaders)
         if any(one.enabled and one in found for one in self.collates):
             raise ValueError(
                 f"collate must not mix the batches of an evaluation, but a {name} loader has that of the training "
@@ -101,3 +107,9 @@ class MixupCallback(Callback):
             raise ValueError(f"collate must be {len(states)} collates as in the checkpoint, got {len(self.collates)}")
         for collate, state in zip(self.collates, states, strict=True):
             collate.load_state_dict(state)
+
+
+def _collates_of(loaders: Any) -> list[MixupCollate]:
+    """The collates of a loader, or of several in a collection, as far as they can be found."""
+    found = (collate_of(loader) for loader in tree_leaves(loaders))
+    return [collate for collate in found if collate is not None]

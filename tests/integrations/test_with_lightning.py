@@ -189,6 +189,14 @@ def test_what_the_callback_refuses(example, tmp_path):
         fit(example, tmp_path, epochs=-1)
 
 
+def test_a_collate_that_the_training_loader_does_not_have_is_refused(example, tmp_path):
+    first, second = (MixupCollate(num_classes=10, mean=0.31, std=0.38) for _ in range(2))
+    callback, loaders = MixupCallback(first), example["Digits"](second)
+    trainer = pl.Trainer(max_epochs=1, callbacks=callback, default_root_dir=str(tmp_path), **QUIET)
+    with pytest.raises(ValueError, match="collate must be that of the training loader, .* but the loader has another"):
+        trainer.fit(example["Classifier"](), loaders)
+
+
 @pytest.mark.parametrize("stage", ["fit", "validate", "test", "predict"])
 def test_an_evaluation_on_mixed_batches_is_refused(stage, tmp_path):
     class Module(pl.LightningModule):
