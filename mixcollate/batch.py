@@ -1,5 +1,6 @@
 """``MixBatch``: a stacked batch that is mixed once, on the device of its consumer."""
 
+import copy
 import threading
 import weakref
 from collections.abc import ItemsView, Iterator, KeysView, Mapping, ValuesView
@@ -39,7 +40,7 @@ class MixBatch:
     nor a dict, because data loaders and frameworks rebuild those. Threads that unpack it at once get the same tensors.
     """
 
-    def __init__(self, batch: Any, roles: Roles, owner: Owner, *, may_overwrite: bool = False) -> None:
+    def __init__(self, batch: Any, roles: Roles, owner: Owner, *, may_overwrite: bool) -> None:
         self._batch, self._roles = batch, roles
         self._owner: Owner | None = owner
         self._name = owner.name
@@ -118,10 +119,9 @@ class MixBatch:
 
     def with_stacked(self, stacked: Any) -> "MixBatch":
         """This batch with ``stacked``, a copy of its tensors, whose memory mixing leaves as it is."""
-        other = object.__new__(MixBatch)
-        vars(other).update(vars(self), _once=threading.RLock())
+        other = copy.copy(self)
         if self._mixed is None:
-            other._batch, other._may_overwrite = stacked, False
+            other._batch = stacked
         else:
             other._mixed = stacked
         return other
@@ -175,8 +175,9 @@ class MixBatch:
         return mixed
 
     def __getattr__(self, name: str) -> Any:
-        way_out = "" if name.startswith("_") else "; unpack it, or use batch.mix(), which returns a tuple or a mapping"
-        raise AttributeError(f"MixBatch has no attribute {name!r}{way_out}")
+        raise AttributeError(
+            f"MixBatch has no attribute {name!r}; unpack it, or use batch.mix(), which returns a tuple or a mapping"
+        )
 
     def _raw(self, name: str = "") -> Any:
         """The stacked batch. ``name`` is the attribute that was asked for: if the batch has such a field itself, the

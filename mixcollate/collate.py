@@ -261,7 +261,6 @@ class MixupCollate(Settled):
             _mixes=False,
             _blends=False,
             _inplace=False,
-            _workers_stream=None,
             _executor=Executor((), memory=self._stacking, **self._executor.output),
         )
         other._hold(_NEW)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import get_worker_info
 from torch.utils.data._utils.collate import collate as torch_collate  # documented: how default_collate is extended
-from torch.utils.data._utils.collate import collate_tensor_fn, default_collate_fn_map
+from torch.utils.data._utils.collate import default_collate_fn_map
 from torchvision import tv_tensors
 
 from mixcollate.kernels.host import LARGE
@@ -70,22 +70,18 @@ class Stacking:
         if get_worker_info() is None:
             return self._memory.empty(shape, dtype)
         size = math.prod(shape) * dtype.itemsize
-        shared = torch.UntypedStorage._new_shared(size, device="cpu")  # type: ignore[no-untyped-call]
+        shared = torch.UntypedStorage._new_shared(size)  # type: ignore[no-untyped-call]
         return torch.empty(0, dtype=torch.uint8, device="cpu").set_(shared).view(dtype).view(shape)
 
     def _stack_tensors(self, tensors: Sequence[Tensor], *, collate_fn_map: Any = None) -> Tensor | Unstacked:
         first = tensors[0]
         if not all([isinstance(tensor, Tensor) for tensor in tensors]):
             raise TypeError("cannot stack tensors with other objects")
-        dtypes = {tensor.dtype for tensor in tensors}
-        if len({dtype.is_floating_point for dtype in dtypes}) > 1:
+        kinds = {(tensor.dtype, tensor.shape, tensor.requires_grad) for tensor in tensors}
+        if len({dtype.is_floating_point for dtype, *_ in kinds}) > 1:
             raise TypeError("cannot stack integers with floats")
-        is_sent = get_worker_info() is not None and not self._defer_large
-        if is_sent and len(dtypes) == 1:  # torch would cast several to the first
-            shared: Tensor = collate_tensor_fn(tensors, collate_fn_map=collate_fn_map)
-            return shared
         plain = first.layout == torch.strided and first.device.type == "cpu" and not first.requires_grad
-        if not plain or len({(tensor.shape, tensor.dtype, tensor.requires_grad) for tensor in tensors}) > 1:
+        if not plain or len(kinds) > 1:
             return torch.stack(list(tensors))
         becomes_plain = type(first) is Tensor or isinstance(first, tv_tensors.TVTensor)  # others keep their type
         if self._defer_large and becomes_plain and first.ndim == 3 and first.numel() >= LARGE:
@@ -151,7 +147,7 @@ def _mismatch(path: Path, first: Any, leaf: Any) -> Exception | None:
             f"{dotted(path)}; torchvision.transforms.v2.ToDtype(torch.float32, scale=True) converts images to floats"
         )
     if (one := _shape(first)) != (other := _shape(leaf)):
-        what = "images" if max(len(one), len(other)) > 2 else "samples"
+        what = "images" if len(one) > 2 else "samples"
         return ValueError(
             f"{what} must have one size to make a batch, got the shapes {one} and {other} at {dotted(path)}: resize, "
             "crop or pad them in the dataset, or make the batch with a collate_fn of your own"

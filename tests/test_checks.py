@@ -2,6 +2,7 @@
 
 import fractions
 import math
+from collections import OrderedDict
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from mixcollate import checks
 from mixcollate.schedules import ramp, until, value_in_epoch
 
 NO_NUMBERS = ["1", None, [0.5], (1,), 1j, torch.tensor([1]), torch.tensor(1j), np.array([1.0]), object, {}]
-NO_NUMBERS += [True, np.False_, torch.tensor(True)]
+NO_NUMBERS += [True, np.False_, torch.tensor(True), torch.tensor(1.0, device="meta")]
 
 
 @pytest.mark.parametrize("value", [0, 0.5, 1, np.float32(0.5), np.int8(1), np.array(0.25), torch.tensor(0.5)])
@@ -123,6 +124,18 @@ def test_schedules_are_checked_when_they_are_used():
     ) as raised:
         value_in_epoch("p", lambda epoch: {}[epoch], 7, checks.check_probability)
     assert isinstance(raised.value.__cause__, KeyError)
+
+
+def test_kinds():
+    for value in ({}, OrderedDict(), None):
+        assert checks.check_kind("plan", value, dict, None) is value
+    with pytest.raises(TypeError, match="^plan must be a dict or None, got 3$"):
+        checks.check_kind("plan", 3, dict, None)
+
+
+def test_the_schedules_own_values():
+    assert [until(3)(epoch) for epoch in (0, 2, 3, 9)] == [1, 1, 0, 0]
+    assert [ramp(0.8, 4)(epoch) for epoch in (0, 2, 4, 9)] == [0, 0.4, 0.8, 0.8]
 
 
 def test_the_schedules_own_arguments():

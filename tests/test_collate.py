@@ -177,12 +177,33 @@ def test_eager_stacks_while_it_mixes(transform, kind, workers, monkeypatch):
     assert torch.equal(IMAGES, kept)
 
 
+def test_large_videos_are_stacked_before_they_are_mixed():
+    rows = [(torch.rand(2, 3, 64, 64), k) for k in range(4)]
+    first, again = (mc.MixupCollate(mc.CutMix(), num_classes=4, eager=eager, seed=0)(rows) for eager in (False, True))
+    assert all(map(torch.equal, first, again))
+
+
+@pytest.mark.parametrize("eager", [False, True])
+def test_workers_stack_in_shared_memory(eager, monkeypatch):
+    """So that sending a batch takes no copy. Eager ones stack large images while they mix them, into such memory."""
+    monkeypatch.setattr(mc.stacking, "get_worker_info", object)
+    stacking = mc.stacking.Stacking(defer_large=eager)
+    small, large = (stacking.stack([tv_tensors.Image(torch.ones(3, side, side))] * 2) for side in (8, 64))
+    assert small.is_shared() and isinstance(large, mc.stacking.Unstacked if eager else torch.Tensor)
+    with torch.device("meta"):
+        assert stacking.empty((2, 3), torch.float32).is_shared()
+
+
 def test_a_batch_is_mixed_once():
     (batch,) = list(loader(mc.MixupCollate(num_classes=10), TensorDataset(IMAGES[:16], LABELS[:16])))
+    assert "not mixed yet" in repr(batch)
     images, targets = batch
     assert batch[0] is images and batch.to("cpu")[1] is targets and batch.mix()[0] is images and len(batch) == 2
+    assert "(mixed;" in repr(batch) and batch.to("meta")[1].is_meta and batch[1] is targets
     with pytest.raises(RuntimeError, match="this batch is mixed already"):
         _ = batch.images
+    copied = images.clone(), targets.clone()
+    assert batch.with_stacked(copied).mix() is copied and batch.mix()[0] is images
 
 
 def test_a_batch_has_its_length_while_another_thread_mixes_it():
@@ -256,6 +277,37 @@ def test_pin_memory_calls_the_batchs_own_method(monkeypatch):
     assert len(after.to("cpu")) == 2
 
 
+@pytest.mark.parametrize(
+    "given, options, non_blocking",
+    [
+        (("cuda",), {}, True),
+        (("cuda", torch.float32, False), {}, False),
+        (("cuda",), {"non_blocking": False}, False),
+        (("cpu",), {"non_blocking": True}, False),  # it could be read before it has arrived
+    ],
+)
+@pytest.mark.parametrize("mixed", [False, True])
+def test_copies_are_made_without_waiting_and_mixed_in_place(given, options, non_blocking, mixed, monkeypatch):
+    """On a GPU; what is sent to one is here copied in the memory of the host."""
+    asked, there, to = set(), [], torch.Tensor.to
+
+    def sent(tensor, *where, **how):
+        if not where or not isinstance(where[0], torch.device):
+            return to(tensor, *where, **how)
+        asked.add(how["non_blocking"])
+        if tensor.data_ptr() not in there:
+            tensor = tensor.clone()
+            there.append(tensor.data_ptr())
+        return tensor
+
+    batch = mc.MixupCollate(num_classes=10)((IMAGES[:16] / 255, LABELS[:16]))
+    if mixed:
+        batch.mix()
+    monkeypatch.setattr(torch.Tensor, "to", sent)
+    images, _ = batch.to(*given, **options)
+    assert asked == {non_blocking} and images.data_ptr() == there[0]
+
+
 def test_the_first_images_are_those_whose_units_are_checked():
     collate = mc.MixupCollate(num_classes=10, mean=0.5, std=0.5, image_key=("image", "depth"))
     right, wrong = torch.rand(8, 3, 4, 4), torch.randn(8, 3, 4, 4) * 9
@@ -272,6 +324,14 @@ def test_images_in_other_units_are_told_of_once():
         for begin in range(1, 7):
             collate(samples[begin:])
     assert len(told) == 1
+    for options, level in (({"mean": 0.5}, -0.5), ({"std": 0.5}, 2.5)):
+        with pytest.warns(UserWarning, match=f"range from {level:.2f} to {level:.2f}"):
+            mc.MixupCollate(num_classes=8, **options)([(torch.full((1, 4, 4), level), 0)] * 2)
+
+
+@pytest.mark.parametrize("images", [torch.rand(0, 3, 8, 8), torch.rand(4, 3, 8, 8, device="meta")], ids=["no", "meta"])
+def test_units_are_not_asked_of_images_without_values(images):
+    mc.MixupCollate(mc.MixUp(labels_getter=None), mean=0.5, std=0.5)((images,))
 
 
 def test_an_ignored_mask_fits_int32():
@@ -318,8 +378,10 @@ def test_of_several_images_one_that_is_pinned_already_is_not_written_either(monk
     pinned = IMAGES[:16].clone()
     monkeypatch.setattr(torch.Tensor, "pin_memory", lambda tensor: tensor if tensor is pinned else tensor.clone())
     collate = mc.MixupCollate(num_classes=10, image_key=(0, 2))
-    mixed = collate((IMAGES[:16], LABELS[:16], pinned)).pin_memory().mix()
+    batch = collate((IMAGES[:16], LABELS[:16], pinned)).pin_memory()
+    mixed = batch.mix()
     assert torch.equal(pinned, IMAGES[:16]) and torch.equal(mixed[2], mixed[0]) and not torch.equal(mixed[0], pinned)
+    assert [part.dtype for part in batch.to(torch.float16)] == [torch.float16, torch.float32, torch.float16]
 
 
 @pytest.mark.parametrize("way", ["unpacked", "sent", "mixed"])
@@ -329,7 +391,7 @@ def test_a_dtype_means_the_same_for_a_batch_that_is_mixed_already(way):
     batch = collate((IMAGES[:16], LABELS[:16]))
     {"unpacked": lambda: [*batch], "sent": lambda: batch.to("cpu"), "mixed": lambda: batch.mix()}[way]()
     made = batch.to(torch.float64)[0]
-    assert made.max() <= 1
+    assert made.max() <= 1 and batch[0] is made
     torch.testing.assert_close(made, wanted, rtol=0, atol=0.5 / 255 + 1e-6)  # the bytes were rounded
     with pytest.raises(TypeError, match="dtype must be"):
         batch.to(torch.int64)
@@ -404,6 +466,13 @@ def test_all_kinds_of_samples(kind):
         assert mixed[2].tolist() == list(range(6)) and isinstance(mixed, tuple)
 
 
+@pytest.mark.parametrize("kept", [torch.eye(2).to_sparse(), torch.empty(2, device="meta")], ids=["sparse", "meta"])
+def test_tensors_without_memory_of_the_host_are_stacked_where_they_are(kept):
+    collate = mc.MixupCollate(num_classes=10, keep_keys=2)
+    _, _, stacked = collate([(IMAGES[k], k, kept) for k in range(4)]).mix()
+    assert (stacked.shape, stacked.layout, stacked.device) == ((4, *kept.shape), kept.layout, kept.device)
+
+
 def test_keys_masks_and_several_images():
     index = torch.arange(4).view(4, 1, 1).expand(4, 8, 9).contiguous()
     colours = torch.eye(4)[:, :, None, None].expand(4, 4, 8, 9).contiguous()
@@ -428,9 +497,14 @@ def test_ragged_images_and_boxes_are_refused():
         ValueError, match="images must have one size to make a batch, got .* resize, crop or pad them in the dataset"
     ):
         mc.MixupCollate(num_classes=10)([(torch.rand(3, 4, 5), 0), (torch.rand(3, 5, 4), 1)])
-    boxes = tv_tensors.BoundingBoxes(torch.zeros(1, 4), format="XYXY", canvas_size=(4, 5))
-    with pytest.raises(ValueError, match="a batch with BoundingBoxes cannot be mixed"):
-        mc.MixupCollate(num_classes=10)([(torch.rand(3, 4, 5), 0, boxes)] * 2)
+    boxes = [tv_tensors.BoundingBoxes(torch.zeros(k, 4), format="XYXY", canvas_size=(4, 5)) for k in (1, 2)]
+    for beside in (boxes[:1] * 2, boxes):
+        samples = [(torch.rand(3, 4, 5), 0, one) for one in beside]
+        with pytest.raises(ValueError, match="a batch with BoundingBoxes cannot be mixed"):
+            mc.MixupCollate(num_classes=10)(samples)
+    assert torch.equal(
+        mc.MixupCollate(mc.Cutout(length=2))([(torch.rand(3, 4, 5), 0, boxes[0])] * 2)[2], torch.zeros(2, 1, 4)
+    )
 
 
 def test_what_a_collate_and_its_transform_disagree_on_is_refused():
@@ -445,8 +519,11 @@ def test_what_a_collate_and_its_transform_disagree_on_is_refused():
         TypeError, match=r"transform must be one of mixcollate's, got <class .*MixUp'>; write MixUp\(\)"
     ):
         mc.MixupCollate(mc.MixUp)
-    with pytest.raises(TypeError, match="one of mixcollate's, got <class 'list'>; put several into RandomChoice"):
-        mc.MixupCollate([mc.MixUp(), mc.CutMix()])
+    for kind in (list, tuple):
+        with pytest.raises(
+            TypeError, match=f"mixcollate's, got <class '{kind.__name__}'>; put several into RandomChoice"
+        ):
+            mc.MixupCollate(kind([mc.MixUp(), mc.CutMix()]))
     with pytest.raises(TypeError, match="transform must be one of mixcollate's, got <class 'int'>$"):
         mc.MixupCollate(10)
 
@@ -521,16 +598,33 @@ def test_a_process_of_a_launcher_mixes():
     torch.multiprocessing.spawn(in_another_process, (collate, unpicklable, wanted))
 
 
+def always():
+    return lambda epoch: 1.0
+
+
+NAMELESS = lambda epoch: 1.0  # noqa: E731
+
+
+class Locked:
+    def __init__(self):
+        self.lock = threading.Lock()
+
+    def __call__(self, epoch):
+        return 1.0
+
+
+@pytest.mark.parametrize("schedule", [always(), NAMELESS, Locked()], ids=["local", "nameless", "with a lock"])
 @pytest.mark.parametrize("eager", [False, True])
-def test_only_a_worker_that_mixes_needs_the_transform(eager):
-    """What is pickled for a process that is about to start; here none is."""
-    collate = mc.MixupCollate(mc.MixUp(p=lambda epoch: 1.0), num_classes=10, eager=eager)
+def test_only_a_worker_that_mixes_needs_the_transform(eager, schedule):
+    """What is pickled for a process that is about to start; here none is. A copy has it in any case."""
+    collate = mc.MixupCollate(mc.MixUp(p=schedule), num_classes=10, eager=eager)
     set_spawning_popen(object())
     try:
         sent = collate.__getstate__()
     finally:
         set_spawning_popen(None)
     assert sent["transform"] is (collate.transform if eager else None)
+    assert copy.copy(collate).transform is collate.transform
 
 
 def test_a_batch_of_a_loader_that_is_gone():
@@ -573,6 +667,7 @@ def test_containers_come_back_as_they_were():
     user = mc.MixupCollate(num_classes=10, collate_fn=lambda rows: UserDict(default_collate(rows)))
     batch = user([{"image": IMAGES[k], "label": k} for k in range(4)])
     assert isinstance(batch.stacked, UserDict) and batch.mix()["label"].shape == (4, 10)
+    assert [*batch.keys()] == ["image", "label"]
 
 
 class Table(UserDict):
@@ -612,6 +707,9 @@ def test_a_mapping_may_iterate_over_its_rows(monkeypatch):
         assert isinstance(mixed, Table)
         assert all(map(torch.equal, mixed.data.values(), wanted.values()))
     assert torch.equal(whole["label"], LABELS[:4])
+    samples[3]["index"] = LABELS[3]
+    with pytest.raises(ValueError, match=r"only some have \['index'\]"):
+        mc.MixupCollate(num_classes=10)(samples)
 
 
 def test_a_mapping_that_keeps_its_tensors_on_a_device_is_moved_all_the_same():
@@ -831,7 +929,10 @@ def test_eager_streams_that_cannot_resume_say_so():
     assert collate.state_dict() == {"seed": 3, "step": 0, "epoch": 1}
 
 
-@pytest.mark.parametrize("state", [{}, {"seed": 3}, {"seed": 3, "step": -1}, {"seed": 3, "step": 2.5}, None])
+NO_STATES = [{}, {"seed": 3}, {"step": 1}, None, *({"seed": 3, "step": step} for step in (-1, 2.5, 2**63 + 1))]
+
+
+@pytest.mark.parametrize("state", NO_STATES)
 def test_a_state_that_is_none_is_refused(state):
     with pytest.raises((TypeError, ValueError), match="state"):
         mc.MixupCollate(num_classes=10, seed=3).load_state_dict(state)
@@ -865,6 +966,8 @@ def test_workers_that_know_the_epoch_have_streams_of_their_own(monkeypatch):
             stream = collate._stream()
             assert stream is collate._stream()  # and goes on where it was
             streams[epoch, worker] = stream.part
+    unseeded = mc.MixupCollate(num_classes=10, eager=True)
+    assert unseeded._stream() is unseeded.stream and unseeded.state_dict()["seed"] is None
     monkeypatch.setattr(mc.collate, "get_worker_info", lambda: None)
     assert collate._stream() is collate.stream
     assert streams == {(epoch, worker): (epoch + 1) * 2**20 + worker for epoch, worker in streams}
@@ -898,6 +1001,13 @@ def test_evaluation_leaves_the_memory_of_a_finished_batch_alone():
     before = images.clone()
     normalised, _ = collate.plain().mix((images, labels))
     assert torch.equal(images, before) and not torch.equal(normalised, before)
+
+
+def test_whichever_images_need_a_gradient_are_not_mixed_in_place():
+    images, labels, depth = torch.rand(4, 3, 8, 8), torch.arange(4), torch.rand(4, 1, 8, 8, requires_grad=True)
+    mixed = mc.MixupCollate(num_classes=4, image_key=(0, 2)).mix((images, labels, depth), inplace=True)
+    mixed[2].sum().backward()
+    assert depth.grad.abs().max() > 0
 
 
 @pytest.mark.parametrize("size", [8, 64])

@@ -642,9 +642,11 @@ def test_the_memory_that_is_mixed_in_is_the_collates_own(inplace):
 
 
 def test_evaluation_stacks_and_normalises_alike_and_draws_nothing():
-    collate = mc.MixupCollate(mc.CutMix(), num_classes=B, mean=0.5, std=0.25, dtype=torch.float16, seed=1)
+    collate = mc.MixupCollate(mc.CutMix(), num_classes=B, mean=0.5, std=0.25, dtype=torch.float16)
     plain = collate.plain()
+    before = torch.get_rng_state()
     images, labels = plain(samples_of((COLOURS, LABELS)))
+    assert torch.equal(torch.get_rng_state(), before)
     assert images.dtype == torch.float16 and torch.equal(images, ((COLOURS - 0.5) / 0.25).half())
     assert torch.equal(labels, LABELS) and collate.stream.step == 0
     assert collate(samples_of((COLOURS, LABELS))).mix()[1].shape == (B, B)
@@ -679,8 +681,9 @@ def test_evaluation_data_may_lack_what_training_data_have():
     assert torch.equal(images["mask"], masks)
     named = plain([{"image": COLOURS[k], "label": f"{k}.jpg"} for k in range(B)])
     assert named.labels == [f"{k}.jpg" for k in range(B)] and torch.equal(named.mix()["image"], COLOURS)
-    pairs = mc.MixupCollate(num_classes=B).plain()([(COLOURS[k], f"{k}.jpg") for k in range(B)])
-    assert torch.equal(pairs.mix()[0], COLOURS)
+    for transform in (None, mc.MixUp(labels_getter=lambda batch: batch[1])):
+        pairs = mc.MixupCollate(transform, num_classes=B).plain()([(COLOURS[k], f"{k}.jpg") for k in range(B)])
+        assert torch.equal(pairs.mix()[0], COLOURS)
     with pytest.raises(ValueError, match="image_key must name"):
         mc.MixupCollate(image_key="picture").plain()(samples_of({"image": COLOURS, "label": LABELS}))
 
@@ -1042,6 +1045,7 @@ def test_pil_images_say_what_to_do():
         mc.MixupCollate(num_classes=B)(rows)
 
 
+FITTING = (np.ones(2, bool), np.ones(2, complex), np.array(1))
 MISFITS = [
     ([(COLOURS[0], 0), (COLOURS[1].byte(), 1)], r"torch.float32 and torch.uint8 at index 0; .*ToDtype"),
     ([(COLOURS[0], torch.tensor(0)), (COLOURS[1], torch.tensor(1.0))], "torch.int64 and torch.float32 at index 1"),
@@ -1050,6 +1054,10 @@ MISFITS = [
     ([(COLOURS[0], {"a": 0}), (COLOURS[1], {"a": 0, "m": 1})], r"samples must have the same keys .* \['m'\]"),
     ([[COLOURS[0], {"a": 0}], [COLOURS[1], {"a": 0, "m": 1}]], r"samples must have the same keys .* \['m'\]"),
     ([{"x": {"a": 0}, "y": 0}, {"x": {"a": 0, "m": 1}, "y": 0}], r"samples must have the same keys .* \['m'\]"),
+    (
+        [{"x": (COLOURS[0], {"a": 0})}, {"x": (COLOURS[1], {"a": 0, "m": 1})}],
+        r"samples must have the same keys .* \['m'\]",
+    ),
     ([{"image": COLOURS[0], "label": 0}, (COLOURS[1], 1)], "same structure .* only some have 'image', 'label'"),
     ([(COLOURS[0], 0), (None, 1)], "got NoneType at index 0"),
     ([(COLOURS[0], 0), (PIL.Image.new("RGB", (4, 4)), 1)], "got PIL images at index 0"),
@@ -1058,7 +1066,13 @@ MISFITS = [
     ([(COLOURS[0], 1), (COLOURS[1], "a")], "one type .* got int and str at index 1"),
     ([(COLOURS[0].numpy(), 0), (COLOURS[1].byte().numpy(), 1)], "float32 and uint8 at index 0; .*ToDtype"),
     ([COLOURS[0], None], "got NoneType at the batch"),
-    ([COLOURS[0], COLOURS[1][0]], r"one size .* and \(8, 12\) at the batch"),
+    ([COLOURS[0], COLOURS[1][0]], r"images must have one size .* and \(8, 12\) at the batch"),
+    ([torch.rand(3, 64, 64), torch.rand(3, 64, 65)], r"images must have one size .* and \(3, 64, 65\) at the batch"),
+    (
+        [(COLOURS[0], COLOURS[0][0]), (COLOURS[1], COLOURS[1][0, :4])],
+        r"samples must have one size .* and \(4, 12\) at 1",
+    ),
+    ([(*FITTING, 0, COLOURS[0]), (*FITTING, 0.5, COLOURS[1][:2])], "images must have one size .* at 4"),
 ]
 
 
