@@ -157,7 +157,7 @@ class DeviceLoader(Settled):
         self._epoch = epoch = check_count("epoch", epoch, least=0)
         below = [getattr(self.loader, name, None) for name in ("sampler", "batch_sampler", "dataset")]
         below += [getattr(part, "sampler", None) for part in below]  # that of a batch sampler
-        for part in {id(part): part for part in (self.loader, *below, self.collate)}.values():
+        for part in (self.loader, *below, self.collate):
             tell = getattr(part, "set_epoch", None)
             if tell is not None:
                 tell(epoch)
@@ -288,7 +288,7 @@ def _moved(leaf: Any, device: torch.device) -> Any:
     """An item of a batch on the device, if it is a tensor or has a ``to``; anything else is returned as it is."""
     if knows_to(leaf):
         return leaf.to(device)
-    fields = dataclasses.fields(leaf) if dataclasses.is_dataclass(leaf) and not isinstance(leaf, type) else ()
+    fields = dataclasses.fields(leaf) if dataclasses.is_dataclass(leaf) else ()
     if any(isinstance(getattr(leaf, field.name, None), Tensor) for field in fields):
         raise TypeError(
             f"a batch must be of tensors in tuples, lists and mappings, got a {type(leaf).__name__} with tensors, "

@@ -735,7 +735,7 @@ def test_named_tuples_are_read_by_the_names_of_their_fields():
     wanted = mc.MixupCollate(**options)([sample._asdict() for sample in samples]).mix()
     assert isinstance(mixed, Indexed)
     assert all(map(torch.equal, mixed, wanted.values()))
-    keys = mc.MixupCollate(**{**options, "label_key": 3, "image_key": "picture"})
+    keys = mc.MixupCollate(**{**options, "label_key": 3, "image_key": "picture", "keep_keys": 0})
     assert all(map(torch.equal, keys(samples).mix(), mixed))
     with pytest.raises(ValueError, match=r"among \['index', 'picture', 'mask', 'label'\], got 'image'"):
         mc.MixupCollate(num_classes=10, image_key="image")(samples)
@@ -770,6 +770,7 @@ def test_keys_that_are_attributes_are_told_from_those_that_are_not():
     with pytest.raises(AttributeError, match="no attribute 'labels'"):
         _ = batch.labels
     assert torch.equal(batch.images, IMAGES[:4]) and batch.stacked["labels"].tolist() == [0, 1, 2, 3]
+    assert type(batch.mix()) is Attributes and batch["labels"].shape == (4, 10)
     assert collate([dict(image=IMAGES[k], labels=k) for k in range(4)]).labels.tolist() == [0, 1, 2, 3]
 
 

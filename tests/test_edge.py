@@ -126,7 +126,13 @@ def test_what_has_one_axis_stays_with_a_warning(way, value):
 
 
 @pytest.mark.parametrize(
-    "values", [[torch.arange(k + 1) for k in range(B)], [[k] * (k + 1) for k in range(B)], [{"ids": torch.ones(2)}] * B]
+    "values",
+    [
+        [torch.arange(k + 1) for k in range(B)],
+        [[k] * (k + 1) for k in range(B)],
+        [{"ids": torch.ones(2)}] * B,
+        ({"ids": torch.ones(2)},) * B,
+    ],
 )
 def test_lists_of_many_lengths_stay_with_a_warning(values):
     """As the classes in an image do, of which each has its own number."""
@@ -141,6 +147,9 @@ def test_names_and_paths_stay_without_a_word():
     batch = {"image": COLOURS, "label": LABELS, "path": ["a", "b", "c", "d"], "meta": {"split": ["train"] * B}}
     mixed = through("mix", batch, num_classes=B)
     assert mixed["path"] == ["a", "b", "c", "d"] and mixed["meta"] == {"split": ["train"] * B}
+    nothing = {"image": COLOURS[:0], "label": LABELS[:0], "path": []}
+    assert all(through("mix", nothing, num_classes=B, keep_keys=keep)["path"] == [] for keep in ((), "path"))
+    assert through("mix", {**batch, "from": [{"site": "a"}] * B}, num_classes=B)["from"] == [{"site": "a"}] * B
     assert through("mix", {**batch, "weights": [0.5] * (B + 1)}, num_classes=B)["weights"] == [0.5] * (B + 1)
 
 
@@ -175,6 +184,7 @@ def test_several_targets_have_a_number_of_classes_each(way, targets):
     for batch, keys, classes in (
         ((COLOURS, LABELS, coarse), (1, 2), (B, 2)),
         ({"image": COLOURS, "fine": LABELS, "coarse": coarse}, None, {"fine": B, "coarse": 2}),
+        ({"image": COLOURS, "fine": LABELS, "coarse": coarse}, ("fine", "coarse"), {"coarse": 2, "fine": B}),
         ({"image": COLOURS, "label": LABELS, "gender_label": coarse}, ("label", "gender_label"), [B, 2]),
     ):
         mixed = through(way, batch, mc.CutMix(targets=targets), label_key=keys, num_classes=classes)
@@ -217,6 +227,9 @@ def test_several_targets_and_one_number_are_refused():
 
 
 def test_a_getter_gives_tensors_of_the_batch():
+    assert mc.MixUp(num_classes=B, labels_getter=lambda batch: [batch[1]])(COLOURS, LABELS)[1].shape == (B, B)
+    with pytest.raises(ValueError, match="labels_getter must return tensors that are in the batch, got str"):
+        mc.MixUp(num_classes=B, labels_getter=lambda batch: batch[2])(COLOURS, LABELS, "a")
     for getter in (lambda batch: batch[1][:, None].squeeze(1), lambda batch: batch[1].float(), lambda batch: None):
         with pytest.raises(ValueError, match="labels_getter must return tensors that are in the batch"):
             mc.MixUp(num_classes=B, labels_getter=getter)(COLOURS, LABELS)
@@ -367,6 +380,15 @@ def test_channels_last_are_refused(way, shape, order):
     assert mc.CutMix(num_classes=B)(kind(torch.rand(shape)), LABELS)[0].shape == shape
 
 
+def test_channels_are_last_only_if_both_sides_are_longer_or_the_layout_says_otherwise():
+    mixup, of_layout = mc.MixUp(labels_getter=None), mc.MixUp(labels_getter=None, layout="BCHW")
+    for shape in ((B, 4, 9, 3), (B, 4, 4, 3), (B, 9, 4, 3)):
+        assert mixup(torch.rand(shape)).shape == shape
+    with pytest.raises(ValueError, match="last axis looks like channels"):
+        mixup(torch.rand(B, 5, 5, 3))
+    assert of_layout(torch.rand(B, 5, 5, 3)).shape == (B, 5, 5, 3)
+
+
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("name", ["MixUp", "CutMix", "RICAP", "FMix", "Mosaic", "ResizeMix"])
 def test_volumes_have_their_channels_second(way, name):
@@ -424,8 +446,12 @@ def test_lists_are_batches_where_they_are_batches(own):
         Samples([listed]), batch_size=None, collate_fn=mc.MixupCollate(mc.CutMix(), num_classes=B, seed=1)
     )
     assert torch.equal(batch[0], wanted[0])
-    with_names = [COLOURS, LABELS, ["a"] * B]
-    assert mc.MixupCollate(num_classes=B).mix(with_names)[2] == ["a"] * B
+    names, nested = ["a"] * B, {"a": ("b", None)}
+    for beside in (names, nested, (names, nested), torch.tensor(0.5)):
+        collate = mc.MixupCollate(mc.CutMix(), num_classes=B, seed=1)
+        assert collate([COLOURS, LABELS, beside]).mix()[2] == beside
+    listed = [COLOURS, COLOURS.clone()]  # one of which is named by its place
+    assert len(mc.MixupCollate(mc.CutMix(), keep_keys=1)(listed).mix()) == 2
     unlabelled = mc.MixupCollate()([COLOURS[k] for k in range(B)])  # samples, which are all alike
     assert unlabelled.mix().shape == COLOURS.shape
 
@@ -457,6 +483,31 @@ def test_one_video_has_one_draw():
     assert (erased == 0).any() and torch.equal(erased, erased[:1].expand_as(erased))
     image = mc.Cutout()(tv_tensors.Image(torch.ones(3, 16, 20)))
     assert image.shape == (3, 16, 20) and (image == 0).any()
+
+
+def test_images_without_a_name_are_the_first_with_three_axes_or_else_the_first():
+    rows, signals = torch.rand(B, 2), torch.rand(B, 2, 9)
+    for batch, found in (({"a": rows, "b": signals}, "b"), ({"a": rows, "b": rows}, "a")):
+        assert mc.roles.find(batch, mixes=False).images == ((found,),)
+
+
+def test_many_candidates_are_counted():
+    for names, told in (("abc", r"'c' \(4, 4, 8, 12\); stack"), ("abcde", r"'c' \(4, 4, 8, 12\), and 2 more; stack")):
+        with pytest.raises(ValueError, match=rf"looks like images: 'a' \S.*, 'b' \S.*, {told}"):
+            mc.Cutout()(dict.fromkeys(names, COLOURS))
+
+
+def test_a_key_must_name_a_lone_tensor_by_its_place():
+    assert mc.MixupCollate(mc.Cutout(), image_key=0).mix(COLOURS).shape == COLOURS.shape
+    with pytest.raises(ValueError, match=r"image_key must name tensors among \[the batch\], got 'picture'"):
+        mc.MixupCollate(mc.Cutout(), image_key="picture").mix(COLOURS)
+
+
+@pytest.mark.parametrize("name", ["fine_label", "Fine_Label", "my_target"])
+def test_entries_that_are_called_like_labels_must_be_named(name):
+    with pytest.raises(ValueError, match=f"no labels found among .*{name}"):
+        mc.MixupCollate().mix({"image": COLOURS, name: LABELS})
+    mc.MixupCollate().mix({"image": COLOURS, name: {"texts": ["a"] * B}})  # what is below it has a name of its own
 
 
 def test_more_than_one_candidate_is_refused():
@@ -1066,6 +1117,7 @@ MISFITS = [
     ([(COLOURS[0], 1), (COLOURS[1], "a")], "one type .* got int and str at index 1"),
     ([(COLOURS[0].numpy(), 0), (COLOURS[1].byte().numpy(), 1)], "float32 and uint8 at index 0; .*ToDtype"),
     ([COLOURS[0], None], "got NoneType at the batch"),
+    ([torch.tensor(0.5), COLOURS[0]], r"samples must have one size .* the shapes \(\) and \(4, 8, 12\) at the batch"),
     ([COLOURS[0], COLOURS[1][0]], r"images must have one size .* and \(8, 12\) at the batch"),
     ([torch.rand(3, 64, 64), torch.rand(3, 64, 65)], r"images must have one size .* and \(3, 64, 65\) at the batch"),
     (
@@ -1154,6 +1206,8 @@ def test_what_is_not_a_batch_is_reported(batch):
         ((COLOURS[0], 1), "a tensor at index 1, got int; transforms mix batches, and MixupCollate stacks"),
         ((COLOURS, LABELS.tolist()), "a tensor at index 1, got list; convert it with torch.as_tensor"),
         ((COLOURS, LABELS.numpy()), "a tensor at index 1, got ndarray; convert it with torch.as_tensor"),
+        ((COLOURS.numpy(), LABELS.numpy()), "a tensor at index 1, got ndarray; convert it with torch.as_tensor"),
+        (COLOURS.numpy(), "got a ndarray of shape .*; convert it with torch.as_tensor"),
         (
             (COLOURS, ["a"] * B),
             r"a tensor at index 1, got list; name a tensor in label_key, .* \(arguments of MixupCollate\)",

@@ -7,7 +7,7 @@ import subprocess
 import sys
 import warnings
 from collections import UserDict
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from unittest.mock import MagicMock
 
 import pytest
@@ -383,6 +383,7 @@ class Pair:
 class SlottedPair:
     images: torch.Tensor
     labels: torch.Tensor
+    ids: torch.Tensor = field(init=False)
 
 
 def test_it_warns_where_each_rank_gets_all_batches(monkeypatch):
@@ -394,14 +395,21 @@ def test_it_warns_where_each_rank_gets_all_batches(monkeypatch):
             list(DeviceLoader(loader, "cpu"))
         return [str(warning.message) for warning in seen]
 
-    assert warned(DataLoader(data, 4)) == []
+    for ranks in ("1", ""):
+        monkeypatch.setenv("WORLD_SIZE", ranks)
+        assert warned(DataLoader(data, 4)) == []
     monkeypatch.setenv("WORLD_SIZE", "2")
     assert "each of 2 ranks gets every batch" in warned(DataLoader(data, 4, shuffle=True))[0]
     assert "its sampler is a SequentialSampler" in warned(DataLoader(data, 4))[0]
-    assert warned(DataLoader(data, 4, sampler=DistributedSampler(data, 2, 0))) == []
+    for sharded in ({"sampler": DistributedSampler(data, 2, 0)}, {"batch_sampler": [[0, 2], [4, 6]]}):
+        assert warned(DataLoader(data, **sharded)) == []
     prepared = DataLoader(data, 4)
     prepared.base_dataloader = None
     assert warned(prepared) == []
+    monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.distributed, "get_world_size", lambda: 3)
+    monkeypatch.setattr(torch.distributed, "get_rank", lambda: 0)
+    assert "each of 3 ranks gets every batch" in warned(DataLoader(data, 4))[0]
 
 
 def test_what_is_made_on_the_device_is_read_after_it_is_made():
@@ -459,7 +467,8 @@ def test_memory_of_another_order_is_not_kept():
 
 def test_samplers_learn_the_epoch_wherever_they_are():
     sampler = DistributedSampler(range(8), 2, 0)
-    for options in ({"sampler": sampler}, {"batch_sampler": BatchSampler(sampler, 4, False)}):
+    batches = BatchSampler(sampler, 4, False)
+    for options in ({"sampler": sampler}, {"batch_sampler": batches}, {"sampler": batches, "batch_size": None}):
         sampler.set_epoch(0)
         mc.DeviceLoader(DataLoader(range(8), **options), "cpu").set_epoch(3)
         assert sampler.epoch == 3
