@@ -503,14 +503,14 @@ def _names_along(batch: Any, path: Path) -> Path:
 
 def _are_values(batch: Sequence[Any]) -> bool:
     """Whether a list holds names or numbers, such as the strings of a batch from ``default_collate``."""
-    return 0 < len(batch) and {type(one) for one in batch} <= {str, bytes, int, float}
+    return {type(one) for one in batch} <= {str, bytes, int, float}
 
 
 def _is_one_each(leaf: Any, batch: int) -> bool:
     """Whether this holds one number for each image, and so might be a target."""
     if isinstance(leaf, (Tensor, np.ndarray)):
         return tuple(leaf.shape) == (batch,)
-    return _are_numbers(leaf) and len(leaf) == batch
+    return _are_numbers(leaf) and len(leaf) == batch > 0
 
 
 def _are_numbers(leaf: Any) -> bool:

@@ -2,6 +2,7 @@
 
 import contextlib
 import gzip
+import importlib.util
 import io
 import json
 import os
@@ -15,6 +16,7 @@ import zlib
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -24,7 +26,7 @@ from PIL import Image
 import mixcollate
 from benchmarks.results import RESULTS
 from mixcollate.commands import Refusal, cli, compare, demo, environment, pictures, plots
-from mixcollate.commands.calibration import calibration_error
+from mixcollate.commands.calibration import calibration_error, reliability
 from mixcollate.commands.cli import main
 from mixcollate.commands.data import load
 from mixcollate.commands.training import Run, data_of, judge
@@ -146,6 +148,7 @@ def test_calibration_error_by_hand():
     labels = torch.tensor([0, 1, 1, 0])
     expected = (abs(0.61 + 0.65 - 1) + abs(0.9 - 1) + abs(1.0 - 0)) / 4
     assert calibration_error(probabilities, labels) == pytest.approx(expected, abs=1e-12)
+    assert reliability(probabilities, labels).shape == (15, 3)
 
 
 def outcome(accuracy: float, confidence: float) -> dict[str, float]:
@@ -484,6 +487,41 @@ def test_env(capsys):
         assert words in printed
 
 
+def test_env_describes_the_machine(monkeypatch, capsys):
+    gpu = SimpleNamespace(name="Some GPU", major=9, minor=0, total_memory=80 * 2**30)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda number: gpu)
+    monkeypatch.setattr(environment, "python_header", lambda: Path("Python.h"))
+    monkeypatch.setenv("TRITON_INTERPRET", "perhaps")
+    environment.env()
+    printed = capsys.readouterr().out
+    assert (
+        "Some GPU (sm_90, 80 GiB); Some GPU (sm_90, 80 GiB)\n" in printed and "Python.h:         Python.h\n" in printed
+    )
+    assert "TRITON_INTERPRET: perhaps\n" in printed and 'on the GPU:       impl="' in printed
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    for cuda, told in (("13.0", "none that torch can use"), (None, "none: this torch is built without CUDA")):
+        monkeypatch.setattr(torch.version, "cuda", cuda)
+        assert environment._gpus() == told
+    assert environment.on_gpu().startswith("torch has no GPU here; with one, impl=")
+    assert environment.version("a package of no such name") == "not installed"
+
+
+@pytest.mark.parametrize(
+    ("path", "output", "told"),
+    [
+        (None, "", "not found; Triton needs gcc, clang or CC"),
+        ("/usr/bin/cc", "gcc 13.2\nCopyright\n", "gcc 13.2"),
+        ("/usr/bin/cc", "", "/usr/bin/cc"),
+    ],
+)
+def test_env_names_the_compiler(monkeypatch, path, output, told):
+    monkeypatch.setattr(environment, "c_compiler", lambda: path)
+    monkeypatch.setattr(environment.subprocess, "run", lambda *_, **__: SimpleNamespace(stdout=output))
+    assert environment._c_compiler() == told
+
+
 @pytest.mark.parametrize(
     ("module", "arguments"),
     [
@@ -593,6 +631,7 @@ def test_methods_that_cannot_mix_the_data_are_refused_before_training(
         ("demo", "/proc", "--out must be a folder that can be written, got /proc: No such file"),
         ("compare", ".", "--out must be a new file, or one written by this command, got .*: it is not a regular file"),
         ("compare", "/dev/zero", "got /dev/zero: it is not a regular file"),
+        ("compare", "x" * 300, "--out must be a new file, or one written by this command, got .*: File name too long"),
         ("compare", "bytes", "--out must be a new file, or one written by this command, got .*bytes: 'utf-8' codec"),
         ("compare", "lines", "got .*lines: Expecting value"),
         ("compare", "text", "got .*text: it has lines of another kind"),
@@ -738,7 +777,13 @@ def forks_of(pid):
 
 
 def test_env_says_what_mixes_and_why(monkeypatch):
-    assert 'impl="host": NumPy' in environment.on_cpu()
+    for found, told in (
+        (None, 'take half the time with Numba (pip install "'),
+        (object(), "with blends compiled by Numba"),
+    ):
+        with monkeypatch.context() as patch:
+            patch.setattr(importlib.util, "find_spec", lambda name, found=found: found)
+            assert 'impl="host": NumPy' in environment.on_cpu() and told in environment.on_cpu()
     monkeypatch.setattr(support, "c_compiler", lambda: None)
     reason = environment.on_gpu()
     assert 'impl="reference": plain torch mixes on the GPU' in reason and "a C compiler for Triton" in reason

@@ -98,18 +98,19 @@ def test_one_class_is_refused(label_noise):
 
 
 def test_what_was_done_is_not_done_again(tmp_path, monkeypatch):
-    file = tmp_path / "new" / "rows.jsonl"
-    runs = [tiny(), tiny(method="plain")]
+    file = tmp_path / "new" / "folder" / "rows.jsonl"
+    runs = [tiny(), *[tiny(method="plain")] * 2]
     rows = compare.carry_out(runs[:1], file, NOWHERE, device=CPU)
     with file.open("a") as open_file:
         open_file.write('{"run": {"method": "pl')  # as a kill in mid-write leaves it
-    done = []
+    done, epochs = [], []
     monkeypatch.setattr(
         compare, "execute", lambda run, *given, **options: done.append(run) or execute(run, *given, **options)
     )
-    again = compare.carry_out(runs, file, NOWHERE, device=CPU)
-    assert done == runs[1:] and again[0] == rows[0]
-    assert [json.loads(line) for line in file.read_text().splitlines()] == again == compare.read(file)
+    again = compare.carry_out(runs, file, NOWHERE, device=CPU, points=2, advance=lambda: epochs.append(1))
+    assert done == runs[1:2] and again[0] == rows[0] and again[1] == again[2] and len(epochs) == 6
+    assert [json.loads(line) for line in file.read_text().splitlines()] == again[:2] == compare.read(file)
+    assert [len(one["outcome"]["curve"]) for one in again] == [1, 2, 2]
     assert again[1]["run"] == asdict(runs[1]) and again[1]["made"]["threads"] == 1
 
 
@@ -203,12 +204,24 @@ def test_an_image_has_no_say_in_its_own_temperature():
     assert torch.equal(before[::2], after[::2]) and not torch.equal(before[1::2], after[1::2])
 
 
+def test_the_temperature_is_the_mean_of_both_halves():
+    logits, labels = torch.randn(40, 3), torch.arange(40) % 3
+    both = [fit_temperature(logits[half::2], labels[half::2]) for half in (0, 1)]
+    assert both[0] != both[1] and tempered(logits, labels)[1] == pytest.approx(sum(both) / 2)
+
+
 @pytest.mark.parametrize(
-    "text", [*RECIPES, "CutMix", "cutmix", "CutMix()", "RandomChoice([MixUp(alpha=0.8), CutMix()], p=[.2, .8])"]
+    "text", [*RECIPES, "DeiT", "CutMix", "cutmix", "CutMix()", "RandomChoice([MixUp(alpha=0.8), CutMix()], p=[.2, .8])"]
 )
 def test_recipes_are_read(text):
     transform = parse(text)
     assert transform.make_plan(torch.empty(4, 1, 8, 8)).size == (8, 8)
+
+
+def test_recipes_are_those_that_the_readme_names():
+    readme = " ".join((Path(__file__).parent.parent / "README.md").read_text().split())
+    assert f"`{RECIPES['deit']}`, the DeiT recipe" in readme
+    assert RECIPES["article"].removesuffix(")") in readme
 
 
 def test_recipes_say_what_python_would():
@@ -231,6 +244,8 @@ def test_recipes_say_what_python_would():
         ("until(3)", "a transform must be"),
         ("MixUp(", "a transform must be"),
         ("(" * 5000, "a transform must be"),
+        ("-" * 5000 + "1", "a transform must be"),
+        (f"MixUp(alpha={'-' * 600}1)", "in the transform 'MixUp.*recursion"),
         ("", "a transform must be"),
         ("\0", "a transform must be"),
     ],
@@ -254,6 +269,7 @@ def test_known_differences_are_recovered():
     alone = difference([90], [91])
     assert alone.mean == 1 and str(alone) == "+1.0" and not alone.shown
     assert estimate([1, 2, 3]).text(2) == "2.00 ± 0.58" and estimate([1]).text() == "1.0"
+    assert math.isnan(estimate([1]).error)
 
 
 @pytest.mark.parametrize("seeds", [3, 5])
@@ -281,6 +297,24 @@ def test_a_summary_pairs_what_shares_a_seed():
     assert "| label noise | method | accuracy | against plain |" in head and len(body) == 5
 
 
+def test_a_summary_pairs_what_there_is():
+    rows = [row("plain", seed, label_noise=0.0) for seed in (0, 1)]
+    rows += [row("mixup", seed, 92, label_noise=noise) for noise in (0.0, 0.4) for seed in (2, 1)]
+    plain, mixed, alone = lines(rows)
+    assert (plain.gain, mixed.gain.seeds, mixed.gain.mean, alone.gain) == (None, 1, 2, None)
+
+
+def test_one_command_makes_rows_of_one_data_set():
+    with pytest.raises(ValueError, match="rows of one command must agree on data, got"):
+        command([row(data="digits"), row(data="cifar10")])
+
+
+def test_the_printed_command_measures_as_often_and_on_as_many_threads():
+    first, second = row(seed=0), row(seed=1)
+    first["made"]["threads"], second["outcome"]["curve"] = 3, [[1, 50.0], [2, 60.0]]
+    assert command([first, second]).endswith("--points 2 --threads 3")
+
+
 def test_settings_that_are_not_set_come_last_in_a_summary():
     rows = [row(seed=0, off_epoch=epoch, share=share) for epoch in (None, 4, -1) for share in (0.5, 0.1)]
     settings = [line.setting for line in lines(rows)]
@@ -299,7 +333,7 @@ def test_settings_that_are_not_set_come_last_in_a_summary():
 )
 def test_the_printed_command_makes_the_same_runs(settings):
     varied = {"epochs": [5, 10], "start": ["random"], "share": [0.5], "label_noise": [0.0, 0.4]}
-    runs = compare.grid({**varied, "method": ["plain", "MixUp(alpha=8)"]}, settings, [3, 4])
+    runs = compare.grid({**varied, "method": ["plain", 'RandomErasing(fill="noise")']}, settings, [3, 4])
     printed = command([{**row(), "run": asdict(run)} for run in runs])
     program, *arguments = shlex.split(printed)
     assert program == "mixcollate"
@@ -346,9 +380,11 @@ def test_compare_from_the_command_line(tmp_path, capsys):
 def test_a_comparison_is_printed_in_ascii(tmp_path, ascii_terminal, monkeypatch):
     printed = ascii_terminal()
     rows = [row(method, seed, 80 + seed) for seed in (0, 1) for method in ("plain", "mixup")]
+    threads = []
+    monkeypatch.setattr(torch, "set_num_threads", threads.append)
     monkeypatch.setattr(compare, "carry_out", lambda *arguments, **options: rows)
-    main(["compare", "--out", str(tmp_path / "rows.jsonl"), "--threads", "1"])
-    assert b"80.5 +- 0.5" in printed.getvalue()
+    main(["compare", "--out", str(tmp_path / "rows.jsonl"), "--threads", "3"])
+    assert b"80.5 +- 0.5" in printed.getvalue() and threads == [3]
 
 
 @pytest.mark.parametrize(

@@ -1122,9 +1122,9 @@ MISFITS = [
     ([torch.rand(3, 64, 64), torch.rand(3, 64, 65)], r"images must have one size .* and \(3, 64, 65\) at the batch"),
     (
         [(COLOURS[0], COLOURS[0][0]), (COLOURS[1], COLOURS[1][0, :4])],
-        r"samples must have one size .* and \(4, 12\) at 1",
+        r"samples must have one size .* and \(4, 12\) at index 1",
     ),
-    ([(*FITTING, 0, COLOURS[0]), (*FITTING, 0.5, COLOURS[1][:2])], "images must have one size .* at 4"),
+    ([(*FITTING, 0, COLOURS[0]), (*FITTING, 0.5, COLOURS[1][:2])], "images must have one size .* at index 4"),
 ]
 
 

@@ -34,9 +34,9 @@ def grid(varied: dict[str, Sequence[Any]], fixed: dict[str, Any], seeds: Sequenc
 def read(path: Path) -> list[Row]:
     """The rows of a JSON lines file; an incomplete last line, left by an interrupted write, is removed."""
     asked = f"--out must be a new file, or one written by this command, got {path}"
-    if path.exists() and not path.is_file():  # a folder, or an endless device
-        raise Refusal(f"{asked}: it is not a regular file")
     with refusing(asked, OSError, ValueError):
+        if path.exists() and not path.is_file():  # a folder, or an endless device
+            raise Refusal(f"{asked}: it is not a regular file")
         text = path.read_text(encoding="utf-8") if path.exists() else ""
         *lines, last = text.split("\n")
         rows = [json.loads(line) for line in lines if line]

@@ -55,7 +55,7 @@ def _known() -> str:
 
 def _value(node: ast.expr) -> Any:
     if isinstance(node, ast.Call):
-        name = node.func.id if isinstance(node.func, ast.Name) else ast.unparse(node.func)
+        name = ast.unparse(node.func)
         if name not in _CALLS:
             raise ValueError(f"unknown name {name}; known are {', '.join(_CALLS)}")
         if any(keyword.arg is None for keyword in node.keywords):

@@ -99,7 +99,7 @@ def lines(rows: Sequence[Row]) -> list[Line]:
             plain, mixed = ([one[seed]["outcome"]["accuracy"] for seed in both] for one in (first, seeds))
             gain = difference(plain, mixed) if both and method != methods[0] else None
             if seeds:
-                result.append(Line(setting, method, [seeds[seed] for seed in sorted(seeds)], gain))
+                result.append(Line(setting, method, list(seeds.values()), gain))
     return result
 
 
@@ -141,11 +141,11 @@ def markdown(table: Sequence[Sequence[str]]) -> str:
 def command(rows: Sequence[Row]) -> str:
     """The command line that makes these rows, without ``--out``, and without the ``--root`` of data known by name."""
     first = rows[0]["run"]
-    plain = Run(method="plain", seed=0, **{name: first[name] for name in ("data", "architecture", "epochs")})
+    plain = Run(method="plain", seed=0, **{name: first[name] for name in ("data", "architecture")})
     words = ["mixcollate", "compare", "--data", first["data"]]
     for name in (field.name for field in fields(Run)):
         values = list(dict.fromkeys(row["run"][name] for row in rows))
-        if name in ("data", "method", "seed"):
+        if name in ("method", "seed"):
             continue
         if len(values) > 1 and name not in SEVERAL:
             raise ValueError(f"rows of one command must agree on {name}, got {values}")
