@@ -22,6 +22,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torchvision.transforms.v2.functional import pil_to_tensor
 
 import mixcollate
 from benchmarks.results import RESULTS
@@ -108,6 +109,48 @@ def test_brackets_in_paths_are_printed_too(tmp_path, capsys):
     assert f"A picture: {folder / 'rows-calibration.png'}" in printed
 
 
+class Stored:
+    """What torchvision's sets look like, which check the files on the disk."""
+
+    classes = ("even", "odd")
+    shape = (32, 32, 3)
+
+    def __init__(self, root, train, transform):
+        count = 6 if train else 4
+        self.transform, self.targets = transform, torch.arange(count) % 2
+        levels = torch.linspace(0, 255, int(np.prod(self.shape))).view(self.shape)
+        self.data = (levels + torch.arange(count).view(-1, *[1] * levels.ndim)).clamp(max=255).byte()
+
+    def __len__(self):
+        return len(self.data)
+
+    def __getitem__(self, index):
+        return self.transform(Image.fromarray(self.data[index].numpy())), int(self.targets[index])
+
+
+@pytest.mark.parametrize("pixels", [32, 16])
+@pytest.mark.parametrize("name", ["cifar10", "cifar100"])
+def test_stored_images_are_augmented_for_training_alone(monkeypatch, name, pixels):
+    monkeypatch.setattr(f"torchvision.datasets.{name.upper()}", Stored)
+    data = load(name, Path("nowhere"), pixels)
+    assert (len(data.train), len(data.test), data.classes) == (6, 4, Stored.classes)
+    first, *others = (data.train[1][0] for _ in range(20))
+    assert first.shape == (3, pixels, pixels) and any(not torch.equal(first, other) for other in others)
+    image, label = data.test[1]
+    stored = Image.fromarray(data.test.data[1].numpy()).resize((pixels, pixels), Image.Resampling.BILINEAR)
+    assert label == 1 and (image.int() - pil_to_tensor(stored).int()).abs().max() <= 1
+
+
+def test_stored_fashion_mnist(monkeypatch):
+    grey = type("Grey", (Stored,), {"shape": (28, 28)})
+    monkeypatch.setattr("torchvision.datasets.FashionMNIST", grey)
+    whole, half = (load("fashion-mnist", Path("nowhere"), pixels) for pixels in (28, 14))
+    assert (len(half.train), len(half.test), half.classes) == (6, 4, Stored.classes)
+    stored = grey("nowhere", False, None).data[3][None]
+    assert whole.test[3][1] == half.test[3][1] == 1 and torch.equal(whole.test[3][0], stored)
+    assert torch.equal(half.test[3][0], torch.nn.functional.avg_pool2d(stored.float(), 2).round().byte())
+
+
 @pytest.mark.parametrize("split", [True, False], ids=["train and val", "one folder"])
 def test_demo_on_an_image_folder(tmp_path, capsys, photographs, split):
     root = tmp_path / "root"
@@ -120,6 +163,18 @@ def test_demo_on_an_image_folder(tmp_path, capsys, photographs, split):
     counts = "15 images to train, 15 to test" if split else "12 images to train, 3 to test"
     assert f"{counts}, 3 classes" in " ".join(capsys.readouterr().out.split())
     assert (tmp_path / "out" / "mixed.png").exists()
+
+
+@pytest.mark.parametrize("folders", [("train", "val"), ("train", "test"), (".",)])
+def test_pictures_are_augmented_for_training_alone(tmp_path, photographs, folders):
+    for path in [tmp_path / folder / name for folder in folders for name in ("cats", "dogs")]:
+        path.mkdir(parents=True)
+        for number in range(5):
+            (path / f"{number}.jpg").write_bytes(photographs[1].read_bytes())
+    data = load("imagefolder", tmp_path, 32)
+    assert (len(data.train), len(data.test)) == ((8, 2) if folders == (".",) else (10, 10))
+    versions = ({part[0][0].numpy().tobytes() for _ in range(9)} for part in (data.train, data.test))
+    assert [len(one) > 1 for one in versions] == [True, False]
 
 
 @pytest.mark.parametrize(
@@ -135,10 +190,22 @@ def test_missing_data(tmp_path, capsys, name, way_out):
     assert re.search(f"in --root .*{way_out}", refused(capsys, "demo", "--data", name, "--root", str(tmp_path), *QUICK))
 
 
-def test_torn_fashion_mnist_files(tmp_path, capsys):
+@pytest.mark.parametrize(
+    "content",
+    [
+        gzip.compress(bytes(5000))[:-9],
+        gzip.compress(bytes(5000)),
+        gzip.compress(bytes(16 + 28 * 28)),
+        gzip.compress(b""),
+        gzip.compress(bytes(5000))[:10] + b"?" * 50,
+        b"no gzip",
+    ],
+    ids=["torn", "odd", "labels missing", "empty", "garbled", "other"],
+)
+def test_broken_fashion_mnist_files(tmp_path, capsys, content):
     for part in ("train", "t10k"):
         for name in (f"{part}-images-idx3-ubyte.gz", f"{part}-labels-idx1-ubyte.gz"):
-            (tmp_path / name).write_bytes(gzip.compress(bytes(5000))[:-9])
+            (tmp_path / name).write_bytes(content)
     assert "cannot be read" in refused(capsys, "demo", "--data", "fashion-mnist", "--root", str(tmp_path), *QUICK)
 
 
@@ -343,6 +410,14 @@ def test_a_tree_that_holds_itself_is_refused(tmp_path, capsys, photographs):
     (tmp_path / "a" / "again").symlink_to(tmp_path)
     message = refused(capsys, "demo", "--data", "imagefolder", "--root", str(tmp_path), *QUICK)
     assert "must not contain links to its parent folders" in message
+
+
+def test_pictures_that_are_too_few_to_test_on_are_refused(tmp_path, capsys, photographs):
+    for name in "abcd":
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "a.png").write_bytes(photographs[0].read_bytes())
+    message = refused(capsys, "demo", "--data", "imagefolder", "--root", str(tmp_path), *QUICK)
+    assert "--root must hold five pictures or more, to test on a fifth of them, got 4" in message
 
 
 @pytest.mark.parametrize("tested", ["ac", "abcd", "abd"])

@@ -22,6 +22,7 @@ from torchvision import tv_tensors
 from torchvision.transforms.v2.functional import pil_to_tensor
 
 import mixcollate as mc
+from mixcollate.kernels import pack
 
 IMAGES = torch.randint(0, 256, (50, 3, 12, 20), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
 LABELS = torch.arange(50) % 10
@@ -848,6 +849,8 @@ def test_turned_off_sparse_targets_keep_their_width(transform):
     assert torch.equal(images, IMAGES[:4])
     assert targets.labels.shape == targets.shares.shape == (4, 4 if transform is mc.RICAP else 2)
     assert targets.shares[:, 0].tolist() == [1] * 4 and targets.labels[:, 0].tolist() == [0, 1, 2, 3]
+    plan = collate.transform.make_plan(IMAGES)
+    assert pack(collate._unmixed(plan), "cpu").layout == pack(plan, "cpu").layout  # and the kernel that is compiled
 
 
 def test_a_batch_of_exactly_three_is_no_target_triple():

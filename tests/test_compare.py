@@ -44,10 +44,18 @@ def test_equal_settings_come_to_the_same():
         assert execute(other, NOWHERE, device=CPU).loss != first.loss
 
 
+def test_digits_are_scaled_and_the_training_sets_statistics_known():
+    digits = load("digits", NOWHERE, 8)
+    images, tests = digits.train.tensors[0], digits.test.tensors[0]
+    assert torch.cat([images, tests]).unique().tolist() == [int(level / 16 * 255.999) for level in range(17)]
+    assert digits.mean == pytest.approx([images.double().mean().item() / 255])
+    assert digits.std == pytest.approx([images.double().std().item() / 255])
+
+
 def test_wrong_labels_are_exactly_as_many_and_never_the_test_sets():
     digits = load("digits", NOWHERE, 8)
     right = digits.train.tensors[1].clone()
-    for noise, count in ((0.0, 0), (0.4, 359), (1.0, 898)):
+    for noise, count in ((0.0, 0), (0.0006, 1), (0.4, 359), (1.0, 898)):
         noisy = part(digits, label_noise=noise, seed=3)
         labels = torch.tensor([label for _, label in noisy.train])
         assert int((labels != right).sum()) == count
@@ -66,6 +74,7 @@ def test_a_share_has_as_much_of_each_class():
     assert counts.tolist() == [round(0.1 * n) for n in torch.bincount(digits.train.tensors[1]).tolist()]
     assert digits.train.tensors[1][few.train.indices].tolist() == few.train.labels
     assert len(few.test) == 899
+    assert sorted(part(digits, share=0.001).train.labels) == list(range(10))
     others = part(digits, share=0.1, rest=True, seed=1)
     assert sorted([*few.train.indices, *others.train.indices]) == list(range(898))
 
@@ -77,6 +86,7 @@ def test_halves_of_the_classes_are_numbered_from_zero():
     assert len(first.train) + len(second.train) == 898 and len(first.test) + len(second.test) == 899
     for half, start in ((first, 0), (second, 5)):
         assert isinstance(half.test, Labelled)
+        assert [label + start for label in half.train.labels] == digits.train.tensors[1][half.train.indices].tolist()
         assert [label + start for label in half.test.labels] == digits.test.tensors[1][half.test.indices].tolist()
 
 

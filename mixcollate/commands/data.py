@@ -115,7 +115,7 @@ def part(
 def _labels(dataset: Any) -> Tensor:
     """``[len(dataset)]`` int64, without reading an image."""
     if isinstance(dataset, TensorDataset):
-        return dataset.tensors[1].clone()
+        return dataset.tensors[1]
     if isinstance(dataset, Subset):
         return _labels(dataset.dataset)[torch.as_tensor(dataset.indices)]
     return torch.as_tensor(dataset.targets)
@@ -123,8 +123,6 @@ def _labels(dataset: Any) -> Tensor:
 
 def _sized(images: Tensor, pixels: int) -> Tensor:
     """uint8 images resized to this height and width: averaged if they shrink, bicubic if they grow."""
-    if pixels == images.shape[-1]:
-        return images
     if pixels < images.shape[-1]:
         return torch.nn.functional.interpolate(images.float(), (pixels, pixels), mode="area").round().to(torch.uint8)
     return functional.resize(images, [pixels, pixels], functional.InterpolationMode.BICUBIC)
@@ -181,7 +179,7 @@ def _image_folder(root: Path, size: int) -> Data:
     middle = v2.Compose([v2.Resize(size * 8 // 7), v2.CenterCrop(size), v2.PILToTensor()])
     held_out = next((root / name for name in ("val", "test") if (root / name).is_dir()), None)
     for path in root.rglob("*"):
-        if path.is_symlink() and path.is_dir() and path.resolve() in path.absolute().parents:
+        if path.is_dir() and path.resolve() in path.absolute().parents:
             raise Refusal(f"--root must not contain links to its parent folders, got {path}")
     try:
         if held_out is not None:
