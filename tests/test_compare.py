@@ -5,7 +5,7 @@ import math
 import re
 import shlex
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +16,7 @@ from PIL import Image
 from torch.utils.data import TensorDataset
 
 from mixcollate import CutMix, MixUp
-from mixcollate.commands import Refusal, article, compare
+from mixcollate.commands import Refusal, article, compare, training
 from mixcollate.commands.calibration import calibration_error, fit_temperature, reliability, tempered
 from mixcollate.commands.cli import main, parser
 from mixcollate.commands.data import Data, Labelled, load, part
@@ -42,6 +42,32 @@ def test_equal_settings_come_to_the_same():
     assert first == again
     for other in (tiny(seed=1), tiny(method="mixup"), tiny(label_noise=0.4), tiny(epochs=1), tiny(share=0.2)):
         assert execute(other, NOWHERE, device=CPU).loss != first.loss
+    off, scheduled = (
+        execute(run, NOWHERE, device=CPU) for run in (tiny(off_epoch=1), tiny(method="CutMix(p=until(1))"))
+    )
+    assert off == scheduled and off.loss != first.loss
+
+
+def test_evaluation_is_plain():
+    digits = load("digits", NOWHERE, 8)
+    images, labels = next(iter(training.loaders(tiny(), digits, CPU, 0)[1]))
+    wanted = (digits.test.tensors[0][:500] / 255 - digits.mean[0]) / digits.std[0]
+    torch.testing.assert_close(images, wanted, rtol=0, atol=1e-5)
+    assert torch.equal(labels, digits.test.tensors[1][:500])
+
+
+def test_what_is_measured_during_training_changes_nothing():
+    often, once = (execute(tiny(epochs=3), NOWHERE, device=CPU, points=points) for points in (2, 1))
+    assert [epoch for epoch, _ in often.curve] == [2, 3]
+    assert replace(often, curve=once.curve) == once
+
+
+def test_what_a_network_starts_from_is_trained_alike_on_plain_images():
+    common = {"start_epochs": 7, "learning_rate": 0.5, "seed": 3}
+    plain = {"method": "plain", "epochs": 7, "learning_rate": 0.5, "seed": 3}
+    assert training._before(tiny(start="rest", label_noise=0.4, **common)) == tiny(**plain)
+    half = tiny(start="first-half", classes="second-half", **common)
+    assert training._before(half) == tiny(**plain, classes="first-half", share=1.0)
 
 
 def test_digits_are_scaled_and_the_training_sets_statistics_known():
@@ -166,6 +192,31 @@ def test_when_images_are_mixed():
     assert mixed(method="plain") == []
     assert mixed(warm_up=2) == [2, 3, 4, 5]
     assert mixed(off_epoch=4) == mixed(off_epoch=-2) == [0, 1, 2, 3]
+    assert mixed(off_epoch=0) == []
+
+
+def test_settings_of_0_are_the_datas_and_the_networks_own():
+    def settled(**settings):
+        run = Run(method="plain", seed=0, **settings)
+        return run.pixels, run.batch_size, run.learning_rate
+
+    assert settled() == (12, 64, 0.003)
+    assert settled(pixels=9, batch_size=16, learning_rate=0.5) == (9, 16, 0.5)
+    cifar = {"data": "cifar10", "architecture": "resnet50"}
+    assert (settled(**cifar), settled(**cifar, start="pretrained")) == ((32, 128, 0.1), (32, 128, 0.01))
+
+
+def test_each_seed_has_a_subset_and_wrong_labels_of_its_own(monkeypatch):
+    seen = []
+    monkeypatch.setattr(training, "train", lambda run, data, *rest: seen.append(data.train) or (None, None))
+    for seed in (0, 0, 1):
+        execute(tiny(label_noise=0.4, seed=seed), NOWHERE, device=CPU)
+    first, again, other = ((part.indices, part.labels) for part in seen)
+    assert first == again and first[0] != other[0] and first[1] != other[1]
+    run = tiny(start="rest", seed=1)
+    execute(run, NOWHERE, device=CPU)
+    training._trained.__wrapped__(training._before(run), True, NOWHERE, CPU, 0)
+    assert sorted([*seen[-1].indices, *seen[-2].indices]) == list(range(898))
 
 
 def test_a_network_begins_where_another_ended():
@@ -218,6 +269,25 @@ def test_the_temperature_is_the_mean_of_both_halves():
     logits, labels = torch.randn(40, 3), torch.arange(40) % 3
     both = [fit_temperature(logits[half::2], labels[half::2]) for half in (0, 1)]
     assert both[0] != both[1] and tempered(logits, labels)[1] == pytest.approx(sum(both) / 2)
+
+
+def test_an_outcome_has_everything_before_and_after_tempering():
+    draw = torch.Generator().manual_seed(0)
+    logits = torch.randn(200, 4, generator=draw)
+    labels = torch.multinomial(logits.softmax(1), 1, generator=draw)[:, 0]
+    found = training.judge(3 * logits, labels)
+    mended, temperature = tempered(3 * logits, labels)
+    before, after = (3 * logits).double().softmax(1), mended.double().softmax(1)
+    assert found.temperature == pytest.approx(temperature, abs=1e-4)
+    assert found.accuracy == pytest.approx(100 * (logits.argmax(1) == labels).double().mean().item(), abs=1e-3)
+    assert found.confidence == pytest.approx(100 * before.amax(1).mean().item(), abs=1e-3)
+    for probabilities, loss, error, bins in (
+        (before, found.loss, found.calibration_error, found.reliability),
+        (after, found.tempered_loss, found.tempered_calibration_error, found.tempered_reliability),
+    ):
+        assert loss == pytest.approx(-probabilities[range(200), labels].log().mean().item(), abs=1e-4)
+        assert error == pytest.approx(100 * calibration_error(probabilities, labels), abs=1e-3)
+        torch.testing.assert_close(torch.tensor(bins).double(), reliability(probabilities, labels), rtol=0, atol=1e-4)
 
 
 @pytest.mark.parametrize(

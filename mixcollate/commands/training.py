@@ -173,7 +173,7 @@ def train(
     peak = optimizer.param_groups[0]["lr"]
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, peak, total_steps=run.epochs * len(loader))
     torch.manual_seed(run.seed)  # for random augmentations of the dataset
-    every, curve = max(-(-run.epochs // points), 1), []
+    every, curve = -(-run.epochs // points), []
     for epoch in range(run.epochs):
         loader.collate_fn.enabled = run.mixes_in(epoch)
         loader.set_epoch(epoch)
@@ -211,14 +211,14 @@ def _trained(run: Run, rest: bool, root: Path, device: torch.device, workers: in
 
 def loaders(run: Run, data: Data, device: torch.device, workers: int) -> tuple[DeviceLoader, DeviceLoader]:
     """Loaders of the training set, shuffled and mixed, and of the test set."""
-    memory_format = torch.channels_last if device.type == "cuda" else None
-    options: dict[str, Any] = {"num_classes": len(data.classes), "mean": data.mean, "std": data.std}
     mixed = MixupCollate(
-        parse("mixup" if run.method == "plain" else run.method), **options, memory_format=memory_format, seed=run.seed
+        parse("mixup" if run.method == "plain" else run.method),
+        num_classes=len(data.classes),
+        mean=data.mean,
+        std=data.std,
+        memory_format=torch.channels_last if device.type == "cuda" else None,
+        seed=run.seed,
     )
-    plain = MixupCollate(**options, memory_format=memory_format)
-    mixed.enabled = run.mixes_in(0)
-    plain.enabled = False
 
     def loader(dataset: Dataset[Any], batch_size: int, **how: Any) -> DeviceLoader:
         how |= {"num_workers": workers, "persistent_workers": workers > 0, "pin_memory": device.type == "cuda"}
@@ -228,7 +228,7 @@ def loaders(run: Run, data: Data, device: torch.device, workers: int) -> tuple[D
     # batch normalisation needs more than the single image that the last batch may have
     shuffled = {"shuffle": True, "generator": torch.Generator().manual_seed(run.seed)}
     shuffled["drop_last"] = len(data.train) > size  # type: ignore[arg-type]
-    return loader(data.train, size, collate_fn=mixed, **shuffled), loader(data.test, 500, collate_fn=plain)
+    return loader(data.train, size, collate_fn=mixed, **shuffled), loader(data.test, 500, collate_fn=mixed.plain())
 
 
 def _optimizer(run: Run, model: nn.Module) -> torch.optim.Optimizer:
@@ -243,10 +243,10 @@ def predict(model: nn.Module, loader: DeviceLoader) -> tuple[Tensor, Tensor]:
     model.eval()
     cuda = loader.device.type == "cuda"
     logits, labels = [], []
-    for images, targets in loader:
+    for images, numbers in loader:
         with torch.autocast(loader.device.type, torch.bfloat16, enabled=cuda):
             logits.append(model(images).float().cpu())
-        labels.append(targets.argmax(1).cpu())
+        labels.append(numbers.cpu())
     return torch.cat(logits), torch.cat(labels)
 
 
