@@ -6,8 +6,9 @@ import torch
 from PIL import Image, ImageColor
 
 from mixcollate import CutMix, Cutout, MixUp, RandomChoice, RandomErasing
-from mixcollate.commands.preview import COLOURS, preview
+from mixcollate.commands.preview import COLOURS, _shares, preview
 from mixcollate.plan import Stream
+from mixcollate.schedules import until
 
 TWO = torch.tensor([30, 220], dtype=torch.uint8)[:, None, None, None].expand(2, 3, 160, 160)  # drawn as they are
 
@@ -80,7 +81,8 @@ def test_a_transforms_own_stream_goes_on():
 
 def test_uint8_and_float_are_drawn_alike():
     levels = torch.randint(256, (4, 3, 32, 32), dtype=torch.uint8)
-    whole, fraction = (preview(x, MixUp(), names=list("abcd"), seed=1) for x in (levels, levels / 255))
+    shares = (levels / 255).requires_grad_()
+    whole, fraction = (preview(x, MixUp(), names=list("abcd"), seed=1) for x in (levels, shares))
     assert int(np.abs(np.asarray(whole, int) - np.asarray(fraction, int)).max()) <= 1
 
 
@@ -88,6 +90,8 @@ def test_grey_images_and_long_names():
     picture = preview(torch.rand(3, 1, 16, 48), MixUp(), names=["a name as long as no class is called", "…", ""])
     assert picture.width == preview(torch.rand(3, 3, 16, 16), MixUp(), names=["a", "b", "c"]).width
     assert count(picture, COLOURS[0]) > 0
+    flat, tall = (preview(torch.rand(2, 3, *size), MixUp(), names=["a", "b"]) for size in ((1, 400), (48, 16)))
+    assert tall.height - flat.height == 2 * (480 - 1)
 
 
 def test_small_shares_and_smoothing_leave_room():
@@ -104,6 +108,37 @@ def test_several_transforms_share_the_width_in_twos():
     assert single.size == two.size
     assert three.width == two.width
     assert two.height < three.height < 2 * two.height
+    mixed = {"one": Cutout(), "two": MixUp()}
+    sheets = [
+        preview(images, dict(given), names=list("abcd"), seed=1) for given in (mixed.items(), [*mixed.items()][::-1])
+    ]
+    assert sheets[0].height == sheets[1].height > two.height
+
+
+def test_the_largest_share_is_above_and_of_equal_ones_the_first_class():
+    shares = _shares(torch.tensor([[0.2, 0.8, 0.0], [0.5, 0.0, 0.5]]))
+    assert [list(one) for one in shares] == [[1, 0], [0, 2]]
+
+
+def test_a_single_column_has_a_row_for_each_transform():
+    methods = [{str(k): Cutout() for k in range(count)} for count in (2, 3, 4)]
+    sheets = [preview(TWO, given, names=["cat", "dog"], columns=1) for given in methods]
+    assert sheets[1].height - sheets[0].height == sheets[2].height - sheets[1].height > 160
+    assert len({sheet.width for sheet in sheets}) == 1
+
+
+def test_there_is_room_for_whichever_image_has_the_most_labels():
+    rows = torch.tensor([[1, 0], [0.5, 0.5]])
+    first, last = (
+        preview(TWO, Cutout(), names=["cat", "dog"], labels=labels).height for labels in (rows, rows.flip(0))
+    )
+    assert first == last
+
+
+def test_colours_start_again_and_schedules_are_those_of_the_first_epoch():
+    picture = preview(torch.zeros(11, 3, 8, 8), MixUp(p=until(1, 0)), names=list("abcdefghijk"), columns=11)
+    once = preview(torch.zeros(10, 3, 8, 8), Cutout(), names=list("abcdefghij"), columns=10)
+    assert count(picture, COLOURS[0]) == 2 * count(once, COLOURS[0])
 
 
 def test_many_images_are_wrapped():
@@ -111,6 +146,7 @@ def test_many_images_are_wrapped():
     narrow, wide = (preview(images, Cutout(), names=list("abcdefg"), columns=columns) for columns in (3, 7))
     assert narrow.width < wide.width
     assert narrow.height > 2 * wide.height
+    assert all(count(narrow, colour) == count(wide, colour) > 0 for colour in COLOURS[:7])  # no bar is covered
 
 
 def test_errors():

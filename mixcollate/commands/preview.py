@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from PIL import Image, ImageDraw, ImageFont
@@ -9,7 +10,7 @@ from torch import Tensor
 
 from mixcollate.kernels import mix
 from mixcollate.plan import Stream
-from mixcollate.targets import SoftTarget, mix_targets
+from mixcollate.targets import mix_targets
 from mixcollate.transforms import MixTransform
 
 COLOURS = ("#4e79a7", "#f28e2b", "#59a14f", "#e15759", "#76b7b2", "#b07aa1", "#edc948", "#b5835a", "#ff9da7", "#a7a9b8")
@@ -57,7 +58,7 @@ def preview(
     bands = [[Block("Originals", _pictures(images), _shares(rows), columns)]]
     for position, (title, method) in enumerate(given.items()):
         pixels, target = _mixed(images, labels, method, len(names), None if seed is None else Stream(seed))
-        block = Block(title, _pictures(pixels[:shown]), _shares(target[:shown]), min(shown, columns))
+        block = Block(title, _pictures(pixels[:shown]), _shares(target[:shown]), columns)
         if position % 2 == 0 or columns == 1:
             bands.append([])
         bands[-1].append(block)
@@ -121,8 +122,7 @@ def _mixed(
         label_mode=transform.label_mode,
         ignore_index=transform.ignore_index,
     )
-    dense = target.dense(classes) if isinstance(target, SoftTarget) else target
-    return (pixels * _SPREAD + _GREY).clamp(0, 1), dense
+    return (pixels * _SPREAD + _GREY).clamp(0, 1), cast(Tensor, target)  # dense by default
 
 
 def _pictures(images: Tensor) -> list[Image.Image]:
