@@ -73,6 +73,7 @@ DEFAULTS = {
         "recount": 1,
     },
     "DeviceLoader": {"prefetch": 1},
+    "MixupCollate.mix": {"inplace": False},
     "mix": {"impl": "auto"},
     "decide": {"impl": "auto"},
     "soft_cross_entropy": {"ignore_index": -100, "ignore_nan": True, "label_smoothing": 0.0, "reduction": "mean"},
