@@ -1,5 +1,7 @@
 """Lightning: mixed on its way to the device, plain in validation, exact after a checkpoint, and in two processes."""
 
+from types import SimpleNamespace
+
 import lightning.pytorch as pl
 import pytest
 import torch
@@ -179,10 +181,13 @@ def test_an_eager_collate_is_told_too_late():
 
 
 def test_what_the_callback_refuses(example, tmp_path):
-    with pytest.raises(
-        TypeError, match="collate must be the training loader's MixupCollate, or a list of several, got"
-    ):
-        MixupCallback([])
+    collate = MixupCollate(num_classes=10)
+    assert MixupCallback((collate,)).collates == MixupCallback([collate]).collates == (collate,)
+    for wrong in ([], [collate, None], None):
+        with pytest.raises(
+            TypeError, match="collate must be the training loader's MixupCollate, or a list of several, got"
+        ):
+            MixupCallback(wrong)
     with pytest.raises(ValueError, match="off_epochs must be a whole number of at least 0, got -1"):
         MixupCallback(MixupCollate(num_classes=10), off_epochs=-1)
     with pytest.raises(ValueError, match="off_epochs=1 requires max_epochs of the Trainer, got -1"):
@@ -226,6 +231,12 @@ def test_an_evaluation_on_mixed_batches_is_refused(stage, tmp_path):
         run()
     collate.enabled = False
     run()
+
+
+def test_a_run_without_an_end_is_mixed_throughout():
+    collate = MixupCollate(num_classes=10)
+    MixupCallback(collate).on_train_epoch_start(SimpleNamespace(current_epoch=3, train_dataloader=None), None)
+    assert collate.epoch == 3 and collate.enabled
 
 
 TWO = """
