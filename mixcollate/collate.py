@@ -52,7 +52,7 @@ from mixcollate.transforms import MixTransform, Unchanged
 Classes = int | Sequence[int] | Mapping[Key, int]
 
 _ENABLED, _EPOCH, _EPOCH_IS_SET, _WORKERS_DREW = range(4)  # indices of a collate's state
-_NEW = np.array([1, 0, 0, 0], np.int64)
+_NEW = (1, 0, 0, 0)
 
 
 class MixupCollate(Settled):
@@ -95,6 +95,8 @@ class MixupCollate(Settled):
         seed: seed of the stream of plans; default: that of the transform. If neither has one, each plan takes 64 bits
             from torch's default generator, so ``torch.manual_seed`` reproduces a run.
     """
+
+    _state: list[int] | Array
 
     def __init__(
         self,
@@ -417,11 +419,12 @@ class MixupCollate(Settled):
             self._hold(self._state)
             register(self)
 
-    def _hold(self, state: Array) -> None:
+    def _hold(self, state: Sequence[int] | Array) -> None:
         """Keep a copy of the state as numbers, which any mode of torch lets change; if eager, workers see them."""
+        numbers = [int(number) for number in state]
         with unset_fake_temporarily():
-            self._shared = torch.from_numpy(state.copy()) if self.eager else None
-            self._state = state.copy() if self._shared is None else _in_shared_memory(self._shared)
+            self._shared = torch.tensor(numbers, dtype=torch.int64, device="cpu") if self.eager else None
+            self._state = numbers if self._shared is None else _in_shared_memory(self._shared)
 
     @classmethod
     def from_timm(
