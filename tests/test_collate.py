@@ -63,11 +63,11 @@ def test_the_loop_of_the_readme_just_works():
     assert torch.equal(IMAGES, kept)
 
 
-SLOW_STARTS = [pytest.param("forkserver", marks=pytest.mark.slow)]  # whose workers are sent as spawned ones
+STARTS = ["fork", *(pytest.param(name, marks=pytest.mark.slow) for name in ("spawn", "forkserver"))]
 
 
 # Spawned workers import torch anew; those of the next test give the same stream, too.
-@pytest.mark.parametrize("context", ["fork", pytest.param("spawn", marks=pytest.mark.slow), *SLOW_STARTS])
+@pytest.mark.parametrize("context", STARTS)
 def test_any_number_of_workers_gives_the_same_stream(context):
     wanted = all_of(loader(mc.MixupCollate(num_classes=10, seed=3)))
     again = all_of(loader(mc.MixupCollate(num_classes=10, seed=3), num_workers=2, multiprocessing_context=context))
@@ -76,7 +76,7 @@ def test_any_number_of_workers_gives_the_same_stream(context):
     assert not torch.equal(wanted[0], other[0])
 
 
-@pytest.mark.parametrize("context", ["fork", "spawn", *SLOW_STARTS])
+@pytest.mark.parametrize("context", STARTS)
 def test_switches_act_on_the_next_batch_of_persistent_workers(context):
     collate = mc.MixupCollate(mc.MixUp(p=lambda epoch: float(epoch < 2)), num_classes=10, seed=0)
     wanted = all_of(loader(mc.MixupCollate(mc.MixUp(), num_classes=10, seed=0)))
