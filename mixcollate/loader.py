@@ -157,7 +157,7 @@ class DeviceLoader(Settled):
         self._epoch = epoch = check_count("epoch", epoch, least=0)
         below = [getattr(self.loader, name, None) for name in ("sampler", "batch_sampler", "dataset")]
         below += [getattr(part, "sampler", None) for part in below]  # that of a batch sampler
-        for part in (self.loader, *below, self.collate):
+        for part in {id(part): part for part in (self.loader, *below, self.collate)}.values():
             tell = getattr(part, "set_epoch", None)
             if tell is not None:
                 tell(epoch)

@@ -412,6 +412,14 @@ def test_a_tree_that_holds_itself_is_refused(tmp_path, capsys, photographs):
     assert "must not contain links to its parent folders" in message
 
 
+def test_a_root_may_lead_through_its_own_folders(tmp_path, photographs):
+    for name in "ab":
+        (tmp_path / name).mkdir()
+        for number in range(8):
+            (tmp_path / name / f"{number}.png").write_bytes(photographs[0].read_bytes())
+    assert list(load("imagefolder", tmp_path / "a" / "..", 16).classes) == ["a", "b"]
+
+
 def test_pictures_that_are_too_few_to_test_on_are_refused(tmp_path, capsys, photographs):
     for name in "abcd":
         (tmp_path / name).mkdir()

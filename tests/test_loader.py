@@ -465,13 +465,16 @@ def test_memory_of_another_order_is_not_kept():
         assert torch.equal(more, torch.cat([images, images]))
 
 
-def test_samplers_learn_the_epoch_wherever_they_are():
-    sampler = DistributedSampler(range(8), 2, 0)
+def test_samplers_learn_the_epoch_once_wherever_they_are(monkeypatch):
+    sampler, told = DistributedSampler(range(8), 2, 0), []
+    set_epoch = sampler.set_epoch
+    monkeypatch.setattr(sampler, "set_epoch", lambda epoch: told.append(epoch) or set_epoch(epoch))
     batches = BatchSampler(sampler, 4, False)
     for options in ({"sampler": sampler}, {"batch_sampler": batches}, {"sampler": batches, "batch_size": None}):
         sampler.set_epoch(0)
+        told.clear()
         mc.DeviceLoader(DataLoader(range(8), **options), "cpu").set_epoch(3)
-        assert sampler.epoch == 3
+        assert sampler.epoch == 3 and told == [3]
 
 
 @pytest.mark.parametrize("used", [False, True])

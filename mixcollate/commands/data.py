@@ -179,7 +179,7 @@ def _image_folder(root: Path, size: int) -> Data:
     middle = v2.Compose([v2.Resize(size * 8 // 7), v2.CenterCrop(size), v2.PILToTensor()])
     held_out = next((root / name for name in ("val", "test") if (root / name).is_dir()), None)
     for path in root.rglob("*"):
-        if path.is_dir() and path.resolve() in path.absolute().parents:
+        if path.is_symlink() and path.is_dir() and path.resolve() in path.absolute().parents:
             raise Refusal(f"--root must not contain links to its parent folders, got {path}")
     try:
         if held_out is not None:
