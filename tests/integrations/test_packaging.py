@@ -95,18 +95,20 @@ def test_the_version_is_said_once(built):
 
 
 IMPORTED = """
-import sys, time, torch, torchvision.transforms.v2
-before, start = set(sys.modules), time.process_time()
+import sys, time
+start = time.process_time()
+import torch, torchvision.transforms.v2
+before, middle = set(sys.modules), time.process_time()
 import mixcollate
-print(time.process_time() - start)
+print((time.process_time() - middle) / (middle - start))
 print(*{name.partition(".")[0] for name in set(sys.modules) - before} - sys.stdlib_module_names)
 """
 
 
 def test_importing_it_costs_little_beside_torch(python):
-    """50 ms at most, and nothing that torch has not brought already; the first run compiles."""
+    """A share of torch's, as a slow machine lengthens both, and nothing more is imported; the first run compiles."""
     runs = [run(python, IMPORTED) for _ in range(4)]
     assert [one.stderr for one in runs] == [""] * 4
-    costs, others = zip(*[one.stdout.splitlines() for one in runs], strict=True)
+    shares, others = zip(*[one.stdout.splitlines() for one in runs], strict=True)
     assert set(others[0].split()) <= {"mixcollate", "numpy", "torch", "torchvision"}
-    assert min(map(float, costs)) < 0.05, costs  # of a processor's time, which a busy machine lengthens, too
+    assert min(map(float, shares)) < 0.03, shares  # 0.01 is usual: 25 to 60 ms
