@@ -153,8 +153,9 @@ class _Search:
     def kept(self) -> set[Path]:
         """The paths of everything in or below an entry of ``keep_keys``."""
         kept = set()
+        entries = leaves(self.batch, empty=True) if self.keys.keep else ()  # it may hold something in the next batch
         for key in self.keys.keep:
-            below = {path for path in self.leaves if leads_to(self.batch, path, key)}
+            below = {path for path, _ in entries if leads_to(self.batch, path, key)}
             if not below and not self.keys.partial:
                 raise self._missing("keep_keys", key)
             kept |= below
@@ -344,8 +345,13 @@ class _Search:
         raise TypeError(f"a batch must have a tensor at {dotted(path)}, got {type(leaf).__name__}; {way_out}")
 
 
-def leaves(batch: Any) -> list[tuple[Path, Any]]:
-    """The leaves of a batch and their paths: whatever is no tuple, list or mapping, and lists of names or numbers."""
+def leaves(batch: Any, *, empty: bool = False) -> list[tuple[Path, Any]]:
+    """The leaves of a batch and their paths: whatever is no tuple, list or mapping, and lists of names or numbers.
+
+    Args:
+        batch: any structure.
+        empty: whether tuples, lists and mappings of nothing count, too.
+    """
     found: list[tuple[Path, Any]] = []
     waiting: list[tuple[Path, Any]] = [((), batch)]
     while waiting:
@@ -357,6 +363,8 @@ def leaves(batch: Any) -> list[tuple[Path, Any]]:
         else:
             found.append((path, value))
             continue
+        if empty and not items:
+            found.append((path, value))
         waiting += [((*path, key), item) for key, item in reversed(items)]
     return found
 
@@ -503,14 +511,14 @@ def _names_along(batch: Any, path: Path) -> Path:
 
 def _are_values(batch: Sequence[Any]) -> bool:
     """Whether a list holds names or numbers, such as the strings of a batch from ``default_collate``."""
-    return {type(one) for one in batch} <= {str, bytes, int, float}
+    return 0 < len(batch) and {type(one) for one in batch} <= {str, bytes, int, float}
 
 
 def _is_one_each(leaf: Any, batch: int) -> bool:
     """Whether this holds one number for each image, and so might be a target."""
     if isinstance(leaf, (Tensor, np.ndarray)):
         return tuple(leaf.shape) == (batch,)
-    return _are_numbers(leaf) and len(leaf) == batch > 0
+    return _are_numbers(leaf) and len(leaf) == batch
 
 
 def _are_numbers(leaf: Any) -> bool:

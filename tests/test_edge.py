@@ -153,6 +153,17 @@ def test_names_and_paths_stay_without_a_word():
     assert through("mix", {**batch, "weights": [0.5] * (B + 1)}, num_classes=B)["weights"] == [0.5] * (B + 1)
 
 
+@pytest.mark.parametrize("empty", [[], (), {}, [[]] * B, {"inner": []}], ids=str)
+def test_what_holds_nothing_has_no_role(empty):
+    """The boxes of images that have none, say; keep_keys may name them, since those of the next batch may have some."""
+    batch = {"image": COLOURS, "y": LABELS, "boxes": empty, "label": empty}
+    for keep in ((), "boxes", "label"):
+        mixed = through("mix", batch, num_classes=B, keep_keys=keep)
+        assert mixed["y"].shape == (B, B) and mixed["boxes"] == mixed["label"] == empty
+    with pytest.raises(ValueError, match="keep_keys must name tensors among .* got 'box'"):
+        through("mix", batch, num_classes=B, keep_keys="box")
+
+
 @pytest.mark.parametrize("way", WAYS)
 def test_erasing_leaves_the_rest_alone(way):
     for value in [value for value in BESIDE.values() if isinstance(value, Tensor) and value.ndim < 4]:
@@ -1116,6 +1127,7 @@ MISFITS = [
     ([(COLOURS[0], torch.tensor(0)), (COLOURS[1], 1)], "one type .* got Tensor and int at index 1"),
     ([(COLOURS[0], 1), (COLOURS[1], "a")], "one type .* got int and str at index 1"),
     ([(COLOURS[0].numpy(), 0), (COLOURS[1].byte().numpy(), 1)], "float32 and uint8 at index 0; .*ToDtype"),
+    ([(COLOURS[0], []), (COLOURS[1], [LABELS])], "got 1 items in one and 2 in another; lists of different lengths"),
     ([COLOURS[0], None], "got NoneType at the batch"),
     ([torch.tensor(0.5), COLOURS[0]], r"samples must have one size .* the shapes \(\) and \(4, 8, 12\) at the batch"),
     ([COLOURS[0], COLOURS[1][0]], r"images must have one size .* and \(8, 12\) at the batch"),
