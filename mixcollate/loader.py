@@ -288,7 +288,7 @@ def _moved(leaf: Any, device: torch.device) -> Any:
     """An item of a batch on the device, if it is a tensor or has a ``to``; anything else is returned as it is."""
     if knows_to(leaf):
         return leaf.to(device)
-    fields = dataclasses.fields(leaf) if dataclasses.is_dataclass(leaf) else ()
+    fields = dataclasses.fields(leaf) if dataclasses.is_dataclass(leaf) and not isinstance(leaf, type) else ()
     if any(isinstance(getattr(leaf, field.name, None), Tensor) for field in fields):
         raise TypeError(
             f"a batch must be of tensors in tuples, lists and mappings, got a {type(leaf).__name__} with tensors, "

@@ -361,6 +361,7 @@ def test_mappings_that_are_no_dicts_arrive_or_are_refused(simulate):
             delivered(kind(torch.rand(4, 3), torch.arange(4)))
         names = kind("a", "b")
         assert delivered((names,)) == [(names,)]
+    assert delivered((WithDefault,)) == [(WithDefault,)]  # a class holds no tensors of a batch
 
 
 class Moves:
@@ -384,6 +385,14 @@ class SlottedPair:
     images: torch.Tensor
     labels: torch.Tensor
     ids: torch.Tensor = field(init=False)
+
+
+MEAN = torch.zeros(3)
+
+
+@dataclass
+class WithDefault:
+    mean: torch.Tensor = MEAN
 
 
 def test_it_warns_where_each_rank_gets_all_batches(monkeypatch):
