@@ -147,9 +147,12 @@ def _problem(name: str, ignore_index: int = -100) -> Problem:
 
 
 def _shares(labels: Tensor | SoftTarget, *, ignore_index: int) -> Tensor:
-    """The shares that count: those of rows ``[B, K]``, also of whole zeros and ones, or 1 for each class index."""
-    if isinstance(labels, Tensor) and labels.ndim != 2 and not labels.is_floating_point():
-        return labels.ne(ignore_index)
+    """The shares that count: those of rows ``[B, K]``, also of whole zeros and ones, or 1 for each class index.
+
+    So does each number ``[B]`` of which a custom loss is made.
+    """
+    if isinstance(labels, Tensor) and (labels.ndim < 2 or (labels.ndim > 2 and not labels.is_floating_point())):
+        return labels.ne(ignore_index) & _annotated(labels)
     counted = counted_target(labels, ignore_index)
     return counted.shares if isinstance(counted, SoftTarget) else counted.nan_to_num()
 

@@ -1,5 +1,6 @@
 """Hugging Face's Trainer: plain evaluation, the same steps with accumulation, exact resume, and what it refuses."""
 
+import math
 import re
 
 import numpy as np
@@ -158,6 +159,22 @@ def test_a_custom_loss_gets_the_number_of_labels(problem, outputs, labels, targe
     mixup = MixUp(p=0, num_classes=3 if isinstance(labels, list) else None, targets=targets)
     trainer_of(problem, outputs, labels, mixup, own={"compute_loss_func": loss}, max_steps=1).train()
     assert seen == [(8, counted)]
+
+
+@pytest.mark.parametrize("ignore_index", [-100, 0])
+def test_numbers_count_one_each_in_a_custom_loss(ignore_index):
+    """Also if the configuration does not say that they are no classes; what else they could be is refused."""
+    labels, seen = torch.tensor([0.5, 1, 2, 0.25, 1, 2, 3, math.nan]), []
+
+    def loss(outputs, labels, num_items_in_batch=None):
+        seen.append(float(num_items_in_batch))
+        return outputs.logits.mean()
+
+    mixup = MixUp(num_classes=3, ignore_index=ignore_index)
+    trainer_of(None, 3, labels, mixup, own={"compute_loss_func": loss}).evaluate()
+    assert seen == [7]
+    with pytest.raises(TypeError, match="target must have an integer dtype to be class indices, got torch.float32"):
+        trainer_of(None, 3, labels, mixup).evaluate()
 
 
 @pytest.mark.parametrize("kind", [torch.int64, torch.bool, torch.float32])
