@@ -204,6 +204,52 @@ def test_batches_without_a_label_are_left_out_of_an_evaluation():
     assert trainer.evaluate()["eval_loss"] == pytest.approx(own.item(), rel=1e-5)
 
 
+def test_evaluation_takes_the_set_that_it_is_given():
+    """And its batches are plain; without one, the Trainer's error leaves the training as it was."""
+    trainer = trainer_of(None, 3, [0, 1, 2, 0], MixUp(num_classes=3), own={"eval_dataset": None})
+    with pytest.raises(ValueError, match="eval_dataset"):
+        trainer.evaluate()
+    assert next(iter(trainer.get_train_dataloader()))["labels"].is_floating_point()
+    other = trainer.train_dataset[:3]
+    for loader in (trainer.get_eval_dataloader(other), trainer.get_test_dataloader(other)):
+        assert [batch["labels"].tolist() for batch in loader] == [[0, 1, 2]]
+
+
+def test_columns_are_looked_up_by_the_name_of_the_models_input():
+    class Renamed(Linear):
+        main_input_name = "image"
+
+        def forward(self, image, labels=None):
+            return super().forward(image)
+
+    options = {"data_collator": MixupCollate(num_classes=3), "model": Renamed(), "args": TrainingArguments(**QUIET)}
+    columns = {"image": [np.zeros((3, 4, 4), np.float32)] * 4, "labels": [0, 1, 2, 0]}
+    MixupTrainer(train_dataset=Dataset.from_dict(columns), **options)
+    with pytest.raises(ValueError, match=r"'image' is not among \['pixel_values', 'labels'\]"):
+        MixupTrainer(train_dataset=Dataset.from_dict(columns).rename_column("image", "pixel_values"), **options)
+
+
+def test_the_loss_of_a_plain_trainer_is_taken_for_none():
+    """It counts images where that Trainer counts entries, and is a cross-entropy whatever the model's problem is."""
+    labels = torch.eye(3)[[0, 1, 2, 0]]
+    mixup = MixUp(p=0, num_classes=3)
+    given = trainer_of("multi_label_classification", 3, labels, mixup, own={"compute_loss_func": soft_loss})
+    none = trainer_of(None, 3, labels, mixup)
+    assert given.train().training_loss == pytest.approx(none.train().training_loss, rel=1e-5)
+
+
+def test_erasing_is_for_any_problem_and_values_for_any_model():
+    for problem, labels in (("regression", [0, 1, 2, 3]), ("multi_label_classification", torch.eye(4)[:, :1])):
+        trainer = trainer_of(problem, 1, labels, RandomErasing(p=0))
+        assert math.isfinite(trainer.train().training_loss)
+    arguments, collate = TrainingArguments(**QUIET), MixupCollate(MixUp(targets="values"))
+    loss = MixupTrainer(Linear(), arguments, data_collator=collate).compute_loss_func
+    logits = torch.tensor([[0.1, 0.2, 3.0]], dtype=torch.bfloat16)
+    expected = (logits.float() - 1).square().mean()
+    for labels in (torch.ones(1, 3, dtype=torch.int64), torch.ones(1, 3, dtype=torch.bfloat16)):
+        torch.testing.assert_close(loss({"logits": logits}, labels), expected)
+
+
 def test_the_transforms_ignore_index_is_the_losses():
     for targets in ("dense", "sparse"):
         mixup = MixUp(num_classes=3, ignore_index=255, targets=targets)
@@ -259,6 +305,40 @@ def test_a_collate_that_was_turned_off_at_the_end_mixes_in_the_next_run():
         assert collate.enabled
 
 
+def test_a_collate_that_the_user_has_turned_off_stays_so():
+    collate = MixupCollate(MixUp(num_classes=3), seed=0)
+    collate.enabled = False
+    trainer_of(None, 3, [0, 1, 2, 0], None, own={"data_collator": collate}).train()
+    assert not collate.enabled
+
+
+def test_it_is_turned_off_for_as_many_epochs_as_are_given():
+    seen = []
+
+    def loss(outputs, labels, num_items_in_batch=None):
+        seen.append(collate.enabled)
+        return outputs.logits.mean()
+
+    collate = MixupCollate(MixUp(num_classes=3), seed=0)
+    own = {"data_collator": collate, "off_epochs": 2, "compute_loss_func": loss}
+    trainer_of(None, 3, [0, 1, 2, 0], None, own=own, num_train_epochs=3, max_steps=-1).train()
+    assert seen == [True, False, False]
+    with pytest.raises(ValueError, match="off_epochs must be a whole number of at least 0, got -1"):
+        trainer_of(None, 3, [0, 1, 2, 0], None, own={**own, "off_epochs": -1})
+
+
+@pytest.mark.parametrize(("step", "epochs"), [(3, [0, 1, 1, 1, 1]), (6, [1, 1])])
+def test_a_resumed_run_goes_on_in_its_epoch(tmp_path, step, epochs):
+    labels = [0, 1, 2, 0, 1, 2, 0, 1]
+    options = {"output_dir": str(tmp_path), "save_strategy": "steps", "save_steps": 3, "per_device_train_batch_size": 2}
+    trainer_of(None, 3, labels, MixUp(num_classes=3), max_steps=8, **options).train()
+    asked = []
+    mixup = MixUp(p=lambda epoch: asked.append(epoch) or 1.0, num_classes=3)
+    resumed = trainer_of(None, 3, labels, mixup, max_steps=8, **options)
+    resumed.train(resume_from_checkpoint=str(tmp_path / f"checkpoint-{step}"))
+    assert asked == epochs and resumed.data_collator.state_dict()["step"] == 8
+
+
 def test_a_collate_that_was_turned_off_mixes_after_an_interruption():
     def interrupted(outputs, labels, num_items_in_batch=None):
         assert not collate.enabled
@@ -281,12 +361,13 @@ def test_a_run_with_a_new_model_starts_anew():
             return super().training_step(model, inputs, *args, **kwargs)
 
     data = [{"pixel_values": torch.randn(3, 4, 4), "labels": k % 3} for k in range(16)]
-    collate = MixupCollate(num_classes=3, seed=0)
+    collate = MixupCollate(num_classes=3, seed=1)
+    collate.load_state_dict({"seed": 1, "step": 5})
     options = {"model_init": Linear, "train_dataset": data, "data_collator": collate}
     trainer = Watching(args=TrainingArguments(**QUIET, num_train_epochs=2), **options)
     for _ in range(2):
         trainer.train()
-        assert collate.state_dict()["step"] == 4
+        assert collate.state_dict()["step"] == 9
     assert all(map(torch.equal, seen[:4], seen[4:]))
 
 
@@ -323,6 +404,16 @@ def test_the_loss_counts_images_where_the_trainer_counts_entries():
         torch.testing.assert_close(soft_loss({"logits": logits}, labels), mean)
         torch.testing.assert_close(soft_loss({"logits": logits}, labels, torch.tensor(counted)), mean / 4)
         torch.testing.assert_close(soft_loss({"logits": logits}, labels, counted), mean / 4)
+    missing = rows.clone()
+    missing[:2] = math.nan
+    torch.testing.assert_close(
+        soft_loss({"logits": logits}, missing), torch.nn.functional.cross_entropy(logits[2:], rows[2:])
+    )
+    maps, pixels = torch.randn(2, 3, 4, 5), torch.randint(3, (2, 4, 5))
+    mean = torch.nn.functional.cross_entropy(maps, pixels)
+    for labels in (pixels, torch.nn.functional.one_hot(pixels, 3).movedim(3, 1).float()):
+        torch.testing.assert_close(soft_loss({"logits": maps}, labels), mean)
+    assert soft_loss({"logits": logits[:0]}, rows[:0]).isnan()
     nothing = logits.requires_grad_(), torch.full((8,), -100)
     assert soft_loss({"logits": logits}, nothing[1]).isnan()
     soft_loss({"logits": nothing[0]}, nothing[1], torch.tensor(0)).backward()
