@@ -563,6 +563,56 @@ def test_version(capsys):
     assert not left.value.code and capsys.readouterr().out == f"mixcollate {mixcollate.__version__}\n"
 
 
+def test_the_arguments_of_the_process_are_taken(capsys, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["mixcollate", "--version"])
+    with pytest.raises(SystemExit):
+        main()
+    assert capsys.readouterr().out == f"mixcollate {mixcollate.__version__}\n"
+
+
+WITHOUT_ARGUMENTS = {
+    "demo": {"out": Path("demo"), "root": Path("data"), "label_noise": [0, 0.4], "workers": 2, "seed": 0},
+    "compare": {
+        "out": Path("compare/results.jsonl"),
+        "root": Path("data"),
+        "methods": ["plain", "mixup", "cutmix"],
+        "seeds": [0, 1, 2],
+        "epochs": [40],
+        "label_noise": [0],
+        "share": [1],
+        "start": ["random"],
+        "start_epochs": 20,
+        "classes": "all",
+        "architecture": "small",
+        "points": 1,
+        "workers": 0,
+    },
+    "preview": {"out": Path("preview.png"), "images": [], "transform": "all", "seed": 0, "size": 224},
+}
+
+
+@pytest.mark.parametrize("command", WITHOUT_ARGUMENTS)
+def test_a_command_needs_no_arguments(monkeypatch, command):
+    """None is a value that leaves the choice to the command, or 0 where the help says so."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    options = vars(cli.parser().parse_args([command]))
+    expected = WITHOUT_ARGUMENTS[command] | {"command": command}
+    if command != "preview":
+        expected |= {"data": "digits", "device": torch.device("cuda")}
+    assert {name: options[name] for name in expected} == expected
+    assert not any(value for name, value in options.items() if name not in expected)
+
+
+def test_options_that_stand_for_others():
+    def taken(*given):
+        return cli.parser().parse_args(["compare", *given])
+
+    assert taken("--pretrained").start == taken("--start", "pretrained").start == ["pretrained"]
+    assert taken("--off-epoch", "-2").off_epoch == -2
+    liked = taken("--like", "article", "--epochs", "3", "5")
+    assert (liked.like, liked.epochs, liked.start) == ("article", [3, 5], ["pretrained"])
+
+
 def test_env(capsys):
     main(["env"])
     printed = capsys.readouterr().out
@@ -628,12 +678,36 @@ def test_other_missing_modules_are_not_hidden(monkeypatch):
     with pytest.raises(ModuleNotFoundError, match="mixcollate"):
         main(["demo"])
 
+    def unnamed(options):
+        raise ModuleNotFoundError("no name")
+
+    monkeypatch.setattr(cli, "runs_of", unnamed)
+    with pytest.raises(ModuleNotFoundError, match="no name"):
+        main(["compare"])
+
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         ([], "required: COMMAND"),
         (["demo", "--epochs", "0"], "--epochs: must be a whole number from 1 to 1000000, got 0"),
+        (["demo", "--runs", "0"], "--runs: must be a whole number from 1 to 1000000, got 0"),
+        (["demo", "--workers", HUGE], f"--workers: must be a whole number from 0 to 1024, got {HUGE}"),
+        (["demo", "--label-noise", "0", "1.5"], "--label-noise: must be in [0, 1], got 1.5"),
+        (["demo", "--data", "mnist"], "--data: invalid choice: 'mnist'"),
+        (["compare", "--data", "mnist"], "--data: invalid choice: 'mnist'"),
+        (["compare", "--like", "paper"], "--like: invalid choice: 'paper'"),
+        (["compare", "--start", "random", "here"], "--start: invalid choice: 'here'"),
+        (["compare", "--classes", "first-half"], "--classes: invalid choice: 'first-half'"),
+        (["compare", "--architecture", "vit"], "--architecture: invalid choice: 'vit'"),
+        (["compare", "--label-noise", "-0.1"], "--label-noise: must be in [0, 1], got -0.1"),
+        (["compare", "--share", "0.5", "0"], "--share: must be in (0, 1], got 0"),
+        (["compare", "--epochs", "1", "0"], "--epochs: must be a whole number from 1 to 1000000, got 0"),
+        (["compare", "--start-epochs", "0"], "--start-epochs: must be a whole number from 1 to 1000000, got 0"),
+        (["compare", "--warm-up", "-1"], "--warm-up: must be a whole number from 0 to 1000000, got -1"),
+        (["compare", "--points", "0"], "--points: must be a whole number from 1 to 1000000, got 0"),
+        (["compare", "--workers", HUGE], f"--workers: must be a whole number from 0 to 1024, got {HUGE}"),
+        (["preview", "--size", "0"], "--size: must be a whole number from 1 to 4096, got 0"),
         (["demo", "--workers", "many"], "--workers: must be a whole number from 0 to 1024, got many"),
         (["demo", "--runs", HUGE], f"--runs: must be a whole number from 1 to 1000000, got {HUGE}"),
         (["demo", "--seed", HUGE], f"--seed: must be a whole number from 0 to {2**63 - 1}, got {HUGE}"),
@@ -747,13 +821,15 @@ def test_training_that_diverged_is_reported():
         judge(torch.tensor([[0.0, float("nan")]]), torch.tensor([0]))
 
 
+@pytest.mark.parametrize("flag", ["-h", "--help"])
 @pytest.mark.parametrize("command", [[], *([name] for name in cli.EXAMPLES)])
-def test_help_teaches_with_an_example(capsys, command):
+def test_help_teaches_with_an_example(capsys, command, flag):
     with pytest.raises(SystemExit) as ended:
-        main([*command, "--help"])
+        main([*command, flag])
     assert ended.value.code == 0
     printed = capsys.readouterr().out
-    assert "usage: mixcollate" in printed and "default: None" not in printed
+    assert "usage: mixcollate" in printed and "default: None" not in printed and "default: []" not in printed
+    assert ("(default: 0)" in printed) == (command in (["demo"], ["compare"], ["preview"]))
     examples = [line.strip() for line in printed.splitlines() if line.startswith("  mixcollate ")]
     assert examples == ([cli.EXAMPLES[command[0]]] if command else list(cli.EXAMPLES.values()))
     for example in examples:
@@ -770,6 +846,10 @@ def test_an_interruption_is_reported(tmp_path, capsys, monkeypatch):
         main(["compare", "--epochs", "1", "--out", str(tmp_path / "rows.jsonl")])
     assert ended.value.code == 130
     assert "interrupted; the same command resumes after the finished runs" in capsys.readouterr().err
+    monkeypatch.setattr(demo, "execute", interrupted)
+    with pytest.raises(SystemExit):
+        main(["demo", *QUICK, "--out", str(tmp_path)])
+    assert capsys.readouterr().err.endswith("mixcollate demo: interrupted\n")
 
 
 IN_A_TERMINAL = "import os, pty, sys; sys.exit(os.waitstatus_to_exitcode(pty.spawn(sys.argv[1:])))"
@@ -798,8 +878,8 @@ def test_a_demo_in_a_pipe_has_no_colours_and_needs_no_more_than_ascii(tmp_path, 
 
 def test_a_preview_is_reported_in_ascii(tmp_path, photographs, ascii_terminal):
     printed = ascii_terminal()
-    main(["preview", *map(str, photographs), "--method", "mixup", "--size", "32", "--out", str(tmp_path / "naïve.png")])
-    assert re.search(rb"na\\xefve\.png: \d+x\d+ pixels", printed.getvalue())
+    main(["preview", *map(str, photographs), "--method", "mixup", "--size", "32", "--out", str(tmp_path / "naïé.png")])
+    assert re.search(rb"na\\xef\\xe9\.png: \d+x\d+ pixels", printed.getvalue())
     with pytest.raises(SystemExit):
         main(["preview", "--out", "naïve.gif"])
     assert b"got na\\xefve.gif" in printed.getvalue()
