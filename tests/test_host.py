@@ -1,5 +1,6 @@
 """The fast CPU path against the reference: every bit the same, whatever comes in."""
 
+import tracemalloc
 from dataclasses import replace
 
 import numpy as np
@@ -120,6 +121,21 @@ def test_more_than_one_chunk(name, dtypes):
                 assert same_bits(result, expected)
             if dtypes[0] == dtypes[1]:
                 assert same_bits(mix(images, plan, out=images, impl="host"), expected)
+
+
+@pytest.mark.parametrize("loops", ["torch"], indirect=True)
+@pytest.mark.parametrize("in_place", [False, True])
+@pytest.mark.parametrize("arrange", [contiguous, channels_last])
+def test_each_chunk_copies_no_more_than_itself(arrange, in_place):
+    """NumPy's ``take`` copies all of an array that is not contiguous before it takes a few rows."""
+    images = arrange(draw_images((256, 3, 32, 32), torch.float32))  # twelve chunks
+    plan = methods.MixUp(seed=1).make_plan(images)
+    out = images if in_place else torch.empty_like(images)
+    tracemalloc.start()
+    mix(images, plan, out=out, impl="host")
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 5 * 4 * host.CHUNK < images.nbytes
 
 
 @pytest.mark.parametrize("source", [torch.uint8, torch.float32], ids=str)

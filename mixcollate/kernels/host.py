@@ -301,7 +301,7 @@ def blend_apart(images: Tensor, partner: Array, own: Array, blends: Array, out: 
     for chunk in [slice(start, start + length) for start in range(0, len(partner), length)]:
         if out.dtype in (torch.float32, torch.float64):  # on few elements NumPy takes half of torch's time
             here, there = out.numpy()[chunk], images.numpy()
-            if there.dtype == here.dtype:
+            if there.dtype == here.dtype and there.flags.c_contiguous:  # or take would copy all images each time
                 there.take(partner[chunk], 0, out=here, mode="clip")  # without a buffer; bounds have been checked
             else:
                 here[...] = there[partner[chunk]]
@@ -310,24 +310,23 @@ def blend_apart(images: Tensor, partner: Array, own: Array, blends: Array, out: 
                 here *= weight[chunk]
                 here += there[chunk]
         else:
-            image, other = images[chunk], images.index_select(0, torch.from_numpy(partner[chunk]))
+            image, other = images[chunk], _gathered(images, partner[chunk])
             torch.add(image, _step(image, other, torch.from_numpy(weight[chunk]), _scratch(image)), out=out[chunk])
     (kept,) = (~blends).nonzero()
     if kept.size:
-        copied = torch.from_numpy(kept)
-        out.index_copy_(0, copied, images.index_select(0, copied).to(out.dtype))  # bit for bit, NaN too
+        _words(out)[kept] = _words(_gathered(images, kept).to(out.dtype))  # bit for bit, NaN too
 
 
 def blend_small(source: Tensor, rows: Array, partner: Array, own: Array, out: Tensor, *, mutual: bool) -> None:
-    """The same in plain torch for small images, gathered into chunks."""
+    """The same in plain torch for small images, gathered into chunks by NumPy, which takes half of torch's time."""
+    here = _words(out)
     for chunk in _chunks(rows, out):
-        first, second = torch.from_numpy(chunk), torch.from_numpy(partner[chunk])
-        image, other = out.index_select(0, first), source.index_select(0, second)
+        image, other = _gathered(out, chunk), _gathered(source, partner[chunk])
         weight = torch.from_numpy(1 - own[chunk]).view(-1, 1, 1, 1)
         step = _step(image, other, weight, _scratch(image))
-        out.index_copy_(0, first, image.add_(step))
+        here[chunk] = _words(image.add_(step))
         if mutual:
-            out.index_copy_(0, second, other.sub_(step))
+            here[partner[chunk]] = _words(other.sub_(step))
 
 
 def blend_large(source: Tensor, lazy: LazyCopy, rows: Array, partner: Array, own: Array, *, mutual: bool) -> None:
@@ -560,6 +559,11 @@ def _arrays(source: Tensor, out: Tensor) -> tuple[Array, Array]:
 def _words(images: Tensor) -> Array:
     """The same memory as a NumPy array of integers (NumPy has no bfloat16)."""
     return images.view(_SAME_BITS[images.element_size()]).numpy()
+
+
+def _gathered(images: Tensor, rows: Array) -> Tensor:
+    """A copy of some images."""
+    return torch.from_numpy(_words(images)[rows]).view(images.dtype)
 
 
 def _part(part: Array | None) -> Array:
