@@ -539,6 +539,9 @@ def test_bench_takes_expressions_that_are_longer_than_file_names(tiny, monkeypat
         (["-k", "tests"], False),
         (["benchmarks"], True),
         (["./benchmarks/bench_naive.py::x"], True),
+        (["tests/../benchmarks"], True),
+        (["-k", "benchmarks/../tests"], False),
+        (["-k", "benchmarks/none"], False),
     ],
 )
 def test_bench_takes_folders_in_expressions_for_words(tiny, monkeypatch, arguments, named):
