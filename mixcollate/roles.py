@@ -153,13 +153,16 @@ class _Search:
     def kept(self) -> set[Path]:
         """The paths of everything in or below an entry of ``keep_keys``."""
         kept = set()
-        entries = leaves(self.batch, empty=True) if self.keys.keep else ()  # it may hold something in the next batch
         for key in self.keys.keep:
-            below = {path for path, _ in entries if leads_to(self.batch, path, key)}
-            if not below and not self.keys.partial:
+            below = {path for path in self.leaves if leads_to(self.batch, path, key)}
+            if not below and not self.keys.partial and not self._holds_nothing(key):
                 raise self._missing("keep_keys", key)
             kept |= below
         return kept
+
+    def _holds_nothing(self, key: Key) -> bool:
+        """Whether there is such an entry, but with nothing in it in this batch."""
+        return any(leads_to(self.batch, path, key) for path, _ in leaves(self.batch, empty=True))
 
     def of_type(self, *types: type) -> tuple[Path, ...]:
         """The paths of tensors of these types that have no role yet."""
