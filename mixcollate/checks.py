@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import is_fake
+from torch.fx.experimental.proxy_tensor import get_proxy_mode
 
 T = TypeVar("T")
 
@@ -215,9 +216,14 @@ def is_transformed() -> bool:
     return torch._C._functorch.peek_interpreter_stack() is not None
 
 
+def is_recorded() -> bool:
+    """Whether ``torch.jit.trace`` or ``make_fx`` records what torch does: what NumPy or Triton writes, they miss."""
+    return torch._C._is_tracing() or get_proxy_mode() is not None
+
+
 def is_readable(values: Tensor) -> bool:
     """Whether values can be read at once: not on a GPU, nor fake, traced or transformed by ``torch.func``."""
-    return values.is_cpu and not (torch.compiler.is_compiling() or is_fake(values) or is_transformed())
+    return values.is_cpu and not (torch.compiler.is_compiling() or is_fake(values) or is_transformed() or is_recorded())
 
 
 def as_number(value: object) -> float | None:

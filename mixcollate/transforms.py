@@ -18,19 +18,18 @@ from mixcollate.checks import (
     check_probability,
     check_scheduled,
     check_tensor,
+    is_recorded,
     shown,
 )
 from mixcollate.execution import Executor, execute, first_images, refuse_class_indices
 from mixcollate.kernels import Axes, Impl, PackedPlan, Statistic
-from mixcollate.kernels.api import uncompiled
+from mixcollate.kernels.api import cannot_be_exported, uncompiled
 from mixcollate.kernels.bounds import mark_as_checked
 from mixcollate.kernels.prepare import AXES, check_layout
 from mixcollate.plan import PLACES, Draw, MixPlan, Pairing, PairingFunction, Per, Stream, draw_from, identity, restrict
 from mixcollate.roles import IMAGES_AND_LABELS, IMAGES_ONLY, Keys, LabelsGetter, find, first_labels
 from mixcollate.schedules import EpochNotSet, Scheduled, value_in_epoch
 from mixcollate.targets import LabelMode, TargetRule, Targets
-
-_is_exporting = getattr(torch.compiler, "is_exporting", lambda: False)  # torch 2.6 has none
 
 
 class DrawOptions(TypedDict, total=False):
@@ -242,6 +241,8 @@ class MixTransform(Settled, v2.Transform):
         if torch.compiler.is_compiling():
             options: dict[str, Any] = {"labels": labels, "stream": stream, "epoch": epoch, "layout": layout}
             return cast(MixPlan, uncompiled(self.make_plan, images, **options))
+        if is_recorded():
+            raise cannot_be_exported(type(self).__name__)
         check_tensor("images", images)
         check_kind("labels", labels, Tensor, None)
         source = self.stream.next() if stream is None else check_kind("stream", stream, Stream).next()
@@ -303,11 +304,6 @@ class MixTransform(Settled, v2.Transform):
 
     def forward(self, *inputs: Any) -> Any:
         """Mix the images (and masks) among ``inputs``, and turn their labels into soft targets."""
-        if not torch.compiler.is_dynamo_compiling() and _is_exporting():  # in torch 2.8 to 2.11 true under dynamo, too
-            raise RuntimeError(
-                f"a module that contains {type(self).__name__} cannot be exported, since it draws on the host: remove "
-                "it, inference does not need it"
-            )
         if torch.compiler.is_compiling():
             return uncompiled(self.forward, *inputs)
         batch = inputs if len(inputs) != 1 else inputs[0]

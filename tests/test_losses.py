@@ -6,6 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import mixcollate as mc
@@ -532,3 +533,11 @@ def test_one_logit_is_no_softmax():
         with pytest.raises(ValueError, match=r"two classes or more, got \(8, 0\)"):
             function(logits[:, :0], target[:, :0])
     assert mc.soft_binary_cross_entropy(logits, target) > 0
+
+
+def test_a_recorded_loss_leaves_out_what_is_missing():
+    """Although nothing was missing when it was recorded."""
+    logits, target = torch.randn(4, 3), torch.rand(4, 3)
+    recorded = make_fx(lambda *both: mc.soft_cross_entropy(*both))(logits, target)
+    target[0] = math.nan
+    torch.testing.assert_close(recorded(logits, target), mc.soft_cross_entropy(logits, target), rtol=0, atol=1e-6)

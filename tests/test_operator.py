@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
@@ -147,6 +148,20 @@ def test_copy_of_a_plan_without_pieces():
     plan = replace(identity(BATCH, SIZE), partners=full().partners, shares=full().shares)
     images = torch.rand(BATCH, 3, *SIZE, device=DEVICE)
     assert torch.equal(mix(images, packed.copy_(plan)), images)
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_a_recorded_mix_is_that_of_the_next_images(packed):
+    """What NumPy, Numba or Triton write is not recorded."""
+    plan = pack(full(), DEVICE) if packed else full()
+    images, others = torch.rand(2, BATCH, 3, *SIZE, device=DEVICE)
+    recorded = make_fx(lambda images: mix(images, plan, mean=MEAN, std=STD))(images)
+    torch.testing.assert_close(
+        recorded(others), mix(others, plan, mean=MEAN, std=STD, impl="reference"), rtol=0, atol=0
+    )
+    impl = "fused" if DEVICE == "cuda" else "host"
+    with pytest.raises(ValueError, match=f"impl='{impl}' cannot be recorded by torch.jit.trace or make_fx"):
+        make_fx(lambda images: mix(images, plan, impl=impl))(images)
 
 
 @pytest.mark.parametrize("call", ["mix", "transform", "targets", "copy_"])

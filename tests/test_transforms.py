@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from scipy import stats
 from torch._subclasses import FakeTensorMode
 from torch.autograd import forward_ad
+from torch.fx.experimental.proxy_tensor import make_fx
 from torch.testing._internal.two_tensor import TwoTensor
 from torch.utils._pytree import tree_leaves
 from torch.utils.data import DataLoader, TensorDataset
@@ -719,18 +720,44 @@ def test_probabilities_of_a_choice_are_checked(p, message):
         mc.RandomChoice([mc.MixUp(), mc.CutMix()], p=p)
 
 
-@pytest.mark.skipif(not hasattr(torch.compiler, "is_exporting"), reason="torch 2.6 does not tell that it exports")
-def test_export_says_why_it_cannot():
+@pytest.mark.filterwarnings("ignore:`torch.jit.trace", "ignore::torch.jit.TracerWarning")
+@pytest.mark.parametrize("record", ["export", "trace", "make_fx"])
+@pytest.mark.parametrize("call", ["forward", "make_plan", "replay", "mix", "collate"])
+def test_no_plan_is_exported(record, call):
+    """The recorded program would mix every batch alike, or return memory that nobody has written."""
+    mixup = mc.MixUp(num_classes=4, seed=0)
+    collate = mc.MixupCollate(mixup)
+    plan = mixup.make_plan(torch.empty(4, 3, 8, 8))
+    calls = {
+        "forward": ("MixUp", mixup),
+        "make_plan": ("MixUp", lambda images, labels: mixup.make_plan(images, labels=labels)),
+        "replay": ("MixUp", lambda images, labels: mixup.replay(images, labels, plan)),
+        "mix": ("mix", lambda images, labels: mix(images, plan)),
+        "collate": ("MixupCollate|MixUp", lambda *batch: collate.mix(batch)),
+    }
+    name, function = calls[call]
+
     class Module(torch.nn.Module):
         def __init__(self):
             super().__init__()
-            self.mixup = mc.MixUp(num_classes=4)
+            self.mixup = mixup  # torch 2.6 warns of modules that it finds nowhere
 
         def forward(self, images, labels):
-            return self.mixup(images, labels)
+            return function(images, labels)
 
-    with pytest.raises(RuntimeError, match="that contains MixUp cannot be exported, since it draws on the host"):
-        torch.export.export(Module(), (torch.rand(4, 3, 8, 8), torch.arange(4)))
+    recorders = {
+        "export": lambda *both: torch.export.export(*both, strict=False),  # the default since torch 2.7
+        "trace": torch.jit.trace,
+        "make_fx": lambda module, batch: make_fx(module)(*batch),
+    }
+    batch = torch.rand(4, 3, 8, 8), torch.arange(4)
+    if call in ("replay", "mix") and record != "export":  # the plan is the caller's
+        recorded = recorders[record](Module(), batch)
+        for result, wanted in zip(tree_leaves(recorded(*batch)), tree_leaves(function(*batch)), strict=True):
+            torch.testing.assert_close(result, wanted, rtol=0, atol=0)
+        return
+    with pytest.raises(RuntimeError, match=f"that contains ({name}) cannot be exported, since plans are drawn on the"):
+        recorders[record](Module(), batch)
 
 
 @pytest.mark.parametrize(

@@ -148,4 +148,15 @@ _REASON: Any = {"reason": _WHY} if _HAS_REASON else {}
 @torch.compiler.disable(**_REASON)  # type: ignore[untyped-decorator, no-untyped-call]
 def uncompiled(function: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
     """Call a function that works with plans from code that is being compiled, with a graph break."""
+    if torch.compiler.is_compiling():  # torch.export runs this, too, instead of breaking the graph
+        owner = getattr(function, "__self__", None)
+        raise cannot_be_exported(function.__name__ if owner is None else type(owner).__name__)
     return function(*arguments, **options)
+
+
+def cannot_be_exported(name: str) -> RuntimeError:
+    """The error for what would become part of a program that mixes every batch by the same plan."""
+    return RuntimeError(
+        f"a module that contains {name} cannot be exported, since plans are drawn on the host: remove it, inference "
+        "does not need it"
+    )

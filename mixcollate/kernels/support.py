@@ -14,7 +14,7 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import is_fake
 from torch.autograd import forward_ad
 
-from mixcollate.checks import is_readable, is_transformed
+from mixcollate.checks import is_readable, is_recorded, is_transformed
 
 Impl = Literal["auto", "reference", "host", "fused"]
 IMPLS = get_args(Impl)
@@ -31,11 +31,15 @@ def choose(images: Tensor, impl: Impl) -> Impl:
         raise ValueError(f"impl must be one of {IMPLS}, got {impl!r}")
     differentiable = is_differentiated(images)
     if impl == "auto":
-        if images.is_cuda and not (differentiable or is_fake(images)) and can_fuse():
+        if images.is_cuda and not (differentiable or is_fake(images) or is_recorded()) and can_fuse():
             return "fused"
         return "host" if is_readable(images) and not differentiable else "reference"
     if impl != "reference" and differentiable:
         raise ValueError(f"impl={impl!r} passes no gradient to images; use impl='reference', or images.detach()")
+    if impl != "reference" and is_recorded():
+        raise ValueError(
+            f"impl={impl!r} cannot be recorded by torch.jit.trace or make_fx; use impl='auto' or 'reference'"
+        )
     if (impl == "fused" and not images.is_cuda) or (impl == "host" and images.device.type != "cpu"):
         raise ValueError(f"impl={impl!r} cannot run on {images.device}; use impl='auto' or 'reference'")
     if impl == "fused" and not has_right_triton():
@@ -85,7 +89,7 @@ def can_fuse() -> bool:
 
 def is_fusible(tensor: Tensor) -> bool:
     """Whether targets or losses of this tensor can be computed by Triton; never while code is being traced."""
-    traced = torch.compiler.is_compiling() or is_fake(tensor) or goes_forward(tensor)
+    traced = torch.compiler.is_compiling() or is_fake(tensor) or goes_forward(tensor) or is_recorded()
     return tensor.is_cuda and not traced and can_fuse()
 
 
