@@ -152,6 +152,8 @@ class DeviceLoader(Settled):
     def mixup_enabled(self, value: bool) -> None:
         self._collate().enabled = value
 
+    enabled = mixup_enabled  # the collate's own name for it
+
     def set_epoch(self, epoch: int) -> None:
         """Call ``set_epoch`` of the loader, its samplers, its dataset and its collate, where they have one."""
         self._epoch = epoch = check_count("epoch", epoch, least=0)

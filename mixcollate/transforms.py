@@ -192,6 +192,14 @@ class MixTransform(Settled, v2.Transform):
         self._keys = Keys(labels_getter=labels_getter, layout=self.layout)
         self._executor = Executor(self.rules if self.mixes else (), layout=self.layout)
 
+    def __setattr__(self, name: str, value: object) -> None:
+        if name in ("enabled", "mixup_enabled") and self._settled:  # which timm's training script sets
+            raise AttributeError(
+                f"{name} is a switch of MixupCollate, not of {type(self).__name__}, got {shown(value)}: a transform "
+                "acts whenever it is called, so do not call it, or set MixupCollate(transform).enabled"
+            )
+        super().__setattr__(name, value)
+
     def plan_batch(self, draw: Draw) -> MixPlan:
         """Draw a plan in which every image is changed, as if ``p`` were 1. Each method defines this.
 

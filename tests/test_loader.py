@@ -268,11 +268,12 @@ def test_a_device_that_is_not_here_is_reported_when_iteration_begins(device):
         iter(loader)
 
 
-def test_the_switch_goes_by_timms_name_too():
+@pytest.mark.parametrize("name", ["enabled", "mixup_enabled"])
+def test_the_switch_goes_by_timms_name_too(name):
     collate = mc.MixupCollate(num_classes=10)
     loader = DeviceLoader(DataLoader(TensorDataset(torch.rand(4, 3, 8, 9), torch.arange(4)), 4, collate_fn=collate))
-    loader.mixup_enabled = False
-    assert not collate.enabled and not loader.mixup_enabled
+    setattr(loader, name, False)
+    assert not collate.enabled and not getattr(loader, name)
     ((_, targets),) = loader
     assert targets.max(1).values.tolist() == [1, 1, 1, 1]
 

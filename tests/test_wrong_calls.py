@@ -363,11 +363,25 @@ def test_what_was_checked_cannot_be_set_past_its_check(made):
             other.make_plan(torch.empty(4, 3, 32, 32))
 
 
+@pytest.mark.parametrize("made", MADE, ids=lambda made: type(made).__name__)
+@pytest.mark.parametrize("name", ["enabled", "mixup_enabled"])
+def test_a_switch_acts_or_says_where_it_is(made, name):
+    made = copy.deepcopy(made)
+    if isinstance(made, mc.MixupCollate):
+        setattr(made, name, False)
+        assert not made.enabled
+        return
+    error = RuntimeError if isinstance(made, mc.DeviceLoader) else AttributeError  # this one's loader has no collate
+    with pytest.raises(error, match=f"^{name} is a switch of MixupCollate, not of|^cannot find the MixupCollate"):
+        setattr(made, name, False)
+
+
 def test_a_class_that_is_made_of_one_may_set_its_own():
     class Stronger(mc.MixUp):
         def __init__(self, alpha=1.0, **options):
             super().__init__(alpha=alpha, **options)
             self.num_classes_given = self.num_classes = 3
+            self.enabled = True
 
     class Named(mc.MixupCollate):
         def __init__(self, num_classes):
