@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import is_fake
 from torch.fx.experimental.proxy_tensor import get_proxy_mode
+from torch.masked import MaskedTensor
 
 T = TypeVar("T")
 
@@ -191,7 +192,8 @@ def check_tensor(name: str, value: object) -> Tensor:
     if not isinstance(value, Tensor):
         way_out = "; convert it with torch.as_tensor" if isinstance(value, (np.ndarray, list, tuple)) else ""
         raise TypeError(f"{name} must be a tensor, got {type(value).__name__}{way_out}")
-    wraps = type(value) is not Tensor and hasattr(value, "__tensor_flatten__")  # others, at no address of its own
+    # another, at no address of its own
+    wraps = type(value) is not Tensor and (hasattr(value, "__tensor_flatten__") or isinstance(value, MaskedTensor))
     if value.layout == torch.strided and value.dtype in DTYPES and not (value.is_nested or value.is_neg() or wraps):
         return value
     if value.is_nested:
@@ -204,6 +206,8 @@ def check_tensor(name: str, value: object) -> Tensor:
         kind, way_out = str(value.dtype), "pass its parts as channels: torch.view_as_real"
     elif wraps:
         kind, way_out = f"a {type(value).__name__}", "pass the tensor that it wraps, .to_local() of a DTensor"
+        if isinstance(value, MaskedTensor):
+            way_out = "pass .to_tensor(value), with NaN for missing labels"
     elif value.dtype in DTYPES:
         kind, way_out = "a negated view", "pass .resolve_neg()"
     else:

@@ -7,6 +7,7 @@ from collections import OrderedDict
 import numpy as np
 import pytest
 import torch
+from torch.masked import masked_tensor
 from torch.testing._internal.two_tensor import TwoTensor
 
 from mixcollate import checks
@@ -149,7 +150,7 @@ def test_the_schedules_own_arguments():
             call()
 
 
-@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors", "ignore:.*quantize")
+@pytest.mark.filterwarnings("ignore:The PyTorch API of (nested tensors|MaskedTensors)", "ignore:.*quantize")
 def test_tensors():
     for dtype in checks.DTYPES:
         tensor = torch.zeros(2, 3, dtype=dtype)
@@ -166,6 +167,7 @@ def test_tensors():
         (images.to(torch.float8_e4m3fn), r"torch.float8_e4m3fn; pass .float\(\)"),
         (torch._neg_view(images), r"a negated view; pass .resolve_neg\(\)"),
         (TwoTensor(images, images), r"a TwoTensor; pass the tensor that it wraps, .to_local\(\) of a DTensor"),
+        (masked_tensor(images, images > 0), r"a MaskedTensor; pass .to_tensor\(value\), with NaN"),
     ]:
         with pytest.raises(TypeError, match=f"^images must be a dense tensor of real numbers, got {words}"):
             checks.check_tensor("images", tensor)
