@@ -129,6 +129,8 @@ class MixupCollate(Settled):
             way_out = f"; write {kind.__name__}()" if kind is transform else ""
             if isinstance(transform, (list, tuple)):
                 way_out = "; put several into RandomChoice([...]) or Compose([...])"
+                if not any(isinstance(one, MixTransform) for one in transform):  # but samples, from a loader
+                    way_out = "; collate_fn must be what MixupCollate(...) makes, not the class itself"
             raise TypeError(f"transform must be one of mixcollate's, got {kind}{way_out}")
         if seed is not None and transform.stream.seed is not None:
             raise ValueError(f"seed must be given to MixupCollate or to its transform, not to both; got {seed}")

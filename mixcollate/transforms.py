@@ -101,12 +101,16 @@ def _checked_init(transform: type) -> Any:
         for name, value in options.items():
             if name not in names:
                 raise TypeError(
-                    f"{transform.__name__} has no argument {name} (got {value!r}); it has {', '.join(names)}"
+                    f"{transform.__name__} has no argument {name} (got {shown(value)}); it has {', '.join(names)}"
                 )
         if len(arguments) > len(positional):
             name, value = names[len(positional)], arguments[len(positional)]
-            way_out = "pass transforms as one list" if isinstance(value, MixTransform) else f"write {name}=..."
-            raise TypeError(f"{transform.__name__} takes {name} by keyword, got {value!r} by position: {way_out}")
+            way_out = f"write {name}=..."
+            if isinstance(value, MixTransform):
+                way_out = "pass transforms as one list"
+            elif not positional and isinstance(value, (Tensor, list)):  # perhaps a batch, or samples from a loader
+                way_out += f", and pass batches to what {transform.__name__}(...) makes"
+            raise TypeError(f"{transform.__name__} takes {name} by keyword, got {shown(value)} by position: {way_out}")
         init(self, *arguments, **options)
         self._settle(transform, settled)
 

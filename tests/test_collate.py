@@ -525,6 +525,8 @@ def test_what_a_collate_and_its_transform_disagree_on_is_refused():
             TypeError, match=f"mixcollate's, got <class '{kind.__name__}'>; put several into RandomChoice"
         ):
             mc.MixupCollate(kind([mc.MixUp(), mc.CutMix()]))
+    with pytest.raises(TypeError, match=r"got <class 'list'>; collate_fn must be what MixupCollate\(...\) makes, not"):
+        next(iter(DataLoader(TensorDataset(torch.rand(4, 3, 8, 9)), collate_fn=mc.MixupCollate)))
     with pytest.raises(TypeError, match="transform must be one of mixcollate's, got <class 'int'>$"):
         mc.MixupCollate(10)
 

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import scipy.stats
 import torch
+from torch.utils.data import DataLoader
 
 import mixcollate
 from mixcollate import Compose, RandomChoice, methods
@@ -112,6 +113,15 @@ def test_signatures_spell_out_every_argument(method):
     [
         (lambda: methods.Cutout(pairing="roll"), "^Cutout has no argument pairing .got 'roll'.; it has length, holes"),
         (lambda: methods.MixUp(alhpa=1), "^MixUp has no argument alhpa .got 1.; it has alpha, num_classes, labels"),
+        (
+            lambda: methods.MixUp(torch.rand(4, 3, 99, 99), torch.arange(4)),
+            r"^MixUp takes alpha by keyword, got a Tensor of shape \(4, 3, 99, 99\) by position: write alpha=..., and "
+            r"pass batches to what MixUp\(...\) makes$",
+        ),
+        (
+            lambda: next(iter(DataLoader([(torch.rand(3, 99, 99), 1)], collate_fn=methods.CutMix))),
+            r"(?s)^CutMix takes alpha by .{,300}, and pass batches to what CutMix\(...\) makes$",
+        ),
         (lambda: methods.MixUp(0.2), "^MixUp takes alpha by keyword, got 0.2 by position: write alpha=...$"),
         (lambda: methods.RandomErasing(0.2, (0, 1)), "^RandomErasing takes scale by keyword, got .0, 1. by position"),
         (
