@@ -1,5 +1,6 @@
 """Host memory that is reused once nobody holds it: on a CPU, fresh pages can cost more than mixing."""
 
+import math
 import weakref
 from collections import deque
 
@@ -24,7 +25,9 @@ class Recycler:
 
     def empty(self, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
         """An uninitialised, contiguous CPU tensor."""
-        return self.empty_like(torch.empty(shape, dtype=dtype, device="meta"))
+        if math.prod(shape) * dtype.itemsize < WORTH_KEEPING:
+            return torch.empty(shape, dtype=dtype, device="cpu")
+        return self._lend(torch.empty(shape, dtype=dtype, device="meta"))
 
     def empty_like(
         self,
@@ -36,7 +39,10 @@ class Recycler:
         """``torch.empty_like`` on the CPU, wherever ``tensor`` is."""
         if tensor.numel() * (dtype or tensor.dtype).itemsize < WORTH_KEEPING:
             return torch.empty_like(tensor, dtype=dtype, memory_format=memory_format, device="cpu")
-        like = torch.empty_like(tensor, dtype=dtype, memory_format=memory_format, device="meta")  # for its strides
+        return self._lend(torch.empty_like(tensor, dtype=dtype, memory_format=memory_format, device="meta"))
+
+    def _lend(self, like: Tensor) -> Tensor:
+        """Memory with the shape, the strides and the dtype of a tensor on the meta device."""
         buffer = self._take(like.nbytes)
         if buffer is None:
             buffer = torch.empty(like.nbytes, dtype=torch.uint8, device="cpu").numpy()  # torch aligns it
