@@ -124,6 +124,27 @@ def test_more_than_one_chunk(name, dtypes):
 
 
 @pytest.mark.parametrize("loops", ["torch"], indirect=True)
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("dtypes", [(torch.uint8, torch.float32), (torch.float32,) * 2, (torch.float64,) * 2], ids=str)
+def test_floats_by_one_thread_or_several(dtypes, threads, monkeypatch):
+    """NumPy blends them if torch would not use more than one thread for an image."""
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+    monkeypatch.setattr(host, "SHARED", 0)
+    unused = "blend_floats" if threads > 1 else "blend_large"
+    monkeypatch.setattr(host, unused, lambda *_, **__: pytest.fail("this is for another number of threads"))
+    statistics = STATISTICS if dtypes[0] != torch.float64 else {}
+    for pairing in ("matching", "shuffle"):
+        plan, images = cases.plan("mixup", (5, 3, 61, 67), pairing=pairing), draw_images((5, 3, 61, 67), dtypes[0])
+        expected = mix(images, plan, dtype=dtypes[1], impl="reference", **statistics)
+        for arrange in LAYOUTS:
+            source = arrange(images)
+            assert same_bits(mix(source, plan, dtype=dtypes[1], impl="host", **statistics), expected)
+            assert same_bits(source, images)
+            if dtypes[0] == dtypes[1]:
+                assert same_bits(mix(source, plan, out=source, impl="host", **statistics), expected)
+
+
+@pytest.mark.parametrize("loops", ["torch"], indirect=True)
 @pytest.mark.parametrize("in_place", [False, True])
 @pytest.mark.parametrize("arrange", [contiguous, channels_last])
 def test_each_chunk_copies_no_more_than_itself(arrange, in_place):
