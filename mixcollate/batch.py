@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from mixcollate.execution import cast_images
-from mixcollate.roles import Key, Roles, first_labels, leaf_at, leaves, map_tensors, replace_at
+from mixcollate.roles import Key, Path, Roles, first_labels, leaf_at, leaves, map_tensors, replace_at
 
 
 class Owner(Protocol):
@@ -233,9 +233,13 @@ def _moved(batch: Any, device: torch.device, non_blocking: bool) -> Any:
     """The batch with its tensors, and whatever else has a ``to``, on the device."""
     # only copies to CUDA are ordered by a stream: on the host a non-blocking one could be read before it has arrived
     non_blocking = non_blocking and device.type == "cuda"
-    others = [(path, leaf) for path, leaf in leaves(batch) if not isinstance(leaf, Tensor) and knows_to(leaf)]
-    batch = replace_at(batch, {path: leaf.to(device) for path, leaf in others})
-    return map_tensors(batch, lambda tensor: tensor.to(device, non_blocking=non_blocking))
+    there: dict[Path, Any] = {}
+    for path, leaf in leaves(batch):
+        if isinstance(leaf, Tensor):
+            there[path] = leaf.to(device, non_blocking=non_blocking)
+        elif knows_to(leaf):
+            there[path] = leaf.to(device)
+    return replace_at(batch, there)
 
 
 def knows_to(leaf: Any) -> bool:

@@ -104,9 +104,9 @@ def mix(images: Tensor, plan: MixPlan, out: Tensor, *, affine: Affine | None) ->
         mix_slowly(images, plan, out, affine=affine)
         return
     in_place = out.data_ptr() == images.data_ptr()
-    order = None if in_place else _order(out)
+    order = _order(out) if not in_place or images.numel() <= CHUNK else None
     if order is not None and _is_one_pass(images, plan, out):
-        blend_apart_compiled(images, plan, out, order, affine)
+        blend_apart_compiled(images.clone() if in_place else images, plan, out, order, affine)
         erase(plan, out)
         return
     nothing_to_copy = in_place or plan.corner is not None  # pieces overwrite every pixel
