@@ -452,36 +452,47 @@ def paste_resized(source: Tensor, rows: Array, plan: MixPlan, box: Array, out: T
 
 def resize(image: Tensor, height: int, width: int, *, bilinear: bool, out: Tensor) -> Tensor:
     """The whole image as ``[C, height, width]`` in the dtype of ``out``, pixel centres aligned, as in the reference."""
-    arithmetic = torch.float64 if out.dtype == torch.float64 else torch.float32
     if not bilinear:
-        row, col = _nearest(image.shape[1], height), _nearest(image.shape[2], width)
-        return image.index_select(1, row).index_select(2, col).to(out.dtype)
-    row, col = _positions(image.shape[1], height, arithmetic), _positions(image.shape[2], width, arithmetic)
-    above, before = row.long(), col.long()
-    below, after = (above + 1).clamp(max=image.shape[1] - 1), (before + 1).clamp(max=image.shape[2] - 1)
-    down, across = (row - above)[:, None], col - before
+        rows, cols = _nearest(image.shape[1], height), _nearest(image.shape[2], width)
+        return image[:, rows[:, None], cols].to(out.dtype)
+    arithmetic = torch.float64 if out.dtype == torch.float64 else torch.float32
+    pixels = np.ascontiguousarray(image.to(arithmetic).numpy())  # take would copy any other each time
+    above, below, down = _neighbours(image.shape[1], height, pixels.dtype)
+    before, after, across = _neighbours(image.shape[2], width, pixels.dtype)
 
-    def line(index: Tensor) -> Tensor:
-        pixels = image.index_select(1, index).to(arithmetic)
-        first, second = pixels.index_select(2, before), pixels.index_select(2, after)
-        return second.sub_(first).mul_(across).add_(first)
+    def lines(rows: Array) -> Array:
+        some = pixels.take(rows, 1)
+        first, second = some.take(before, 2), some.take(after, 2)
+        return _between(first, second, across)
 
-    upper, lower = line(above), line(below)
-    resized = lower.sub_(upper).mul_(down).add_(upper)
+    with np.errstate(all="ignore"):  # infinite pixels are the caller's choice
+        resized = torch.from_numpy(_between(lines(above), lines(below), down[:, None]))
     return (resized if out.dtype.is_floating_point else resized.round_()).to(out.dtype)
+
+
+def _between(first: Array, second: Array, weight: Array) -> Array:
+    """``first + weight * (second - first)``, in the memory of the second."""
+    second -= first
+    second *= weight
+    second += first
+    return second
 
 
 def _nearest(length: int, shown: int) -> Tensor:
     """The pixels on an axis of ``length`` nearest to the centres of ``shown`` pixels."""
-    return (2 * torch.arange(shown, device="cpu") + 1) * length // (2 * shown)
+    return torch.from_numpy((2 * np.arange(shown) + 1) * length // (2 * shown))
 
 
-def _positions(length: int, shown: int, dtype: torch.dtype) -> Tensor:
-    """The positions of the centres of ``shown`` pixels on an axis of ``length``."""
-    position = (torch.arange(shown, device="cpu").to(dtype) + 0.5) * (
-        length / torch.tensor(shown, device="cpu").to(dtype)
-    ) - 0.5
-    return position.clamp_(0, length - 1)
+@functools.lru_cache(maxsize=512)  # a training run has as many sizes as its images have pixels along an axis
+def _neighbours(length: int, shown: int, dtype: np.dtype[Any]) -> tuple[Array, Array, Array]:
+    """The pixels on an axis of ``length`` before and after the centre of each of ``shown`` pixels, and how far it is
+    from the one before, in ``dtype``.
+    """
+    number = dtype.type
+    scale = number(1) / number(shown) * number(length)  # rounded twice, as by torch in the reference
+    position = np.clip((np.arange(shown, dtype=dtype) + number(0.5)) * scale - number(0.5), 0, length - 1)
+    before = position.astype(np.int64)
+    return before, np.minimum(before + 1, length - 1), position - before.astype(dtype)
 
 
 def _pastes(rows: Array, plan: MixPlan, box: Array) -> Iterator[tuple[int, int, list[int]]]:
