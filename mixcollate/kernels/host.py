@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from mixcollate.kernels import reference
-from mixcollate.kernels.noise import noise
+from mixcollate.kernels.noise import noise_in_boxes
 from mixcollate.kernels.pixels import Affine
 from mixcollate.plan import Array, MixPlan
 
@@ -516,35 +516,41 @@ def join_pieces(source: Tensor, plan: MixPlan, corner: Array, shift: Array, out:
 
 def erase_boxes(boxes: Array, fill: Array, key: Array | None, out: Tensor) -> None:
     """Overwrite the boxes of every image with its fill, or with noise by its key."""
-    channels = out.shape[1]
-    area = (boxes[..., 2] - boxes[..., 0]) * (boxes[..., 3] - boxes[..., 1])
-    fills = torch.from_numpy(fill).repeat(1, 1, channels // fill.shape[2])[..., None, None]
-    for i, n in np.argwhere(area > 0).tolist():
-        top, left, bottom, right = box = boxes[i, n].tolist()
-        pixels = fills[i, n] if key is None or key[i] == 0 else noise_in_box(box, key[i], out)
-        out[i, :, top:bottom, left:right] = pixels
+    here, fills = _words(out), _fills(fill, out)
+    erased = (boxes[..., 2] > boxes[..., 0]) & (boxes[..., 3] > boxes[..., 1])
+    noisy = erased & (key[:, None] != 0) if key is not None else np.zeros_like(erased)
+    for i, n in np.argwhere(erased & ~noisy).tolist():
+        top, left, bottom, right = boxes[i, n].tolist()
+        here[i, :, top:bottom, left:right] = fills[i, n]
+    for chunk in _chunks(np.argwhere(noisy), out):
+        images, some = chunk[:, 0], boxes[chunk[:, 0], chunk[:, 1]]
+        for i, box, pixels in zip(images.tolist(), some.tolist(), _noise(out, some, _part(key)[images]), strict=True):
+            top, left, bottom, right = box
+            here[i, :, top:bottom, left:right] = pixels
 
 
 def erase_masks(plan: MixPlan, rows: Array, masked: Callable[[MixPlan, int], Array], out: Tensor) -> None:
     """Overwrite the pixels of ``rows`` that ``masked`` selects with each image's first fill, or with noise."""
-    channels, height, width = out.shape[1:]
-    here = _words(out)
-    fill = torch.from_numpy(_part(plan.fill)[:, 0])
-    fills = _words(fill.repeat(1, channels // fill.shape[1])[..., None, None].to(out.dtype))
+    here, fills = _words(out), _fills(_part(plan.fill), out)
     for i in rows.tolist():
-        chosen = fills[i]
+        chosen = fills[i, 0]
         if plan.noise is not None and plan.noise[i]:
-            chosen = _words(noise_in_box([0, 0, height, width], plan.noise[i], out).to(out.dtype))
+            (chosen,) = _noise(out, np.array([[0, 0, *out.shape[2:]]]), plan.noise[[i]])
         copy_where(masked(plan, i), chosen, here[i])
 
 
-def noise_in_box(box: Sequence[int], key: np.int64, out: Tensor) -> Tensor:
-    """``[C, height, width]``: the noise of ``key`` in a box of an image of ``out``."""
-    top, left, bottom, right = box
-    channels, height, width = out.shape[1:]
-    planes, rows, cols = (torch.arange(*ends, device="cpu") for ends in ((0, channels), (top, bottom), (left, right)))
-    place = planes[:, None, None] * (height * width) + rows[:, None] * width + cols
-    return noise(place, torch.tensor(int(key), device="cpu"), integer=not out.dtype.is_floating_point)
+def _fills(fill: Array, out: Tensor) -> Array:
+    """``[B, N, C, 1, 1]``: the fills of every image as words of ``out``; those of a frame for all frames of a video."""
+    return _words(torch.from_numpy(np.tile(fill, out.shape[1] // fill.shape[2])).to(out.dtype))[..., None, None]
+
+
+def _noise(out: Tensor, boxes: Array, keys: Array) -> list[Array]:
+    """For each of ``boxes [N, 4]`` ``[C, height, width]``: the noise of its key as words of ``out``."""
+    size = tuple(out.shape[1:])
+    values = noise_in_boxes(size, boxes, keys, integer=not out.dtype.is_floating_point)
+    shapes = [(size[0], bottom - top, right - left) for top, left, bottom, right in boxes.tolist()]
+    parts = np.split(_words(torch.from_numpy(values).to(out.dtype)), np.cumsum([math.prod(shape) for shape in shapes]))
+    return [part.reshape(shape) for part, shape in zip(parts, shapes, strict=False)]  # the last part is empty
 
 
 def on_grid(plan: MixPlan, i: int) -> Array:
