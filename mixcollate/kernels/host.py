@@ -39,7 +39,10 @@ class LazyCopy:
     """
 
     def __init__(self, images: Tensor | Sequence[Tensor], out: Tensor, affine: Affine | None) -> None:
-        self.images, self.out, self.affine = images, out, affine
+        self.images, self.out = images, out
+        self.lines, self.affine = out, affine
+        if affine is not None:
+            self.lines, self.affine = _in_lines(out, affine)
         self.small = _is_small(out)
         self.uncopied, self.normalised = set(range(len(images))), set[int]()
 
@@ -80,22 +83,31 @@ class LazyCopy:
         if self.affine is not None and not self.small:  # those all at once
             self.normalised.update(numbers)
             for number in numbers:
-                _normalise(self.rows[number], self.affine)
+                _normalise(self.lines[number : number + 1], self.affine)
 
     def finish(self) -> None:
         """Copy and normalise all that remain."""
         self.copy_rest()
         if self.affine is not None and not self.normalised:
-            _normalise(self.out, self.affine)
+            _normalise(self.lines, self.affine)
         elif self.affine is not None:
             self.normalise(*(set(range(len(self.out))) - self.normalised))
 
 
-def _normalise(images: Tensor, affine: Affine) -> None:
-    """Normalise images ``[..., C, H, W]`` in place, as many at a time as fit the cache."""
-    scale, bias = affine.scale[:, None, None], affine.bias[:, None, None]
-    for chunk in torch.split(images, _images_in_chunk(images)) if images.ndim == 4 else [images]:
-        chunk.mul_(scale).add_(bias)
+def _in_lines(images: Tensor, affine: Affine) -> tuple[Tensor, Affine]:
+    """Images ``[B, C, H, W]`` and the numbers that normalise them, to be broadcast: if channels lie side by side, of
+    whole lines ``[B, H, W * C]``, since torch is slow with as few numbers at a time as there are channels.
+    """
+    interleaved = images.movedim(1, 3)
+    if interleaved.is_contiguous():
+        return interleaved.flatten(2), Affine(*[one.repeat(images.shape[3]) for one in affine])
+    return images, Affine(*[one[:, None, None] for one in affine])
+
+
+def _normalise(lines: Tensor, affine: Affine) -> None:
+    """Normalise images, arranged by :func:`_in_lines`, in place, as many at a time as fit the cache."""
+    for chunk in torch.split(lines, _images_in_chunk(lines)):
+        chunk.mul_(affine.scale).add_(affine.bias)
 
 
 def mix(images: Tensor, plan: MixPlan, out: Tensor, *, affine: Affine | None) -> None:
@@ -265,18 +277,22 @@ def blend_floats(source: Tensor, lazy: LazyCopy, rows: Array, partner: Array, ow
     """The same in NumPy, one pair at a time, mixed while they are copied: half of torch's time on one thread."""
     here, there = lazy.out.numpy(), source.numpy()
     step = np.empty_like(here[0])
+    while_copying = bool(lazy.uncopied) and lazy.images[0].dtype == lazy.out.dtype  # NumPy is slow to convert
     with np.errstate(all="ignore"):  # infinite pixels are the caller's choice, and tiny shares may become 0
         for i, j, weight in zip(rows.tolist(), partner[rows].tolist(), (1 - own[rows]).tolist(), strict=True):
+            pair = (i, j) if mutual else (i,)
             image, other = here[i], there[j]
-            if lazy.uncopied:
+            if while_copying:
                 image = lazy.take(i).numpy()
                 other = lazy.take(j).numpy() if mutual else other
-            np.subtract(other, image, out=step, dtype=step.dtype)
+            else:
+                lazy.copy(*pair)
+            np.subtract(other, image, out=step)
             step *= weight
             np.add(image, step, out=here[i])
             if mutual:
                 np.subtract(other, step, out=there[j])
-            lazy.normalise(*((i, j) if mutual else (i,)))
+            lazy.normalise(*pair)
 
 
 def blend_compiled(
@@ -320,7 +336,7 @@ def blend_apart_compiled(
     width = out.shape[3] * step
     loops().blend_apart(there, here, partner, plan.own_outside, inside, box, planes, width, scale, bias)
     if affine is not None and step > 1:
-        _normalise(out, affine)
+        _normalise(*_in_lines(out, affine))
 
 
 def blend_apart(images: Tensor, partner: Array, own: Array, blends: Array, out: Tensor) -> None:
