@@ -597,7 +597,9 @@ def in_hidden_cell(plan: MixPlan, i: int) -> Array:
 
 def copy_where(mask: Array, chosen: Array, words: Array) -> None:
     """Copy ``chosen`` into ``words`` where ``mask`` is 1, as integers, in a tenth of the time of ``np.where``."""
-    words ^= (words ^ chosen) & -mask.astype(words.dtype)
+    changes = words ^ chosen
+    changes &= -mask.astype(words.dtype)
+    words ^= changes
 
 
 def _chunks(rows: Array, images: Tensor) -> list[Array]:
