@@ -1,7 +1,7 @@
 """The official algorithms of methods that the peers do not have, written from the definitions in their papers.
 
-They work like the authors' code: RICAP with one draw for each batch; the others image by image, on the host if the
-authors do so.
+They work like the authors' code: RICAP, ResizeMix and FMix with one draw for each batch; the others image by image, on
+the host if the authors do so.
 """
 
 import random
@@ -42,6 +42,39 @@ def mosaic(images: Tensor, labels: Tensor, num_classes: int) -> tuple[Tensor, Te
             out[i, :, top:bottom, left:right] = images[j, :, top:bottom, left:right]
             target[i] += rows[j] * ((bottom - top) * (right - left) / (height * width))
     return out, target
+
+
+def resizemix(images: Tensor, labels: Tensor, num_classes: int) -> tuple[Tensor, Tensor]:
+    """Whole images, resized, in a box of others (https://arxiv.org/abs/2012.11101); dense targets."""
+    height, width = images.shape[2:]
+    scale = np.random.uniform(0.1, 0.8)
+    rows, cols = int(height * scale), int(width * scale)
+    top, left = np.random.randint(height - rows + 1), np.random.randint(width - cols + 1)
+    index = torch.randperm(len(images), device=images.device)
+    out = images.clone()
+    patch = functional.interpolate(images[index], (rows, cols), mode="bilinear")
+    out[:, :, top : top + rows, left : left + cols] = patch
+    return out, _blended(labels, index, 1 - rows * cols / (height * width), num_classes)
+
+
+def fmix(images: Tensor, labels: Tensor, num_classes: int, decay: float = 3) -> tuple[Tensor, Tensor]:
+    """A mask cut from noise of low frequencies (https://arxiv.org/abs/2002.12047), made on the host; dense targets."""
+    height, width = images.shape[2:]
+    own = np.random.beta(1, 1)
+    down, across = np.fft.fftfreq(height)[:, None], np.fft.rfftfreq(width)
+    strength = 1 / np.maximum(np.hypot(down, across), 1 / max(height, width)) ** decay
+    spectrum = np.random.randn(2, *strength.shape) * strength
+    grey = np.fft.irfft2(spectrum[0] + 1j * spectrum[1], (height, width)).ravel()
+    kept = np.zeros(grey.size, np.float32)
+    kept[np.argsort(-grey)[: round(own * grey.size)]] = 1
+    mask = torch.from_numpy(kept.reshape(height, width)).to(images.device)
+    index = torch.randperm(len(images), device=images.device)
+    return mask * images + (1 - mask) * images[index], _blended(labels, index, own, num_classes)
+
+
+def _blended(labels: Tensor, index: Tensor, own: float, num_classes: int) -> Tensor:
+    rows = functional.one_hot(labels, num_classes).float()
+    return own * rows + (1 - own) * rows[index]
 
 
 def cutout(images: Tensor, length: int) -> Tensor:

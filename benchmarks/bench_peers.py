@@ -32,6 +32,7 @@ from mixcollate import (
     Compose,
     CutMix,
     Cutout,
+    FMix,
     GridMask,
     HideAndSeek,
     MixUp,
@@ -39,6 +40,7 @@ from mixcollate import (
     Mosaic,
     RandomChoice,
     RandomErasing,
+    ResizeMix,
 )
 
 TIMM = ["timm batch (in place)", "timm pair (in place)", "timm elem (in place)"]
@@ -195,21 +197,23 @@ def test_cutmix(race, device, rival, clock):
 
 @clocks
 @pytest.mark.parametrize("rival", ERASING)
-def test_random_erasing(race, device, rival, clock):
+@pytest.mark.parametrize("fill", [0.0, "noise"], ids=["constant", "noise"])
+def test_random_erasing(race, device, fill, rival, clock):
     shape = standard_shape(device)
 
     def rivals() -> Rivals:
         images = rotating(lambda: random_images(shape, torch.float32, device))
-        inplace, fresh = RandomErasing(p=0.5, inplace=True), RandomErasing(p=0.5)
+        inplace, fresh = RandomErasing(p=0.5, fill=fill, inplace=True), RandomErasing(p=0.5, fill=fill)
         return {
             "copy": copy_of(bytes_of(shape, torch.float32, torch.float32), device),
             "mixcollate in place": lambda: inplace(next(images)),
             "mixcollate": lambda: fresh(next(images)),
-            **peers.random_erasing(images, device, p=0.5),
+            **peers.random_erasing(images, device, p=0.5, noise=fill == "noise"),
         }
 
+    name = "RandomErasing p=0.5, noise" if fill == "noise" else "RandomErasing p=0.5"
     race(
-        rivals, rival, case=f"RandomErasing p=0.5, float32 {shape_name(shape)}", device=device, clock=clock,
+        rivals, rival, case=f"{name}, float32 {shape_name(shape)}", device=device, clock=clock,
         images=shape[0], moved=bytes_of(shape, torch.float32, torch.float32),
     )  # fmt: skip
 
@@ -243,10 +247,15 @@ OFFICIAL = {
     "Cutout": (Cutout, lambda images, labels: baselines.cutout(images, images.shape[2] // 2)),
     "GridMask": (GridMask, lambda images, labels: baselines.gridmask(images)),
     "HideAndSeek": (HideAndSeek, lambda images, labels: baselines.hide_and_seek(images)),
+    "ResizeMix": (ResizeMix, lambda images, labels: baselines.resizemix(images, labels, CLASSES)),
+    "FMix": (FMix, lambda images, labels: baselines.fmix(images, labels, CLASSES)),
 }
+MEASURED = ["RICAP", "Mosaic", "GridMask", "HideAndSeek"]  # by goals, on a GPU
 
 
-@pytest.mark.parametrize("rival", ["copy", "mixcollate in place", "mixcollate", "official algorithm"])
+@pytest.mark.parametrize(
+    "rival", ["copy", "mixcollate in place", "mixcollate", "mixcollate, one draw a batch", "official algorithm"]
+)
 @pytest.mark.parametrize("method", list(OFFICIAL))
 def test_official(race, device, method, rival):
     shape = standard_shape(device)
@@ -257,11 +266,13 @@ def test_official(race, device, method, rival):
         labels = labels_for(shape, device)
         mixes = transform_class.mixes
         transform = transform_class(num_classes=CLASSES) if mixes else transform_class()
+        alike = transform_class(num_classes=CLASSES, per="batch") if mixes else transform_class(per="batch")
         inplace = "takes pixels from images that must still be there" if mixes else transform_class(inplace=True)
         return {
             "copy": copy_of(bytes_of(shape, torch.float32, torch.float32), device),
             "mixcollate in place": inplace if isinstance(inplace, str) else lambda: inplace(next(images)),
             "mixcollate": lambda: transform(next(images), labels) if mixes else transform(next(images)),
+            "mixcollate, one draw a batch": lambda: alike(next(images), labels) if mixes else alike(next(images)),
             "official algorithm": lambda: official(next(images), labels),
         }
 
@@ -269,5 +280,5 @@ def test_official(race, device, method, rival):
     race(
         rivals, rival, case=f"{method}, float32 {shape_name(shape)}", device=device, images=shape[0],
         moved=bytes_of(shape, torch.float32, torch.float32),
-        goals=goals if device.type == "cuda" and method != "Cutout" else {},
+        goals=goals if device.type == "cuda" and method in MEASURED else {},
     )  # fmt: skip

@@ -63,16 +63,16 @@ def cutmix(images: Images, labels: Tensor, classes: int) -> Rivals:
     }
 
 
-def random_erasing(images: Images, device: torch.device, p: float) -> Rivals:
-    """Random Erasing of float images with a constant; the name says if it is not one box for each image."""
-    theirs = v2.RandomErasing(p=p, inplace=True)
+def random_erasing(images: Images, device: torch.device, p: float, *, noise: bool) -> Rivals:
+    """Random Erasing of float images with 0 or with noise; the name says if it is not one box for each image."""
+    theirs = v2.RandomErasing(p=p, value="random" if noise else 0.0, inplace=True)
 
     def one_by_one() -> None:
         for image in next(images):
             theirs(image)
 
     def timm(module: Any) -> Run:
-        erase = module.RandomErasing(probability=p, mode="const", device=device)
+        erase = module.RandomErasing(probability=p, mode="pixel" if noise else "const", device=device)
         return lambda: erase(next(images))
 
     def kornia(module: Any) -> Run:
@@ -83,7 +83,7 @@ def random_erasing(images: Images, device: torch.device, p: float) -> Rivals:
         "torchvision (one box a batch, in place)": lambda: theirs(next(images)),
         "torchvision (image by image, in place)": one_by_one,
         "timm (in place)": where(imported("timm.data.random_erasing"), timm),
-        "kornia": where(imported("kornia.augmentation"), kornia),
+        "kornia": "erases with no noise" if noise else where(imported("kornia.augmentation"), kornia),
     }
 
 
