@@ -13,7 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.data import DataLoader, TensorDataset
 
 import mixcollate as mc
-from mixcollate.kernels import mix
+from mixcollate.kernels import mix, mix_masks
 from mixcollate.memory import KEPT, Recycler
 
 
@@ -192,6 +192,16 @@ def test_a_transform_in_a_loop_uses_the_same_memory(dtype):
         mixed = transform.replay(images, None, transform.make_plan(images), mean=0.5, std=0.2)
         addresses.add(mixed.data_ptr())
     assert len(addresses) == 2  # one is held while the next is made
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int64, torch.float32], ids=str)
+def test_masks_in_a_loop_use_the_same_memory(dtype):
+    masks, plan = torch.zeros(8, 400, 400, dtype=dtype), mc.CutMix().make_plan(torch.empty(8, 3, 400, 400))
+    kept, first = mix_masks(masks, plan), mix_masks(masks, plan)
+    address = first.data_ptr()
+    assert address != kept.data_ptr()
+    del first
+    assert mix_masks(masks, plan).data_ptr() == address
 
 
 def test_results_that_are_kept_stay_as_they_are():
