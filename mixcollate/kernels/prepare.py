@@ -179,8 +179,8 @@ def as_batch(samples: Sequence[Tensor]) -> Tensor:
     return samples[0].expand(len(samples), *samples[0].shape)
 
 
-def prepare_masks(masks: Tensor, plan: MixPlan | PackedPlan) -> Call:
-    """Check the arguments of :func:`mixcollate.kernels.mix_masks`."""
+def prepare_masks(masks: Tensor, plan: MixPlan | PackedPlan, *, inplace: bool = False) -> Call:
+    """Check the arguments of :func:`mixcollate.kernels.mix_masks`; ``inplace``: write into the memory of the masks."""
     check_tensor("masks", masks)
     check_kind("plan", plan, MixPlan, PackedPlan)
     if masks.ndim not in (3, 4, 5):
@@ -197,7 +197,7 @@ def prepare_masks(masks: Tensor, plan: MixPlan | PackedPlan) -> Call:
     kept = torch.preserve_format if masks.ndim < 5 and not numbered else torch.contiguous_format
     recycled = is_readable(masks) and not masks.requires_grad
     empty_like = _RESULTS.empty_like if recycled else torch.empty_like
-    result = empty_like(masks, memory_format=kept)  # such that as_pixels returns a view
+    result = masks if inplace else empty_like(masks, memory_format=kept)  # such that as_pixels returns a view
     call = prepare(as_pixels(masks), plan, out=as_pixels(result))
     return call._replace(result=result)
 
