@@ -15,6 +15,12 @@ from mixcollate.integrations.transformers import MixupTrainer, soft_loss
 QUIET = {"report_to": [], "disable_tqdm": True, "use_cpu": True, "save_strategy": "no", "logging_strategy": "no"}
 
 
+@pytest.fixture(autouse=True)
+def in_a_folder_of_its_own(tmp_path, monkeypatch):
+    """Where a Trainer without an ``output_dir`` makes one."""
+    monkeypatch.chdir(tmp_path)
+
+
 @pytest.fixture
 def run(example, tmp_path):
     def main(folder="run", **options):
