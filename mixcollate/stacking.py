@@ -77,15 +77,19 @@ class Stacking:
         first = tensors[0]
         if not all([isinstance(tensor, Tensor) for tensor in tensors]):
             raise TypeError("cannot stack tensors with other objects")
+        if isinstance(first, tv_tensors.TVTensor):  # they are slow to be asked for anything
+            with torch._C.DisableTorchFunctionSubclass():
+                tensors = [tensor.as_subclass(Tensor) for tensor in tensors]
+            first = tensors[0]
         kinds = {(tensor.dtype, tensor.requires_grad) for tensor in tensors}  # torch compares shapes
         if len({dtype.is_floating_point for dtype, _ in kinds}) > 1:
             raise TypeError("cannot stack integers with floats")
         plain = first.layout == torch.strided and first.device.type == "cpu" and not first.requires_grad
         if not plain or len(kinds) > 1:
             return torch.stack(list(tensors))
-        becomes_plain = type(first) is Tensor or isinstance(first, tv_tensors.TVTensor)  # others keep their type
+        is_plain = type(first) is Tensor  # others keep their type
         is_large = first.ndim == 3 and first.numel() >= LARGE
-        if self._defer_large and becomes_plain and is_large and len({tensor.shape for tensor in tensors}) == 1:
+        if self._defer_large and is_plain and is_large and len({tensor.shape for tensor in tensors}) == 1:
             return Unstacked(tensors)
         return self.join(tensors)
 
