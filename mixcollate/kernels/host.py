@@ -117,7 +117,7 @@ def mix(images: Tensor, plan: MixPlan, out: Tensor, *, affine: Affine | None) ->
         return
     in_place = out.data_ptr() == images.data_ptr()
     order = _order(out) if not in_place or images.numel() <= CHUNK else None
-    if order is not None and _is_one_pass(images, plan, out):
+    if order is not None and _is_one_pass(images, plan, out, affine):
         blend_apart_compiled(images.clone() if in_place else images, plan, out, order, affine)
         erase(plan, out)
         return
@@ -142,11 +142,12 @@ def _is_small(images: Tensor) -> bool:
     return images.numel() < LARGE * images.shape[0]
 
 
-def _is_one_pass(images: Tensor, plan: MixPlan, out: Tensor) -> bool:
-    """Whether one compiled pass that reads every image twice is fastest: they are small, or of a smaller dtype."""
+def _is_one_pass(images: Tensor, plan: MixPlan, out: Tensor, affine: Affine | None) -> bool:
+    """Whether one compiled pass that reads every image twice is fastest: they fit the cache, or are also converted."""
     if plan.own_outside is None or not {"bitmap", "resized", "corner"}.isdisjoint(plan.parts):
         return False
-    return (_is_small(out) or images.dtype.itemsize < out.dtype.itemsize) and loops() is not None
+    converts = images.dtype.itemsize < out.dtype.itemsize or affine is not None
+    return (out.numel() < CHUNK * out.shape[0] or converts) and loops() is not None
 
 
 def _is_fast(images: Tensor, out: Tensor, affine: Affine | None) -> bool:
