@@ -83,7 +83,7 @@ class LazyCopy:
         if self.affine is not None and not self.small:  # those all at once
             self.normalised.update(numbers)
             for number in numbers:
-                _normalise(self.lines[number : number + 1], self.affine)
+                self.lines[number].mul_(self.affine.scale).add_(self.affine.bias)
 
     def finish(self) -> None:
         """Copy and normalise all that remain."""
