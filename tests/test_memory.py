@@ -13,7 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.data import DataLoader, TensorDataset
 
 import mixcollate as mc
-from mixcollate.kernels import mix, mix_masks
+from mixcollate.kernels import host, mix, mix_masks
 from mixcollate.memory import KEPT, Recycler
 
 
@@ -202,6 +202,20 @@ def test_masks_in_a_loop_use_the_same_memory(dtype):
     assert address != kept.data_ptr()
     del first
     assert mix_masks(masks, plan).data_ptr() == address
+
+
+def test_float32_copies_use_the_same_memory(monkeypatch):
+    """Half precision is mixed in float32."""
+    monkeypatch.setattr(host, "_WIDE", recycler := Recycler())
+    images, collate = (
+        torch.zeros(4, 3, 300, 300, dtype=torch.bfloat16),
+        mc.MixupCollate(mean=0.5, std=0.2, num_classes=4),
+    )
+    used = set()
+    for _ in range(3):
+        collate.mix((images, torch.arange(4)))
+        used.add(tuple(sorted(buffer.ctypes.data for buffer in recycler._free)))
+    assert len(used) == 1 and len(recycler._free) > 0
 
 
 def test_results_that_are_kept_stay_as_they_are():

@@ -16,12 +16,15 @@ from torch import Tensor
 from mixcollate.kernels import reference
 from mixcollate.kernels.noise import noise_in_boxes
 from mixcollate.kernels.pixels import Affine
+from mixcollate.memory import Recycler
 from mixcollate.plan import Array, MixPlan
 
 CHUNK = 2**16  # elements whose several float32 scratch buffers fit into the second-level cache of a core
 LARGE = 2**13  # elements: images of this size are worth a few calls each, smaller ones are gathered into chunks
 LARGE_FLOATS = 2**11  # the same for blending float32 in NumPy, whose calls cost less and need no conversions
 SHARED = 2**15  # elements: torch divides work on more of them between its threads
+
+_WIDE = Recycler()  # of float32 copies
 
 _NOTHING = np.empty((2, 0), np.float32)
 
@@ -162,8 +165,10 @@ def mix_slowly(images: Tensor, plan: MixPlan, out: Tensor, *, affine: Affine | N
     if torch.float64 in (images.dtype, out.dtype):
         reference.mix(images, plan, out, affine=affine)
     else:
-        wide = torch.empty_like(out, dtype=torch.float32)
-        mix(images if images.dtype == torch.uint8 else images.float(), plan, wide, affine=affine)
+        wide = _WIDE.empty_like(out, dtype=torch.float32)
+        if images.dtype != torch.uint8:
+            images = _WIDE.empty_like(images, dtype=torch.float32).copy_(images)
+        mix(images, plan, wide, affine=affine)
         out.copy_(wide)
 
 
