@@ -206,7 +206,7 @@ def test_masks_in_a_loop_use_the_same_memory(dtype):
 
 def test_float32_copies_use_the_same_memory(monkeypatch):
     """Half precision is mixed in float32."""
-    monkeypatch.setattr(host, "_WIDE", recycler := Recycler())
+    monkeypatch.setattr(host, "_SCRATCH", recycler := Recycler())
     images, collate = (
         torch.zeros(4, 3, 300, 300, dtype=torch.bfloat16),
         mc.MixupCollate(mean=0.5, std=0.2, num_classes=4),

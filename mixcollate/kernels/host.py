@@ -24,7 +24,7 @@ LARGE = 2**13  # elements: images of this size are worth a few calls each, small
 LARGE_FLOATS = 2**11  # the same for blending float32 in NumPy, whose calls cost less and need no conversions
 SHARED = 2**15  # elements: torch divides work on more of them between its threads
 
-_WIDE = Recycler()  # of float32 copies
+_SCRATCH = Recycler()  # memory for whole copies of a batch, which would mostly be spent on fresh pages
 
 _NOTHING = np.empty((2, 0), np.float32)
 
@@ -121,15 +121,19 @@ def mix(images: Tensor, plan: MixPlan, out: Tensor, *, affine: Affine | None) ->
     in_place = out.data_ptr() == images.data_ptr()
     order = _order(out) if not in_place or images.numel() <= CHUNK else None
     if order is not None and _is_one_pass(images, plan, out, affine):
-        blend_apart_compiled(images.clone() if in_place else images, plan, out, order, affine)
+        blend_apart_compiled(_copied(images, images.dtype) if in_place else images, plan, out, order, affine)
         erase(plan, out)
         return
     nothing_to_copy = in_place or plan.corner is not None  # pieces overwrite every pixel
     lazy = LazyCopy([] if nothing_to_copy else images, out, affine)
     mutual = plan.mutual and (in_place or not lazy.small)  # small images are read from the source, not in pairs
     if in_place and plan.mixes and not mutual:
-        images = images.clone()  # some images are read after they are written
+        images = _copied(images, images.dtype)  # some images are read after they are written
     mix_lazily(out if mutual else images, lazy, plan, mutual=mutual)
+
+
+def _copied(images: Tensor, dtype: torch.dtype) -> Tensor:
+    return _SCRATCH.empty_like(images, dtype=dtype).copy_(images)
 
 
 def mix_samples(samples: Sequence[Tensor], plan: MixPlan, out: Tensor, *, affine: Affine | None) -> None:
@@ -138,7 +142,8 @@ def mix_samples(samples: Sequence[Tensor], plan: MixPlan, out: Tensor, *, affine
     if _is_fast(samples[0], out, affine) and (mutual or not plan.mixes):
         mix_lazily(out, LazyCopy(samples, out, affine), plan, mutual=mutual)
     else:
-        mix(torch.stack(list(samples)), plan, out, affine=affine)
+        stacked = _SCRATCH.empty((len(samples), *samples[0].shape), samples[0].dtype)
+        mix(torch.stack(list(samples), out=stacked), plan, out, affine=affine)
 
 
 def _is_small(images: Tensor) -> bool:
@@ -165,9 +170,9 @@ def mix_slowly(images: Tensor, plan: MixPlan, out: Tensor, *, affine: Affine | N
     if torch.float64 in (images.dtype, out.dtype):
         reference.mix(images, plan, out, affine=affine)
     else:
-        wide = _WIDE.empty_like(out, dtype=torch.float32)
+        wide = _SCRATCH.empty_like(out, dtype=torch.float32)
         if images.dtype != torch.uint8:
-            images = _WIDE.empty_like(images, dtype=torch.float32).copy_(images)
+            images = _copied(images, torch.float32)
         mix(images, plan, wide, affine=affine)
         out.copy_(wide)
 
