@@ -274,7 +274,7 @@ def batches(draw):
     return images, numbers.integers(0, CLASSES, shape[0])
 
 
-REFUSED = "(sizes|length|tile and ratio) must |fill must be whole numbers|images must have more"
+REFUSED = "(sizes|length|tile and ratio) must |fill must be whole numbers|images must have (more|sides)"
 
 
 def check_batch(transform, batch, options):
