@@ -125,14 +125,18 @@ def test_more_than_one_chunk(name, dtypes):
 
 @pytest.mark.parametrize("loops", ["torch"], indirect=True)
 @pytest.mark.parametrize("threads", [1, 2])
-@pytest.mark.parametrize("dtypes", [(torch.uint8, torch.float32), (torch.float32,) * 2, (torch.float64,) * 2], ids=str)
-def test_floats_by_one_thread_or_several(dtypes, threads, monkeypatch):
+@pytest.mark.parametrize(
+    "dtypes",
+    [(torch.uint8, torch.float32), *[(dtype, dtype) for dtype in (torch.uint8, torch.float32, torch.float64)]],
+    ids=str,
+)
+def test_blends_by_one_thread_or_several(dtypes, threads, monkeypatch):
     """NumPy blends them if torch would not use more than one thread for an image."""
     monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
     monkeypatch.setattr(host, "SHARED", 0)
-    unused = "blend_floats" if threads > 1 else "blend_large"
+    unused = "blend_in_numpy" if threads > 1 else "blend_large"
     monkeypatch.setattr(host, unused, lambda *_, **__: pytest.fail("this is for another number of threads"))
-    statistics = STATISTICS if dtypes[0] != torch.float64 else {}
+    statistics = STATISTICS if dtypes[1] == torch.float32 else {}
     for pairing in ("matching", "shuffle"):
         plan, images = cases.plan("mixup", (5, 3, 61, 67), pairing=pairing), draw_images((5, 3, 61, 67), dtypes[0])
         expected = mix(images, plan, dtype=dtypes[1], impl="reference", **statistics)

@@ -21,7 +21,8 @@ from mixcollate.plan import Array, MixPlan
 
 CHUNK = 2**16  # elements whose several float32 scratch buffers fit into the second-level cache of a core
 LARGE = 2**13  # elements: images of this size are worth a few calls each, smaller ones are gathered into chunks
-LARGE_FLOATS = 2**11  # the same for blending float32 in NumPy, whose calls cost less and need no conversions
+LARGE_IN_NUMPY = {torch.uint8: 2**12, torch.float32: 2**11, torch.float64: 2**11}  # for blending: its calls cost less
+ROUNDING = 1.5 * 2**23  # added to a float32 below 2**22 it rounds, half to even, and leaves the integer in the low bits
 SHARED = 2**15  # elements: torch divides work on more of them between its threads
 
 _SCRATCH = Recycler()  # memory for whole copies of a batch, which would mostly be spent on fresh pages
@@ -270,7 +271,7 @@ def blend_whole(source: Tensor, lazy: LazyCopy, rows: Array, partner: Array, own
     if order is not None and loops() is not None:
         blend_compiled(source, lazy, rows, partner[rows], 1 - own[rows], order, mutual=mutual)
     elif _is_for_numpy(lazy.out):
-        blend_floats(source, lazy, rows, partner, own, mutual=mutual)
+        blend_in_numpy(source, lazy, rows, partner, own, mutual=mutual)
     elif lazy.small:
         blend_small(source, rows, partner, own, lazy.out, mutual=mutual)
     else:
@@ -278,16 +279,18 @@ def blend_whole(source: Tensor, lazy: LazyCopy, rows: Array, partner: Array, own
 
 
 def _is_for_numpy(out: Tensor) -> bool:
-    """Whether NumPy is fastest pair by pair: for floats, of which torch would give each image to one thread."""
+    """Whether NumPy is fastest pair by pair: torch would give each image to one thread."""
     size = math.prod(out.shape[1:])
     one_thread = size <= SHARED or torch.get_num_threads() == 1
-    return out.dtype in (torch.float32, torch.float64) and size >= LARGE_FLOATS and one_thread
+    return size >= LARGE_IN_NUMPY.get(out.dtype, math.inf) and one_thread
 
 
-def blend_floats(source: Tensor, lazy: LazyCopy, rows: Array, partner: Array, own: Array, *, mutual: bool) -> None:
+def blend_in_numpy(source: Tensor, lazy: LazyCopy, rows: Array, partner: Array, own: Array, *, mutual: bool) -> None:
     """The same in NumPy, one pair at a time, mixed while they are copied: half of torch's time on one thread."""
     here, there = lazy.out.numpy(), source.numpy()
-    step = np.empty_like(here[0])
+    rounds = here.dtype == np.uint8
+    step = np.empty_like(here[0], dtype=np.float32 if rounds else None)
+    change = np.empty_like(here[0]) if rounds else step
     while_copying = bool(lazy.uncopied) and lazy.images[0].dtype == lazy.out.dtype  # NumPy is slow to convert
     with np.errstate(all="ignore"):  # infinite pixels are the caller's choice, and tiny shares may become 0
         for i, j, weight in zip(rows.tolist(), partner[rows].tolist(), (1 - own[rows]).tolist(), strict=True):
@@ -298,11 +301,14 @@ def blend_floats(source: Tensor, lazy: LazyCopy, rows: Array, partner: Array, ow
                 other = lazy.take(j).numpy() if mutual else other
             else:
                 lazy.copy(*pair)
-            np.subtract(other, image, out=step)
+            np.subtract(other, image, out=step, dtype=step.dtype)
             step *= weight
-            np.add(image, step, out=here[i])
+            if rounds:
+                step += ROUNDING
+                np.copyto(change, step.view(np.int32), casting="unsafe")  # modulo 256
+            np.add(image, change, out=here[i])
             if mutual:
-                np.subtract(other, step, out=there[j])
+                np.subtract(other, change, out=there[j])
             lazy.normalise(*pair)
 
 
