@@ -60,7 +60,7 @@ def test_every_file_is_measured(results):
 def test_every_method_is_measured_and_checked_on_a_gpu():
     assert {type(method) for method in bench_cost.METHODS.values()} == set(ALL.values())
     assert set(ALL) <= set(checks.METHODS)
-    assert set(ALL) - set(vars(bench_peers)) == {"FMix", "ResizeMix"}, "of which no peer that is a package has one"
+    assert set(ALL) <= set(vars(bench_peers))
 
 
 def test_rows_state_their_bytes_and_rates(results):
