@@ -13,7 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from mixcollate import MixUp, targets
-from mixcollate.kernels import mix, support
+from mixcollate.kernels import mix, mix_masks, support
 from mixcollate.kernels.packed import PackedPlan, layout_from_key, pack
 from mixcollate.kernels.prepare import Call
 from mixcollate.plan import PARTS, MixPlan, chain, identity, two_shares
@@ -345,6 +345,17 @@ def test_plain_torch_needs_no_float64(name, backend, monkeypatch):
     before = mode.ran
     torch.testing.assert_close(mixing(images, pack(drawn, "cpu")), wanted, rtol=0, atol=0)
     assert mode.ran > before
+
+
+@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize("dtype", [torch.int64, torch.float32], ids=str)
+def test_masks_in_compiled_code(dtype, packed):
+    """They are mixed outside the graph, since plans are read on the host."""
+    torch._dynamo.reset()
+    plan, masks = plan_of("cutmix", (4, 3, 6, 10)), torch.arange(240).view(4, 6, 10).to(DEVICE, dtype)
+    placed = pack(plan, DEVICE) if packed else plan
+    compiled = torch.compile(lambda masks: 2 * mix_masks(masks + 1, placed), backend="aot_eager")
+    assert torch.equal(compiled(masks), 2 * mix_masks(masks + 1, plan))
 
 
 LABELS_OF_EVERY_DTYPE = [torch.tensor([2, 0, -100, 1]), torch.rand(4, 3), torch.rand(4, 3) < 0.5]
