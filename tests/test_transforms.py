@@ -1,5 +1,6 @@
 """Transforms: called like torchvision's, right about what they did, and clear about what they refuse."""
 
+import contextlib
 import copy
 import inspect
 import pickle
@@ -20,7 +21,7 @@ from torchvision.transforms import v2
 
 import mixcollate as mc
 from mixcollate.execution import execute
-from mixcollate.kernels import mix
+from mixcollate.kernels import mix, mix_masks
 from mixcollate.plan import MixPlan, two_shares
 from mixcollate.roles import Roles
 from mixcollate.schedules import ramp, until
@@ -627,6 +628,28 @@ def test_transforms_of_torch_func(name):
     torch.testing.assert_close(list(gradients.values()), list(wanted))
 
 
+@pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated")
+@pytest.mark.parametrize("layout", [None, "BTCHW", "BCDHW"])
+def test_videos_volumes_and_masks_under_torch_func(layout):
+    """What is viewed as images of more channels, and what is written to, have no addresses there."""
+    images = torch.rand(4, 3, 8, 8) if layout is None else torch.rand(4, 3, 2, 8, 8).transpose(1, 2)
+    plan = mc.CutMix(seed=0, layout=layout).make_plan(images)
+    kinds = [lambda x: mix(x, plan, layout=layout)]
+    if layout is None:
+        kinds = [lambda x: mix_masks(x, plan)]
+        with contextlib.suppress(RuntimeError):  # torch 2.11 views no integers as bytes under vmap
+            torch.vmap(lambda x: x.view(torch.uint8))(torch.zeros(2, 1, dtype=torch.int64))
+            kinds.append(lambda x: mix_masks((10 * x).long(), plan) + 0 * x)
+    for kind in kinds:
+        wanted = kind(images)
+        assert torch.equal(torch.vmap(kind)(images[None])[0], wanted)
+        assert torch.equal(torch.func.functionalize(kind)(images), wanted)
+        assert torch.equal(torch.func.jvp(kind, (images,), (images,))[0], wanted)
+        assert torch.equal(torch.func.vjp(kind, images)[0], wanted)
+    written = torch.vmap(lambda x: mix(x, plan, out=torch.empty_like(x), layout=layout))(images[None])[0]
+    assert torch.equal(written, mix(images, plan, layout=layout))
+
+
 def test_numbers_and_colours_can_be_chosen_between():
     """A fill of one number for all channels, beside one for each."""
     choice = mc.RandomChoice(
@@ -824,6 +847,16 @@ def test_fake_masks_become_fakes_of_the_result():
         fake = mode.from_tensor(images), mode.from_tensor(masks)
         mixed = execute(fake, roles, plan, (), mask_classes=3)
     assert [tuple(one.shape) for one in mixed] == [(6, 3, 8, 10), (6, 3, 8, 10)]
+
+
+@pytest.mark.skipif(not hasattr(torch.compiler, "is_exporting"), reason="torch 2.6 makes no plain tensor of a fake one")
+def test_fake_videos_and_masks():
+    """Their addresses are not asked for, which torch would warn of."""
+    video, masks = torch.rand(4, 2, 3, 8, 8), torch.zeros(4, 8, 8, dtype=torch.int64)
+    plan = mc.CutMix().make_plan(video)
+    with FakeTensorMode(allow_non_fake_inputs=True) as mode:
+        assert mix(mode.from_tensor(video), plan).shape == video.shape
+        assert mix_masks(mode.from_tensor(masks), plan).dtype == masks.dtype
 
 
 @pytest.mark.skipif(not hasattr(torch.compiler, "is_exporting"), reason="torch 2.6 makes no plain tensor of a fake one")

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import is_fake
 from torch.autograd.graph import increment_version
 
-from mixcollate.checks import check_kind, check_tensor, is_readable, shown
+from mixcollate.checks import check_kind, check_tensor, is_readable, is_transformed, shown
 from mixcollate.kernels import host, reference
 from mixcollate.kernels.bounds import check_bounds
 from mixcollate.kernels.overlap import check_overlap
@@ -268,7 +268,8 @@ def run_passes(
         plan = plan.unpack()
     source, target = _as_planes(images), _as_planes(out)
     written = target
-    if target is not out and out.data_ptr() != target.data_ptr():  # no view of these strides as [B, C, H, W]
+    # no view of these strides as [B, C, H, W], or no address that would tell
+    if target is not out and not (_has_address(out) and out.data_ptr() == target.data_ptr()):
         written = torch.empty_like(target)
     if isinstance(plan, PackedPlan):
         from mixcollate.kernels import fused  # the only way to Triton, taken on first use
@@ -382,5 +383,10 @@ def _check_out(images: Tensor, out: Tensor, dtype: torch.dtype, memory_format: t
         raise ValueError(f"{name} must not require a gradient; mix under torch.no_grad(), or without {way_out}")
     if memory_format is not None and not out.is_contiguous(memory_format=memory_format):
         raise ValueError(f"out must be in memory_format {memory_format}, or leave memory_format out")
-    if not is_fake(out) and out.numel() > 0:
+    if _has_address(out) and out.numel() > 0:
         check_overlap(name, images, out)
+
+
+def _has_address(tensor: Tensor) -> bool:
+    """Whether a tensor lies in memory: not a fake one, nor the wrappers of ``torch.func``."""
+    return not (is_fake(tensor) or is_transformed())
