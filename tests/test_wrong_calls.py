@@ -393,6 +393,9 @@ def test_a_class_that_is_made_of_one_may_set_its_own():
             super().__init__(loader, "cpu")
             self.prefetch = 3
 
+    stronger = Stronger()
+    stronger.enabled = False  # a switch of its own
+    assert not stronger.enabled
     assert Stronger(num_classes=4).num_classes == Named(3).num_classes == Here(DataLoader([1, 2])).prefetch == 3
 
 
