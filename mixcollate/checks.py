@@ -187,7 +187,7 @@ def check_device(value: Any) -> torch.device:
 
 def check_tensor(name: str, value: object) -> Tensor:
     """A plain tensor: dense, strided, of real numbers, whose memory holds its values as they are."""
-    if torch.compiler.is_compiling():  # what is asked here cannot be traced
+    if is_compiling():  # what is asked here cannot be traced
         return value  # type: ignore[return-value]
     if not isinstance(value, Tensor):
         way_out = "; convert it with torch.as_tensor" if isinstance(value, (np.ndarray, list, tuple)) else ""
@@ -215,6 +215,14 @@ def check_tensor(name: str, value: object) -> Tensor:
     raise TypeError(f"{name} must be a dense tensor of real numbers, got {kind}; {way_out}")
 
 
+def is_compiling() -> bool:
+    """Whether code is traced or exported in this thread: torch's own answer is that of all threads together."""
+    # Dynamo takes the first for true; export runs this code itself, in a mode of fake tensors
+    return torch.compiler.is_dynamo_compiling() or (
+        torch.compiler.is_compiling() and torch._C._len_torch_dispatch_stack() > 0
+    )
+
+
 def is_transformed() -> bool:
     """Whether this code runs inside a ``torch.func`` transform, where tensors are wrappers without memory."""
     return torch._C._functorch.peek_interpreter_stack() is not None
@@ -227,7 +235,7 @@ def is_recorded() -> bool:
 
 def is_readable(values: Tensor) -> bool:
     """Whether values can be read at once: not on a GPU, nor fake, traced or transformed by ``torch.func``."""
-    return values.is_cpu and not (torch.compiler.is_compiling() or is_fake(values) or is_transformed() or is_recorded())
+    return values.is_cpu and not (is_compiling() or is_fake(values) or is_transformed() or is_recorded())
 
 
 def as_number(value: object) -> float | None:

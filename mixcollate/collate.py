@@ -19,7 +19,16 @@ from torch.utils.data import default_collate, default_convert, get_worker_info
 
 from mixcollate import timm as timm_arguments
 from mixcollate.batch import MixBatch, register
-from mixcollate.checks import Settled, check_choice, check_count, check_flag, is_readable, result_of, shown
+from mixcollate.checks import (
+    Settled,
+    check_choice,
+    check_count,
+    check_flag,
+    is_compiling,
+    is_readable,
+    result_of,
+    shown,
+)
 from mixcollate.execution import Executor, first_images, refuse_class_indices
 from mixcollate.kernels import Axes, Statistic
 from mixcollate.kernels.api import uncompiled
@@ -337,7 +346,7 @@ class MixupCollate(Settled):
             may_overwrite: whether the images may be mixed in place.
             dtype: dtype of the resulting images; default: the collate's.
         """
-        if torch.compiler.is_compiling():
+        if is_compiling():
             options: dict[str, Any] = {"labels": labels, "may_overwrite": may_overwrite, "dtype": dtype}
             return uncompiled(self.mix_stacked, batch, roles, **options)
         if self.transform is None:

@@ -18,6 +18,7 @@ from mixcollate.checks import (
     check_probability,
     check_scheduled,
     check_tensor,
+    is_compiling,
     is_recorded,
     shown,
 )
@@ -251,7 +252,7 @@ class MixTransform(Settled, v2.Transform):
             epoch: passed to schedules; default: the epoch last given to ``set_epoch``.
             layout: of the images; default: the transform's.
         """
-        if torch.compiler.is_compiling():
+        if is_compiling():
             options: dict[str, Any] = {"labels": labels, "stream": stream, "epoch": epoch, "layout": layout}
             return cast(MixPlan, uncompiled(self.make_plan, images, **options))
         if is_recorded():
@@ -294,7 +295,7 @@ class MixTransform(Settled, v2.Transform):
         """
         options: dict[str, Any] = {"mean": mean, "std": std, "dtype": dtype, "memory_format": memory_format}
         options |= {"impl": impl, "layout": self.layout if layout is None else check_choice("layout", layout, AXES)}
-        if torch.compiler.is_compiling() and isinstance(plan, MixPlan):
+        if is_compiling() and isinstance(plan, MixPlan):
             return uncompiled(self.replay, images, labels, plan, **options)
         check_tensor("images", images)
         if labels is not None:
@@ -317,7 +318,7 @@ class MixTransform(Settled, v2.Transform):
 
     def forward(self, *inputs: Any) -> Any:
         """Mix the images (and masks) among ``inputs``, and turn their labels into soft targets."""
-        if torch.compiler.is_compiling():
+        if is_compiling():
             return uncompiled(self.forward, *inputs)
         batch = inputs if len(inputs) != 1 else inputs[0]
         roles = find(batch, self._keys, mixes=self.mixes, labelled=self.mixes and self.labels_getter is not None)

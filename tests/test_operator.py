@@ -2,17 +2,18 @@
 
 import subprocess
 import sys
+import threading
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
-from torch._subclasses.fake_tensor import FakeTensorMode
+from torch._subclasses.fake_tensor import FakeTensorMode, is_fake
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from mixcollate import MixUp, targets
+from mixcollate import MixUp, MixupCollate, targets
 from mixcollate.kernels import mix, mix_masks, support
 from mixcollate.kernels.packed import PackedPlan, layout_from_key, pack
 from mixcollate.kernels.prepare import Call
@@ -345,6 +346,27 @@ def test_plain_torch_needs_no_float64(name, backend, monkeypatch):
     before = mode.ran
     torch.testing.assert_close(mixing(images, pack(drawn, "cpu")), wanted, rtol=0, atol=0)
     assert mode.ran > before
+
+
+def test_other_threads_mix_while_one_compiles():
+    """What torch says of compiling is true in all threads, also in one that fetches the next batch meanwhile."""
+    torch._dynamo.reset()
+    images, labels, mixed = torch.rand(4, 3, 8, 8), torch.arange(4), []
+    collate, plan = MixupCollate(num_classes=4, eager=True), pack(MixUp().make_plan(images), "cpu")
+
+    def fetch():
+        mixed.extend(collate.mix((images, labels)))
+        mixed.append(collate.transform.replay(images, None, collate.transform.make_plan(images)))
+        mixed.append(mix(images, plan))
+
+    def backend(graph, inputs):
+        thread = threading.Thread(target=fetch)
+        thread.start()
+        thread.join()
+        return graph
+
+    torch.compile(lambda x: 2 * x, backend=backend)(images)
+    assert len(mixed) == 4 and not any(map(is_fake, mixed))
 
 
 @pytest.mark.parametrize("packed", [False, True])

@@ -155,7 +155,7 @@ def test_an_ensembles_labels_are_mixed_under_vmap(name, options):
 def test_nobody_looks_for_a_compiler_while_a_graph_is_traced(monkeypatch):
     """Dynamo would follow, into files and processes, and break the graph there."""
     monkeypatch.setattr(support, "can_fuse", lambda: pytest.fail("it was asked"))
-    monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
+    monkeypatch.setattr(support, "is_compiling", lambda: True)
     assert not support.is_fusible(SimpleNamespace(is_cuda=True))
 
 

@@ -7,6 +7,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
+from mixcollate.checks import is_compiling
 from mixcollate.kernels.packed import PackedPlan
 from mixcollate.kernels.pixels import Statistic, as_list, result_dtype
 from mixcollate.kernels.prepare import (
@@ -63,7 +64,7 @@ def mix(
         ValueError, TypeError: before anything is written.
     """
     options: dict[str, Any] = {"mean": mean, "std": std, "dtype": dtype, "memory_format": memory_format}
-    if not torch.compiler.is_compiling():
+    if not is_compiling():
         return prepare(images, plan, **options, out=out, impl=impl, layout=layout).run()
     if not isinstance(plan, PackedPlan):
         return cast(Tensor, uncompiled(mix, images, plan, **options, out=out, impl=impl, layout=layout))
@@ -110,7 +111,7 @@ def mix_masks(masks: Tensor, plan: MixPlan | PackedPlan) -> Tensor:
     Raises:
         ValueError: for class indices, if the plan blends.
     """
-    if torch.compiler.is_compiling():
+    if is_compiling():
         return cast(Tensor, uncompiled(mix_masks, masks, plan))
     return prepare_masks(masks, plan).run()
 
@@ -150,7 +151,7 @@ _REASON: Any = {"reason": _WHY} if _HAS_REASON else {}
 @torch.compiler.disable(**_REASON)  # type: ignore[untyped-decorator, no-untyped-call]
 def uncompiled(function: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
     """Call a function that works with plans from code that is being compiled, with a graph break."""
-    if torch.compiler.is_compiling():  # torch.export runs this, too, instead of breaking the graph
+    if is_compiling():  # torch.export runs this, too, instead of breaking the graph
         owner = getattr(function, "__self__", None)
         raise cannot_be_exported(function.__name__ if owner is None else type(owner).__name__)
     return function(*arguments, **options)

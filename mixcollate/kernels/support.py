@@ -14,7 +14,7 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import is_fake
 from torch.autograd import forward_ad
 
-from mixcollate.checks import is_readable, is_recorded, is_transformed
+from mixcollate.checks import is_compiling, is_readable, is_recorded, is_transformed
 
 Impl = Literal["auto", "reference", "host", "fused"]
 IMPLS = get_args(Impl)
@@ -57,7 +57,7 @@ def is_differentiated(tensor: Tensor) -> bool:
 
 def goes_forward(tensor: Tensor) -> bool:
     """Whether forward-mode differentiation (``torch.autograd.forward_ad``) or ``torch.func`` goes through a tensor."""
-    if torch.compiler.is_compiling():
+    if is_compiling():
         return False
     # unpack_dual asks for the level itself, but takes ten times as long
     if is_forward_mode() and forward_ad.unpack_dual(tensor).tangent is not None:  # type: ignore[no-untyped-call]
@@ -89,7 +89,7 @@ def can_fuse() -> bool:
 
 def is_fusible(tensor: Tensor) -> bool:
     """Whether targets or losses of this tensor can be computed by Triton; never while code is being traced."""
-    traced = torch.compiler.is_compiling() or is_fake(tensor) or goes_forward(tensor) or is_recorded()
+    traced = is_compiling() or is_fake(tensor) or goes_forward(tensor) or is_recorded()
     return tensor.is_cuda and not traced and can_fuse()
 
 
