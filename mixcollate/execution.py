@@ -10,7 +10,7 @@ from torchvision import tv_tensors
 
 from mixcollate.checks import check_tensor, is_readable, is_transformed
 from mixcollate.kernels import Axes, Impl, PackedPlan, Statistic, pack
-from mixcollate.kernels.overlap import reach_into_each_other
+from mixcollate.kernels.overlap import has_address, reach_into_each_other
 from mixcollate.kernels.pixels import result_dtype
 from mixcollate.kernels.prepare import (
     Decision,
@@ -86,8 +86,8 @@ def execute(
             whole = one_hot_masks(whole, mask_classes, mask_ignore_index, volumes=layout == "BCDHW")
         runs.append((path, prepare_masks(whole, plan, inplace=is_new).run))
     if inplace and len(roles.images) > 1:  # writing one must not change another that is still to be read
-        stacked = [one for path in roles.images if not isinstance(one := leaf_at(batch, path), Unstacked)]
-        inplace = not reach_into_each_other([plain(images) for images in stacked])
+        stacked = [plain(one) for path in roles.images if not isinstance(one := leaf_at(batch, path), Unstacked)]
+        inplace = all(map(has_address, stacked)) and not reach_into_each_other(stacked)
     for path in roles.images:
         runs.append((path, _run_images(leaf_at(batch, path), placed, inplace, memory, options, unwritten)))
         unwritten = None
@@ -257,7 +257,7 @@ def one_hot_masks(masks: Tensor, classes: int, ignore_index: int, *, volumes: bo
             f"masks must be class indices in 0 … {classes - 1} (or mask_ignore_index={ignore_index}), "
             f"got {int(wrong[0])}"
         )
-    rows = torch.zeros(len(masks), classes, *numbers.shape[1:], dtype=torch.float32, device=masks.device)
+    rows = numbers.new_zeros(len(masks), classes, *numbers.shape[1:], dtype=torch.float32)  # under vmap one for each
     places = torch.where(known, numbers, 0)[:, None]
     return rows.scatter_(1, places, known[:, None].to(torch.float32))
 

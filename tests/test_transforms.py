@@ -650,6 +650,21 @@ def test_videos_volumes_and_masks_under_torch_func(layout):
     assert torch.equal(written, mix(images, plan, layout=layout))
 
 
+@pytest.mark.filterwarnings("ignore:.*performance drop.*scatter")
+def test_a_batch_of_several_images_and_class_masks_under_vmap():
+    """Each batch gets one-hot masks of its own, and images are compared with each other by no address."""
+    first, second = torch.rand(4, 3, 8, 8), torch.rand(4, 1, 8, 8)
+    masks = torch.arange(256).view(4, 8, 8) % 3
+    plan, roles = mc.CutMix().make_plan(first), Roles(images=((0,), (1,)), masks=((2,),))
+
+    def mixing(*batch):
+        return execute(batch, roles, plan, (), inplace=True, mask_classes=3)
+
+    mixed = torch.vmap(mixing)(*(one.clone()[None] for one in (first, second, masks)))
+    for one, wanted in zip(mixed, mixing(first, second, masks), strict=True):
+        assert torch.equal(one[0], wanted)
+
+
 def test_numbers_and_colours_can_be_chosen_between():
     """A fill of one number for all channels, beside one for each."""
     choice = mc.RandomChoice(

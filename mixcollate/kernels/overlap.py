@@ -7,6 +7,9 @@ from typing import Any
 
 import numpy as np
 from torch import Tensor
+from torch._subclasses.fake_tensor import is_fake
+
+from mixcollate.checks import is_transformed
 
 
 def check_overlap(name: str, images: Tensor, out: Tensor) -> None:
@@ -25,6 +28,11 @@ def check_overlap(name: str, images: Tensor, out: Tensor) -> None:
         return
     if reach_into_each_other([images, out]) and _share_memory(images, out):
         raise ValueError("out must be images itself or share no memory with it, got a view of part of it; clone() it")
+
+
+def has_address(tensor: Tensor) -> bool:
+    """Whether a tensor lies in memory: not a fake one, nor the wrappers of ``torch.func``."""
+    return not (is_fake(tensor) or is_transformed())
 
 
 def reach_into_each_other(tensors: Sequence[Tensor]) -> bool:

@@ -10,10 +10,10 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import is_fake
 from torch.autograd.graph import increment_version
 
-from mixcollate.checks import check_kind, check_tensor, is_readable, is_transformed, shown
+from mixcollate.checks import check_kind, check_tensor, is_readable, shown
 from mixcollate.kernels import host, reference
 from mixcollate.kernels.bounds import check_bounds
-from mixcollate.kernels.overlap import check_overlap
+from mixcollate.kernels.overlap import check_overlap, has_address
 from mixcollate.kernels.packed import PackedPlan, is_whole, pack
 from mixcollate.kernels.pixels import LEVELS, Affine, Statistic, affine, check_output, check_pixels, result_dtype
 from mixcollate.kernels.support import Impl, choose
@@ -269,7 +269,7 @@ def run_passes(
     source, target = _as_planes(images), _as_planes(out)
     written = target
     # no view of these strides as [B, C, H, W], or no address that would tell
-    if target is not out and not (_has_address(out) and out.data_ptr() == target.data_ptr()):
+    if target is not out and not (has_address(out) and out.data_ptr() == target.data_ptr()):
         written = torch.empty_like(target)
     if isinstance(plan, PackedPlan):
         from mixcollate.kernels import fused  # the only way to Triton, taken on first use
@@ -383,10 +383,5 @@ def _check_out(images: Tensor, out: Tensor, dtype: torch.dtype, memory_format: t
         raise ValueError(f"{name} must not require a gradient; mix under torch.no_grad(), or without {way_out}")
     if memory_format is not None and not out.is_contiguous(memory_format=memory_format):
         raise ValueError(f"out must be in memory_format {memory_format}, or leave memory_format out")
-    if _has_address(out) and out.numel() > 0:
+    if has_address(out) and out.numel() > 0:
         check_overlap(name, images, out)
-
-
-def _has_address(tensor: Tensor) -> bool:
-    """Whether a tensor lies in memory: not a fake one, nor the wrappers of ``torch.func``."""
-    return not (is_fake(tensor) or is_transformed())
