@@ -573,8 +573,9 @@ def erase_masks(plan: MixPlan, rows: Array, masked: Callable[[MixPlan, int], Arr
 
 
 def _fills(fill: Array, out: Tensor) -> Array:
-    """``[B, N, C, 1, 1]``: the fills of every image as words of ``out``; those of a frame for all frames of a video."""
-    return _words(torch.from_numpy(np.tile(fill, out.shape[1] // fill.shape[2])).to(out.dtype))[..., None, None]
+    """``[B, N, C or 1, 1, 1]``: the fills of every image as words of ``out``; those of a frame for a whole video."""
+    repeats = out.shape[1] // fill.shape[2] if fill.shape[2] > 1 else 1  # one number is broadcast to any channels
+    return _words(torch.from_numpy(np.tile(fill, repeats)).to(out.dtype))[..., None, None]
 
 
 def _noise(out: Tensor, boxes: Array, keys: Array) -> list[Array]:
