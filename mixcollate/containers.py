@@ -159,6 +159,8 @@ def _check_transforms(name: str, transforms: Sequence[MixTransform]) -> list[Mix
             found, way_out = type(transform).__name__, "put others around it in v2.Compose"
             if isinstance(transform, type):
                 found, way_out = repr(transform), f"write {transform.__name__}()"
+            elif isinstance(transform, (torch.Tensor, tuple, Mapping)):  # a sample, from a loader
+                way_out = f"collate_fn must be MixupCollate(...) of what {name}([...]) makes, not the class itself"
             raise TypeError(f"{name} takes mixcollate's transforms, got {found}; {way_out}")
         if transform.stream.seed is not None:
             raise ValueError(f"seed must be given to {name}, not to the {type(transform).__name__} in it")

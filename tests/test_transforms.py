@@ -475,6 +475,10 @@ def test_constructors_and_calls_refuse_with_the_rule_and_the_value():
         ),
         (lambda: mc.RandomChoice([mc.MixUp]), r"takes mixcollate's transforms, got <class .*MixUp'>; write MixUp\(\)"),
         (
+            lambda: next(iter(DataLoader([(torch.rand(3, 8, 8), 1)], collate_fn=mc.Compose))),
+            r"(?s)Compose takes mixcollate's transforms, got tuple; collate_fn must be MixupCollate",
+        ),
+        (
             lambda: mc.MixUp(num_classes=4)(images.long(), labels),
             "images must be uint8 or floating point, got torch.int64",
         ),
