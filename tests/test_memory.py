@@ -13,6 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.data import DataLoader, TensorDataset
 
 import mixcollate as mc
+from mixcollate import execution
 from mixcollate.kernels import host, mix, mix_masks
 from mixcollate.memory import KEPT, Recycler
 
@@ -202,6 +203,19 @@ def test_masks_in_a_loop_use_the_same_memory(dtype):
     assert address != kept.data_ptr()
     del first
     assert mix_masks(masks, plan).data_ptr() == address
+
+
+def test_one_hot_masks_are_mixed_where_they_were_made(monkeypatch):
+    """With tens of classes they are as large as all images."""
+    made = []
+    kept = execution.one_hot_masks
+    monkeypatch.setattr(
+        execution, "one_hot_masks", lambda *masks, **options: made.append(kept(*masks, **options)) or made[0]
+    )
+    collate = mc.MixupCollate(mask_classes=3, mask_keys="mask", label_key="label", num_classes=4)
+    masks = torch.randint(0, 3, (4, 8, 8))
+    batch = {"image": torch.rand(4, 3, 8, 8), "mask": masks.clone(), "label": torch.arange(4)}
+    assert collate.mix(batch)["mask"].data_ptr() == made[0].data_ptr() and torch.equal(batch["mask"], masks)
 
 
 def test_float32_copies_use_the_same_memory(monkeypatch):
