@@ -274,7 +274,8 @@ def batches(draw):
     return images, numbers.integers(0, CLASSES, shape[0])
 
 
-REFUSED = "(sizes|length|tile and ratio) must |fill must be whole numbers|images must have (more|sides)"
+REFUSED = "(sizes|length|tile and ratio) must |fill must be whole numbers|images must have more"
+REFUSED += "|images must have sides of more than 2 pixels for CutMix"
 
 
 def check_batch(transform, batch, options):
