@@ -81,10 +81,10 @@ def execute(
         changed[path] = _blended(value, path, _plan_for(value, placed, plan))
     runs: list[tuple[Path, Callable[[], Tensor]]] = []  # these have passed all checks
     for path in roles.masks if mixes or mask_classes is not None else ():
-        whole, is_new = plain(leaf_at(batch, path)), mask_classes is not None
+        whole = plain(leaf_at(batch, path))
         if mask_classes is not None:
             whole = one_hot_masks(whole, mask_classes, mask_ignore_index, volumes=layout == "BCDHW")
-        runs.append((path, prepare_masks(whole, plan, inplace=is_new).run))
+        runs.append((path, prepare_masks(whole, plan, inplace=mask_classes is not None).run))
     if inplace and len(roles.images) > 1:  # writing one must not change another that is still to be read
         stacked = [plain(one) for path in roles.images if not isinstance(one := leaf_at(batch, path), Unstacked)]
         inplace = all(map(has_address, stacked)) and not reach_into_each_other(stacked)

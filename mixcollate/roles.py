@@ -5,7 +5,7 @@ A batch is a tensor, or nested tuples, lists and mappings of tensors. A path is 
 
 import copy
 import warnings
-from collections.abc import Callable, Iterable, Mapping, MutableMapping, Sequence
+from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, cast
 
@@ -359,17 +359,15 @@ def leaves(batch: Any, *, empty: bool = False) -> list[tuple[Path, Any]]:
     waiting: list[tuple[Path, Any]] = [((), batch)]
     while waiting:
         path, value = waiting.pop()
-        items: Iterable[tuple[Key, Any]] | None = None
-        if isinstance(value, Tensor):  # asked first: whether it is a mapping takes ten times as long to ask
-            pass
-        elif isinstance(value, Mapping):
-            items = value.items()
-        elif isinstance(value, (tuple, list)) and not _are_values(value):
-            items = enumerate(value)
-        inner = [] if items is None else list(items)
-        if items is None or (empty and not inner):
+        items: list[tuple[Key, Any]] | None = None
+        if not isinstance(value, Tensor):  # asked first: whether it is a mapping takes ten times as long to ask
+            if isinstance(value, Mapping):
+                items = list(value.items())
+            elif isinstance(value, (tuple, list)) and not _are_values(value):
+                items = list(enumerate(value))
+        if items is None or (empty and not items):
             found.append((path, value))
-        waiting += [((*path, key), item) for key, item in reversed(inner)]
+        waiting += [((*path, key), item) for key, item in reversed(items or [])]
     return found
 
 

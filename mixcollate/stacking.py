@@ -74,13 +74,12 @@ class Stacking:
         return torch.empty(0, dtype=torch.uint8, device="cpu").set_(shared).view(dtype).view(shape)
 
     def _stack_tensors(self, tensors: Sequence[Tensor], *, collate_fn_map: Any = None) -> Tensor | Unstacked:
-        first = tensors[0]
         if not all([isinstance(tensor, Tensor) for tensor in tensors]):
             raise TypeError("cannot stack tensors with other objects")
-        if isinstance(first, tv_tensors.TVTensor):  # they are slow to be asked for anything
+        if isinstance(tensors[0], tv_tensors.TVTensor):  # they are slow to be asked for anything
             with torch._C.DisableTorchFunctionSubclass():
                 tensors = [tensor.as_subclass(Tensor) for tensor in tensors]
-            first = tensors[0]
+        first = tensors[0]
         kinds = {(tensor.dtype, tensor.requires_grad) for tensor in tensors}  # torch compares shapes
         if len({dtype.is_floating_point for dtype, _ in kinds}) > 1:
             raise TypeError("cannot stack integers with floats")

@@ -47,7 +47,7 @@ class LazyCopy:
         self.lines, self.affine = out, affine
         if affine is not None:
             self.lines, self.affine = _in_lines(out, affine)
-        self.small = _is_small(out)
+        self.small = out.numel() < LARGE * out.shape[0]
         self.uncopied, self.normalised = set(range(len(images))), set[int]()
 
     @functools.cached_property
@@ -122,18 +122,19 @@ def mix(images: Tensor, plan: MixPlan, out: Tensor, *, affine: Affine | None) ->
     in_place = out.data_ptr() == images.data_ptr()
     order = _order(out) if not in_place or images.numel() <= CHUNK else None
     if order is not None and _is_one_pass(images, plan, out, affine):
-        blend_apart_compiled(_copied(images, images.dtype) if in_place else images, plan, out, order, affine)
+        blend_apart_compiled(_copied(images) if in_place else images, plan, out, order, affine)
         erase(plan, out)
         return
     nothing_to_copy = in_place or plan.corner is not None  # pieces overwrite every pixel
     lazy = LazyCopy([] if nothing_to_copy else images, out, affine)
     mutual = plan.mutual and (in_place or not lazy.small)  # small images are read from the source, not in pairs
     if in_place and plan.mixes and not mutual:
-        images = _copied(images, images.dtype)  # some images are read after they are written
+        images = _copied(images)  # some images are read after they are written
     mix_lazily(out if mutual else images, lazy, plan, mutual=mutual)
 
 
-def _copied(images: Tensor, dtype: torch.dtype) -> Tensor:
+def _copied(images: Tensor, dtype: torch.dtype | None = None) -> Tensor:
+    """A copy that nobody keeps, by default of the same dtype."""
     return _SCRATCH.empty_like(images, dtype=dtype).copy_(images)
 
 
@@ -145,10 +146,6 @@ def mix_samples(samples: Sequence[Tensor], plan: MixPlan, out: Tensor, *, affine
     else:
         stacked = _SCRATCH.empty((len(samples), *samples[0].shape), samples[0].dtype)
         mix(torch.stack(list(samples), out=stacked), plan, out, affine=affine)
-
-
-def _is_small(images: Tensor) -> bool:
-    return images.numel() < LARGE * images.shape[0]
 
 
 def _is_one_pass(images: Tensor, plan: MixPlan, out: Tensor, affine: Affine | None) -> bool:

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import is_fake
 from torch.autograd.graph import increment_version
 
-from mixcollate.checks import check_kind, check_tensor, is_readable, shown
+from mixcollate.checks import check_kind, check_tensor, shown
 from mixcollate.kernels import host, reference
 from mixcollate.kernels.bounds import check_bounds
 from mixcollate.kernels.overlap import check_overlap, has_address
@@ -195,8 +195,7 @@ def prepare_masks(masks: Tensor, plan: MixPlan | PackedPlan, *, inplace: bool = 
     numbered = not masks.dtype.is_floating_point
     as_pixels = _as_bytes if numbered else _as_planes_of_masks
     kept = torch.preserve_format if masks.ndim < 5 and not numbered else torch.contiguous_format
-    recycled = is_readable(masks) and not masks.requires_grad
-    empty_like = _RESULTS.empty_like if recycled else torch.empty_like
+    empty_like = _RESULTS.empty_like if choose(masks, "auto") == "host" else torch.empty_like
     result = masks if inplace else empty_like(masks, memory_format=kept)  # such that as_pixels returns a view
     call = prepare(as_pixels(masks), plan, out=as_pixels(result))
     return call._replace(result=result)

@@ -89,8 +89,10 @@ def can_fuse() -> bool:
 
 def is_fusible(tensor: Tensor) -> bool:
     """Whether targets or losses of this tensor can be computed by Triton; never while code is being traced."""
+    if not tensor.is_cuda:
+        return False
     traced = is_compiling() or is_fake(tensor) or goes_forward(tensor) or is_recorded()
-    return tensor.is_cuda and not traced and can_fuse()
+    return not traced and can_fuse()
 
 
 def has_right_triton() -> bool:
