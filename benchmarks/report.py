@@ -6,8 +6,9 @@
     python -m benchmarks.report show RESULTS.json       # each case against the fastest other, and the goals
     python -m benchmarks.report compare OLD.json NEW.json   # ratios only; status 1 if ours grew against the others
 
-In a document, ``<!-- results:goals-cpu -->`` … ``<!-- /results -->`` encloses a table: ``goals``, ``machine`` or the
-name of a benchmark file, then ``cpu`` or ``gpu``; ``results:peers-cpu:MixUp`` takes only cases that begin so.
+In a document, ``<!-- results:goals-cpu -->`` … ``<!-- /results -->`` encloses a table: ``goals``, ``missed`` (those not
+reached), ``machine``, ``overview`` or the name of a benchmark file, then ``cpu`` or ``gpu``;
+``results:peers-cpu:MixUp`` takes only cases that begin so.
 """
 
 import argparse

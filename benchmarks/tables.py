@@ -24,6 +24,9 @@ from benchmarks.results import (
 MARKED = re.compile(r"(<!-- results:(?P<name>[^>]+?) -->\n).*?(<!-- /results -->)", re.DOTALL)
 NOT_YET = "*Not measured yet.*\n"
 
+COLUMNS = ("copy", "mixcollate", "mixcollate in place", "torchvision", "timm", "kornia", "torch.compile")
+"""Of the overview: names of rows; for other libraries the fastest of those that begin so."""
+
 
 def filled(text: str, folder: Path = RESULTS) -> str:
     """A document with the tables between its markers regenerated."""
@@ -44,21 +47,46 @@ def section(name: str, found: Sequence[Results]) -> str:
     """
     what, _, prefix = name.partition(":")
     file = what.rpartition("-")[0]
-    if file not in ("goals", "machine", *questions()):
-        raise ValueError(f"no table is called {name!r}: it must be goals-, machine- or a benchmark file's name")
+    other = {"machine": machine_line, "overview": overview}
+    if file not in ("goals", "missed", *other, *questions()):
+        raise ValueError(
+            f"no table is called {name!r}: it must be goals-, missed-, machine-, overview- or a benchmark file's name"
+        )
     if not found:
         return NOT_YET
-    if file == "goals":
-        return goal_table(found)
-    parts = [machine_line(one) if file == "machine" else table(one, file, prefix) for one in found]
+    if file in ("goals", "missed"):
+        return goal_table(found, only_missed=file == "missed")
+    parts = [other[file](one) if file in other else table(one, file, prefix) for one in found]
     if len(found) == 1 or file == "machine":
         return "\n".join(parts)
     return "\n".join(f"{one['machine']}:\n\n{part}" for one, part in zip(found, parts, strict=True))
 
 
-def goal_table(found: Sequence[Results]) -> str:
-    """A table of the goals that were measured, with a column for each machine."""
+def overview(results: Results) -> str:
+    """Times of the operations that several libraries have, a line for each, with the fastest in bold."""
+    lines = [f"| | {' | '.join(COLUMNS)} |", "|---|" + "---|" * len(COLUMNS)]
+    for case, rows in cases(results, "peers").items():
+        times = [_fastest(rows, name) for name in COLUMNS]
+        least = min(filter(None, times[1:]), default=None)
+        if sum(time is not None for time in times[3:]) > 1:
+            cells = ["" if time is None else time_of(time) for time in times]
+            cells = [f"**{cell}**" if time == least else cell for cell, time in zip(cells, times, strict=True)]
+            lines.append(f"| {case_name(case, results)} | {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def _fastest(rows: Sequence[Row], name: str) -> float | None:
+    """The time of our row of that name, or of the fastest of another library's."""
+    ours = name.startswith("mixcollate")
+    times = [row["median"] for row in rows if row["name"] == name or (not ours and row["name"].startswith(name))]
+    return min(times, default=None)
+
+
+def goal_table(found: Sequence[Results], *, only_missed: bool = False) -> str:
+    """A table of the goals that were measured, or of those that were not reached, with a column for each machine."""
     measured = [{code: (value, reached) for code, value, reached in goal_rows(one)} for one in found]
+    if only_missed:
+        measured = [{code: one for code, one in rows.items() if not one[1]} for rows in measured]
     heads = ["measured"] if len(found) == 1 else [one["machine"] for one in found]
     lines = [f"| | what | goal | {' | | '.join(heads)} | |", "|---|---|---|" + "---|---|" * len(found)]
     for code, goal in GOALS.items():
@@ -213,8 +241,17 @@ def case_name(case: tuple[str, str, str], results: Results) -> str:
 
 
 def time_and_spread(row: Row) -> str:
-    scale, unit = (1e6, "µs") if row["median"] < 1e-3 else (1e3, "ms") if row["median"] < 1 else (1, "s")
+    scale, unit = _unit(row["median"])
     return f"{three_figures(row['median'] * scale)} ± {three_figures(row['iqr'] * scale)} {unit}"
+
+
+def time_of(seconds: float) -> str:
+    scale, unit = _unit(seconds)
+    return f"{three_figures(seconds * scale)} {unit}"
+
+
+def _unit(seconds: float) -> tuple[float, str]:
+    return (1e6, "µs") if seconds < 1e-3 else (1e3, "ms") if seconds < 1 else (1, "s")
 
 
 def rate(value: float | None) -> str:

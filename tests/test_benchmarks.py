@@ -333,6 +333,26 @@ def test_tables_of_some_cases(tmp_path):
     assert "**CutMix, float32**" in made and "MixUp," not in made
 
 
+def test_the_overview_has_the_fastest_of_each_library(tmp_path):
+    """Ours by their exact names, so that neither Numba nor one draw for a whole batch counts; a copy is no rival."""
+    times = {"copy": 1e-3, "mixcollate": 5e-3, "mixcollate in place, Numba": 2e-3, "torchvision": 8e-3}
+    times |= {"timm batch (in place)": 4e-3, "timm pair (in place)": 3e-3}
+    rows = [_row(name, seconds) for name, seconds in times.items()]
+    alone = [_row(name, 1e-3, case="RICAP") for name in ("mixcollate", "timm")]  # only one other library has it
+    write(_results(rows + alone), tmp_path)
+    made = tables.filled("<!-- results:overview-cpu -->\n<!-- /results -->", tmp_path)
+    assert "| a case | 1.00 ms | 5.00 ms |  | 8.00 ms | **3.00 ms** |  |  |" in made and "RICAP" not in made
+
+
+def test_missed_goals_alone(tmp_path):
+    write(_results([_row("copy", 1e-3), _row("mixcollate", 2e-3, goals={"C4": [], "C1 NumPy": ["copy"]})]), tmp_path)
+    reached = _row("mixcollate", 1e-3, goals={"C1 tensors": ["copy"]}, case="another")
+    write(_results([_row("copy", 1e-3, case="another"), reached], "def5678", kind="gpu"), tmp_path)
+    assert tables.filled("<!-- results:missed-cpu -->\n<!-- /results -->", tmp_path).count("not reached |\n") == 2
+    assert "C1" not in tables.filled("<!-- results:missed-gpu -->\n<!-- /results -->", tmp_path)
+    assert "C1 tensors" in tables.filled("<!-- results:goals-gpu -->\n<!-- /results -->", tmp_path)
+
+
 def test_unknown_table_is_refused(tmp_path):
     with pytest.raises(ValueError, match="no table is called 'speed-cpu'"):
         tables.filled("<!-- results:speed-cpu -->\n<!-- /results -->", tmp_path)

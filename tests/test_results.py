@@ -21,7 +21,7 @@ def test_tables_are_those_of_the_results(path):
 @pytest.mark.skipif(not COMMITTED, reason="no results are committed yet")
 def test_the_readme_shows_results():
     text = (results.ROOT / "README.md").read_text(encoding="utf-8")
-    assert tables.MARKED.search(text), "README.md needs <!-- results:goals-cpu --> … <!-- /results -->"
+    assert tables.MARKED.search(text), "README.md needs <!-- results:overview-cpu --> … <!-- /results -->"
 
 
 @pytest.mark.parametrize("kind", ["cpu", "gpu"])
