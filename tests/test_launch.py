@@ -74,7 +74,8 @@ def launching(module: str, folder: Path, compiler: str) -> str:
     return compiling(
         module,
         library,
-        options=("-W", "error", "-W", "ignore:CUDA initialization"),  # torch asks this driver, too, which is too old
+        # torch asks this driver, too, which is too old; Triton builds syntax trees in a way that Python 3.13 warns of
+        options=("-W", "error", "-W", "ignore:CUDA initialization", "-W", "ignore:AnnAssign.__init__ missing"),
         TRITON_LIBCUDA_PATH=str(folder),
         TRITON_CACHE_DIR=str(folder / "cache"),  # what is built against this driver is for nobody else
     )
