@@ -162,8 +162,10 @@ def _annotated(labels: Tensor) -> Tensor:
 
 
 def _squared_error(logits: Tensor, labels: Tensor) -> Tensor:
-    """Sum of squared errors of logits ``[B, 1]`` or ``[B, K]``; labels may be ``[B]``."""
-    return F.mse_loss(logits.float().reshape(labels.shape), labels.float(), reduction="sum")
+    """Sum of squared errors of logits ``[B, 1]`` or ``[B, K]``; labels may be ``[B]``, and NaN if they are missing."""
+    missing = labels.isnan()
+    logits, labels = logits.float().reshape(labels.shape).masked_fill(missing, 0.0), labels.float()
+    return F.mse_loss(logits, labels.masked_fill(missing, 0.0), reduction="sum")
 
 
 def _problem_of(model: Any, collate: MixupCollate, *, refuses: bool) -> Problem:

@@ -256,6 +256,21 @@ def test_erasing_is_for_any_problem_and_values_for_any_model():
         torch.testing.assert_close(loss({"logits": logits}, labels), expected)
 
 
+def test_numbers_that_are_missing_do_not_count():
+    """Neither in the squared error, nor in what it is divided by, nor in the gradient."""
+    labels = torch.tensor([[0.5, math.nan], [math.nan, math.nan], [2.0, 1.0], [3.0, math.nan]])
+    loss = trainer_of("regression", 2, labels, MixUp(p=0, targets="values")).compute_loss_func
+    logits, known = torch.randn(4, 2, requires_grad=True), ~labels.isnan()
+    expected = torch.nn.functional.mse_loss(logits[known], labels[known])
+    (gradient,) = torch.autograd.grad(expected, logits)
+    (ours,) = torch.autograd.grad(loss({"logits": logits}, labels), logits)
+    torch.testing.assert_close(loss({"logits": logits}, labels), expected)
+    torch.testing.assert_close(ours, gradient)
+    assert loss({"logits": logits}, labels[1:2].expand(4, 2)).isnan()
+    trainer = trainer_of("regression", 1, labels[:, 0].repeat(2), MixUp(targets="values"))
+    assert math.isfinite(trainer.train().training_loss)
+
+
 def test_the_transforms_ignore_index_is_the_losses():
     for targets in ("dense", "sparse"):
         mixup = MixUp(num_classes=3, ignore_index=255, targets=targets)
