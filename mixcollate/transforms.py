@@ -145,8 +145,9 @@ class MixTransform(Settled, v2.Transform):
         inplace: whether to write the result into the memory of the input images, if it has their dtype.
         layout: the order of the axes, if it is not ``[B, C, H, W]`` or, for video, ``[B, T, C, H, W]``: ``"BCDHW"``
             for volumes (boxes extend through all slices), ``"BCT"`` for signals (boxes are intervals).
-        seed: seed of the stream of plans, which then depends on the seed, the rank and ``stream.step`` alone. Default:
-            each plan takes 64 bits from torch's default generator, so ``torch.manual_seed`` reproduces a run.
+        seed: seed of the stream of plans, which then depends on the seed, the rank and ``stream.step`` alone (in a
+            worker of a loader, also on the seed that the loader gave it). Default: each plan takes 64 bits from torch's
+            default generator, so ``torch.manual_seed`` reproduces a run.
     """
 
     mixes = True
@@ -337,8 +338,9 @@ class ErasingTransform(MixTransform):
         inplace: whether to erase in the memory of the input images.
         layout: ``"BCDHW"`` for volumes, ``"BCT"`` for signals; default: images ``[B, C, H, W]`` or video
             ``[B, T, C, H, W]``.
-        seed: seed of the stream of plans, which then depends on the seed, the rank and ``stream.step`` alone. Default:
-            each plan takes 64 bits from torch's default generator.
+        seed: seed of the stream of plans, which then depends on the seed, the rank and ``stream.step`` alone (in a
+            worker of a loader, also on the seed that the loader gave it). Default: each plan takes 64 bits from torch's
+            default generator.
     """
 
     mixes = False
