@@ -48,7 +48,8 @@ def mix(
         mean: subtracted after mixing: one number, or one per channel, for images scaled to [0, 1].
         std: the divisor after that, likewise.
         dtype: of the result. Default: that of ``images``, or float32 when uint8 images are normalised. uint8
-            images become floats in [0, 1]; an integer result is rounded half to even.
+            images become floats in [0, 1]. In an integer result, what blending adds to a pixel is rounded half to
+            even, so that two images blended with each other keep their sum.
         memory_format: of the result, ``torch.contiguous_format`` or ``torch.channels_last``. Default: as ``images``.
         out: where to write; ``out=images`` mixes in place.
         impl: ``"fused"`` (Triton, CUDA), ``"host"`` (CPU), ``"reference"`` (any device), or ``"auto"``: the first of
