@@ -100,7 +100,8 @@ class TargetRule:
         targets: ``"dense"``: float32 ``[B, num_classes]``; ``"sparse"``: a :class:`SoftTarget` (class indices only);
             ``"values"``: labels are numbers, as in regression, and keep their shape.
         label_smoothing: in [0, 1], the part of each row's sum that is spread evenly over all classes.
-        label_mode: ``"lerp"`` weights labels by their shares; ``"union"`` gives every class that is present a 1.
+        label_mode: ``"lerp"`` weights labels by their shares; ``"union"`` gives every class that is present a 1
+            (of rows of shares, their greatest).
         ignore_index: the class index that means "no label"; it adds nothing to a target.
     """
 

@@ -140,7 +140,8 @@ class MixTransform(Settled, v2.Transform):
         targets: ``"dense"``: float32 ``[B, num_classes]``; ``"sparse"``: a :class:`~mixcollate.SoftTarget`;
             ``"values"``: labels are numbers ``[B]`` or ``[B, K]`` rather than classes, and are blended.
         label_smoothing: in [0, 1]: the part of each row's sum that is spread evenly over all classes.
-        label_mode: ``"lerp"`` weights labels by their shares; ``"union"`` gives every class of the mixed images a 1.
+        label_mode: ``"lerp"`` weights labels by their shares; ``"union"`` gives every class of the mixed images a 1
+            (of rows of shares, their greatest).
         ignore_index: the class index of images without a label, which adds nothing to a target.
         inplace: whether to write the result into the memory of the input images, if it has their dtype.
         layout: the order of the axes, if it is not ``[B, C, H, W]`` or, for video, ``[B, T, C, H, W]``: ``"BCDHW"``
