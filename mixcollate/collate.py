@@ -226,7 +226,8 @@ class MixupCollate(Settled):
         self._state[_WORKERS_DREW] = 0
 
     def state_dict(self) -> dict[str, int | None]:
-        """The position in the stream of plans, ``{"seed": ..., "step": ...}``.
+        """The position in the stream of plans, ``{"seed": ..., "step": ...}``; if ``eager``, with the ``"epoch"``
+        (``None`` before ``set_epoch``).
 
         With a seed, this is all that is needed to resume exactly, provided that ``set_epoch`` is called with the epoch
         and ``enabled`` is set as before.
@@ -247,7 +248,7 @@ class MixupCollate(Settled):
                 "an eager collate whose workers draw cannot be resumed unless they know the epoch: call "
                 "set_epoch(epoch) before each epoch, or let the main process draw with eager=False"
             )
-        return {**state, "epoch": int(self.epoch)}
+        return {**state, "epoch": int(self.epoch) if self._state[_EPOCH_IS_SET] else None}
 
     def load_state_dict(self, state: Mapping[str, int | None]) -> None:
         """Resume from what ``state_dict`` returned."""

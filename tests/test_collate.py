@@ -927,7 +927,8 @@ def test_the_epoch_is_set_by_set_epoch_and_has_a_limit():
 
 def test_eager_streams_that_cannot_resume_say_so():
     collate = mc.MixupCollate(num_classes=10, eager=True, seed=3)
-    assert collate.state_dict() == {"seed": 3, "step": 0, "epoch": 0}
+    assert collate.state_dict() == {"seed": 3, "step": 0, "epoch": None}
+    collate.load_state_dict(collate.state_dict())  # of a run that has not begun: it does not make the epoch known
     list(loader(collate, num_workers=1))
     with pytest.raises(RuntimeError, match=r"cannot be resumed unless they know the epoch: call set_epoch"):
         collate.state_dict()

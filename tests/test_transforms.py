@@ -380,6 +380,7 @@ def test_a_schedule_warns_if_the_epoch_was_not_set(set_on):
             choice(batch[0], torch.eye(4))
     assert type(collate.state_dict()["step"]) is int
     eager = mc.MixupCollate(choice, num_classes=4, eager=True)
+    eager.set_epoch(1)
     assert type(eager.state_dict()["epoch"]) is int
 
 
