@@ -211,7 +211,7 @@ def _add_comparison(command: argparse.ArgumentParser) -> None:
     take("--learning-rate", type=_rate, default=0.0, help="peak learning rate; 0: the architecture's own")
     take("--points", type=_whole(1), default=1, help="how often to measure accuracy during training")
     take("--workers", type=_whole(0, PARALLEL), default=0, help="processes that load data")
-    take("--threads", type=_whole(0, PARALLEL), default=0, help="CPU threads of torch; 0: all cores")
+    take("--threads", type=_whole(0, PARALLEL), default=0, help="CPU threads of torch; 0: as many as it takes itself")
     take("--device", type=_device, default="auto", help="auto: the GPU if there is one")
 
 
