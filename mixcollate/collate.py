@@ -88,7 +88,7 @@ class MixupCollate(Settled):
             it or in the dataset.
         image_key: where the images are in a batch: an index or a key (nested: ``"outer.inner"``), or several of them.
             Default: torchvision's ``tv_tensors``, else an entry named image(s), pixel_values, img or x, else the first
-            item.
+            tensor with three axes or more (or, if there is none, with any).
         label_key: where the labels are, likewise; default: an entry named label(s), target(s), y or class_label, else
             the second item.
         mask_keys: where segmentation masks or heat maps are, which are mixed by the same plan.
@@ -286,7 +286,7 @@ class MixupCollate(Settled):
         Anything but a list of samples is taken to be a batch already, as from a loader with ``batch_size=None``: a
         tensor, a tuple, a mapping, or a list as torch's ``default_collate`` returns (``[images, labels]``, of one
         length). A list of tensors that all have the same number of axes is a list of samples, unless a key is an index
-        into it.
+        other than 0.
         """
         batch, kinds, may_overwrite = self._collated(samples)
         may_overwrite |= self._inplace

@@ -54,7 +54,7 @@ class SoftTarget(NamedTuple):
     shares: Tensor
 
     def to(self, device: torch.device | str | int, *, non_blocking: bool = False) -> "SoftTarget":
-        """A copy on ``device``; dtypes are kept."""
+        """The same on ``device``; dtypes are kept."""
         there = check_device(device)
         return SoftTarget(*[part.to(there, non_blocking=non_blocking) for part in self])
 
