@@ -248,7 +248,10 @@ def one_hot_masks(masks: Tensor, classes: int, ignore_index: int, *, volumes: bo
     axes = "[B, D, H, W]" if volumes else "[B, H, W]"
     numbers = masks[:, 0] if masks.ndim == 4 + volumes and masks.shape[1] == 1 else masks
     if numbers.ndim != 3 + volumes or numbers.dtype.is_floating_point or numbers.dtype.is_complex:
-        raise TypeError(f"masks must be class indices {axes} for mask_classes, got {tuple(masks.shape)} {masks.dtype}")
+        raise TypeError(
+            f"masks must be class indices {axes} for mask_classes, got {tuple(masks.shape)} {masks.dtype}; those of "
+            "volumes and video [B, C, T, H, W] take layout='BCDHW', of signals an axis of height 1: masks[:, None]"
+        )
     numbers = numbers.to(torch.int64)
     known = numbers != ignore_index
     if is_readable(masks) and bool((((numbers < 0) | (numbers >= classes)) & known).any()):

@@ -794,6 +794,21 @@ def test_masks_of_volumes_become_one_hot():
         collate.mix({"image": volumes, "mask": masks[:, 0], "label": LABELS})
 
 
+def test_masks_of_signals_need_an_axis_more():
+    """As the messages say, for what is copied and for what becomes one-hot."""
+    signals, masks = COLOURS[:, :, 0], LABELS[:, None].expand(B, W)
+    copying = mc.MixupCollate(mc.CutMix(), mask_keys=1, layout="BCT")
+    blending = mc.MixupCollate(mc.MixUp(), mask_keys=1, mask_classes=B, layout="BCT")
+    with pytest.raises(ValueError, match=r"masks must be .*\[B, T\] need an axis of channels: masks\[:, None\]"):
+        copying.mix((signals, masks))
+    with pytest.raises(TypeError, match=r"masks must be class .*of signals an axis of height 1: masks\[:, None\]"):
+        blending.mix((signals, masks))
+    mixed, numbers = copying.mix((signals, masks[:, None]))
+    assert torch.equal(numbers[:, 0], mixed.argmax(1))
+    mixed, soft = blending.mix((signals, masks[:, None]))
+    torch.testing.assert_close(soft[:, :, 0], mixed)
+
+
 def test_what_has_no_name_is_found_by_its_axes():
     roles = mc.roles.find({"index": LABELS, "picture": COLOURS}, mixes=False)
     assert roles.images == (("picture",),)

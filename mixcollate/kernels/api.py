@@ -105,8 +105,9 @@ def mix_masks(masks: Tensor, plan: MixPlan | PackedPlan) -> Tensor:
     """Mix segmentation masks as ``plan`` mixes their images; what it erases in images is kept in masks.
 
     Args:
-        masks: ``[B, H, W]``, ``[B, C, H, W]`` or, of volumes, ``[B, C, D, H, W]``: class indices of any integer dtype
-            or bool, if the plan only copies pixels; or floats (one-hot or soft), which may be blended.
+        masks: ``[B, H, W]``, ``[B, C, H, W]``, of volumes also ``[B, C, D, H, W]``, of signals ``[B, C, T]``: class
+            indices of any integer dtype or bool, if the plan only copies pixels; or floats (one-hot or soft), which may
+            be blended.
         plan: drawn for the images. Where it resizes a partner, masks take the nearest pixel.
 
     Raises:

@@ -184,7 +184,10 @@ def prepare_masks(masks: Tensor, plan: MixPlan | PackedPlan, *, inplace: bool = 
     check_tensor("masks", masks)
     check_kind("plan", plan, MixPlan, PackedPlan)
     if masks.ndim not in (3, 4, 5):
-        raise ValueError(f"masks must be [B, H, W], [B, C, H, W] or [B, C, D, H, W], got {tuple(masks.shape)}")
+        raise ValueError(
+            f"masks must be [B, H, W], [B, C, H, W] or [B, C, D, H, W], got {tuple(masks.shape)}; those of signals "
+            "[B, T] need an axis of channels: masks[:, None]"
+        )
     if len(masks) != len(plan):
         raise ValueError(f"masks must have one row for each of the plan's {len(plan)}, got {tuple(masks.shape)}")
     plan = plan.unpack() if isinstance(plan, PackedPlan) else plan
