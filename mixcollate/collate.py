@@ -96,7 +96,7 @@ class MixupCollate(Settled):
             labels' shares.
         keep_keys: what stays as it is although its images are mixed: indices, weights, names.
         mask_classes: number of classes of masks ``[B, H, W]`` that hold class indices. They become float32 masks
-            ``[B, mask_classes, H, W]``, one-hot or, where blended, soft.
+            ``[B, mask_classes, H, W]``, one-hot or, where blended, soft; also if the transform only erases.
         mask_ignore_index: class index of pixels that belong to no class, for ``mask_classes``; must be given for more
             than 255 classes.
         layout: axes of the images, ``"BCDHW"`` for volumes, ``"BCT"`` for signals; default: that of the transform.
