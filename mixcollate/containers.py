@@ -33,7 +33,8 @@ class _Container(MixTransform):
 class RandomChoice(_Container):
     """Choose one of several transforms for each pair (sample, batch).
 
-    Options for labels can be given here or to the transforms; where they are given more than once, they must agree.
+    Options for labels can be given here or to the transforms. Where they are given more than once, they must agree;
+    what a transform has by default does not count.
     With ``per="pair"`` both images of a pair get the same transform. If that mixes twice (a ``Compose`` of two mixes),
     the second partner may have got another one, so that an image can count more or less than once in its batch.
 
