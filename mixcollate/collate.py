@@ -76,8 +76,8 @@ class MixupCollate(Settled):
     Args:
         transform: what to apply to a batch; default: :class:`MixUp` with ``alpha``.
         num_classes: number of classes, unless the transform has it; for several labels one number each, in the order
-            of ``label_key``, or a mapping from their keys. If it is given with a transform that only erases (such as
-            Cutout), labels become one-hot rows.
+            of ``label_key`` (or of what the transform's ``labels_getter`` returns), or a mapping from their keys. If it
+            is given with a transform that only erases (such as Cutout), labels become one-hot rows.
         alpha: alpha of the default transform; default: 1.
         mean: subtracted after mixing, for images in [0, 1] (uint8 is divided by 255 first); one number, or one for
             each channel.
@@ -515,8 +515,11 @@ def _rules(transform: MixTransform, classes: Classes | None, labels: Sequence[Ke
         numbers = [classes[key] for key in labels]
     else:
         numbers = for_each_label(classes)
-    if len(numbers) != max(len(labels), 1):
-        raise ValueError(f"num_classes must be one for each of label_key {list(labels)}, got {classes!r}")
+    if len(numbers) != max(len(labels), 1) and not callable(transform.labels_getter):  # which may return several
+        raise ValueError(
+            f"num_classes must be one for each of label_key {list(labels)}, got {classes!r}; name all labels in "
+            "label_key, or in a mapping {key: number}"
+        )
     known = [rule.num_classes for rule in transform.rules if rule.num_classes is not None]
     if known and known != numbers:
         raise ValueError(f"num_classes must be the transform's {transform.num_classes}, got {classes!r}")

@@ -222,9 +222,13 @@ def test_several_targets_and_one_number_are_refused():
     for classes in (B, (B,), (B, 2, 3), {"fine": B}):
         with pytest.raises(ValueError, match="num_classes must (be one for each|have the keys)"):
             mc.MixupCollate(label_key=("fine", "coarse"), num_classes=classes)
+    with pytest.raises(ValueError, match=r"label_key \[\], got \(6, 2\); name all labels in label_key"):
+        mc.MixupCollate(num_classes=(6, 2))
     two = mc.MixUp(labels_getter=lambda batch: (batch["a"], batch["b"]), num_classes=(B, 2))
-    mixed = two({"image": COLOURS, "a": LABELS, "b": LABELS // 2})
-    assert mixed["a"].shape == (B, B) and mixed["b"].shape == (B, 2)
+    collate = mc.MixupCollate(mc.MixUp(labels_getter=two.labels_getter), num_classes=(B, 2))
+    for call in (two, collate.mix):
+        mixed = call({"image": COLOURS, "a": LABELS, "b": LABELS // 2})
+        assert mixed["a"].shape == (B, B) and mixed["b"].shape == (B, 2)
     odd = LABELS % 2
     same = two({"images": COLOURS, "a": odd, "b": odd})
     assert same["a"].shape == (B, B) and same["b"].shape == (B, 2)  # one tensor in two places
