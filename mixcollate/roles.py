@@ -17,6 +17,7 @@ from torchvision import tv_tensors
 from mixcollate.checks import result_of, shown
 from mixcollate.kernels import Axes
 from mixcollate.kernels.pixels import check_pixels
+from mixcollate.kernels.prepare import TOO_FEW_AXES
 
 Key = int | str
 Path = tuple[Key, ...]
@@ -332,7 +333,7 @@ class _Search:
             way_out = f"mix whole batches, as in {_AS_A_COLLATE}" if mixes else "wrap it in tv_tensors.Image"
             raise ValueError(
                 f"images must be a batch [B, C, H, W], got {tuple(leaf.shape)}, which looks like one image: {way_out}; "
-                "signals [B, C, T] take layout='BCT'"
+                f"{TOO_FEW_AXES}"
             )
 
     def _refuse_no_tensor(self, argument: str, path: Path) -> None:

@@ -1320,9 +1320,23 @@ def test_boxes_are_refused_by_their_name_whatever_they_are_made_of(name, boxes):
     mc.MixupCollate(mc.Cutout())(samples).mix()
 
 
+def test_gray_images_need_an_axis_of_channels():
+    """Which the messages say: with ``layout="BCT"`` their rows would be channels, and their boxes intervals."""
+    gray, said = COLOURS[:, 0], r"got \(4, 8, 12\).*; gray images .* need an axis of channels, images\[:, None\]"
+    for collate in (mc.MixupCollate(mc.CutMix(), num_classes=B), mc.MixupCollate(mc.Cutout())):
+        with pytest.raises(ValueError, match=said):
+            collate((gray, LABELS)).mix()
+        assert collate((gray[:, None], LABELS)).mix()[0].shape == (B, 1, H, W)
+    for transform in (mc.CutMix(labels_getter=None), mc.Cutout()):
+        with pytest.raises(ValueError, match=said):
+            transform(gray)
+    with pytest.raises(ValueError, match=f"to be normalised, {said}"):
+        mix(gray, mc.MixUp().make_plan(gray), mean=0.5)
+
+
 def test_one_image_that_is_to_be_erased_is_told_from_signals():
     """``layout="BCT"`` would cut another interval out of each of its channels."""
-    with pytest.raises(ValueError, match="looks like one image: wrap it in tv_tensors.Image; signals .* layout='BCT'"):
+    with pytest.raises(ValueError, match="one image: wrap it in tv_tensors.Image; .*; signals .* layout='BCT'"):
         mc.RandomErasing(p=1.0)(COLOURS[0])
     assert mc.RandomErasing(p=1.0)(tv_tensors.Image(COLOURS[0])).shape == COLOURS[0].shape
     assert mc.RandomErasing(p=1.0, layout="BCT")(COLOURS[0]).shape == COLOURS[0].shape

@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 Axes = Literal["BCHW", "BTCHW", "BCDHW", "BCT"]
 AXES = get_args(Axes)
 
+TOO_FEW_AXES = "gray images [B, H, W] need an axis of channels, images[:, None]; signals [B, C, T] take layout='BCT'"
+"""The way out for images that have three axes, perhaps."""
+
 _RESULTS = Recycler()
 
 
@@ -134,7 +137,7 @@ def decide(
     if normalised and pixels.ndim not in (4, 5):
         raise ValueError(
             f"images must be [B, C, H, W] or [B, T, C, H, W] to be normalised, got {tuple(images.shape)}; "
-            "signals [B, C, T] take layout='BCT'"
+            f"{TOO_FEW_AXES}"
         )
     channels = pixels.shape[-3] if pixels.ndim in (4, 5) else 1
     frames = pixels.shape[1] if pixels.ndim == 5 else 1
@@ -315,8 +318,7 @@ def check_plan(images: Tensor, plan: MixPlan | PackedPlan, dtype: torch.dtype, *
     if not PLACES.isdisjoint(plan.layout.shapes if isinstance(plan, PackedPlan) else plan.parts):
         if images.ndim not in (4, 5):
             raise ValueError(
-                f"images must be [B, C, H, W] or [B, T, C, H, W] for boxes, got {tuple(images.shape)}; "
-                "signals [B, C, T] take layout='BCT'"
+                f"images must be [B, C, H, W] or [B, T, C, H, W] for boxes, got {tuple(images.shape)}; {TOO_FEW_AXES}"
             )
         if tuple(images.shape[-2:]) != plan.size:
             raise ValueError(
