@@ -165,9 +165,10 @@ _COMPARE = (
     "deit, article, ...) or Python such as MixUp(alpha=8). Rows are appended to --out as they finish."
 )
 _PREVIEW = (
-    "Images are two or more files, a folder of pictures, or a folder with one folder for each class. Two pictures with "
-    "--transform article --seed 2 reproduce the picture of the articles on mixup: each mixed with the other at the "
-    "share that was drawn (with half of the seeds, a random permutation of two leaves them as they are)."
+    "Images are two or more files, a folder of pictures, or a folder with one folder for each class; of a folder, at "
+    "most twelve are drawn. Two pictures with --transform article --seed 2 reproduce the picture of the articles on "
+    "mixup: each mixed with the other at the share that was drawn (with half of the seeds, a random permutation of two "
+    "leaves them as they are)."
 )
 _BENCH = (
     "Runs benchmarks/ with pytest-benchmark, compares mixcollate with the fastest alternative, and writes the results "
