@@ -60,7 +60,7 @@ class MixBatch:
 
     @property
     def images(self) -> Tensor:
-        """The stacked images, not mixed.
+        """The stacked images, not mixed; of several, the first.
 
         For a named tuple with a field ``images``, which one would expect to be mixed, this raises ``AttributeError``.
         The same holds for ``labels``.
@@ -70,7 +70,7 @@ class MixBatch:
 
     @property
     def labels(self) -> Any:
-        """The original labels, or ``None``."""
+        """The original labels, or ``None``; of several, the first."""
         raw = self._raw("labels")
         return leaf_at(raw, self._roles.labels[0]) if self._roles.labels else None
 

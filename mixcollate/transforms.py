@@ -136,7 +136,8 @@ class MixTransform(Settled, v2.Transform):
         per: what one draw is for: ``"pair"`` (both of its images), ``"sample"`` or ``"batch"``. ``"pair"`` needs mutual
             partners: ``"matching"``, ``"flip"``, or such a function.
         pairing: ``"matching"`` (random pairs), ``"shuffle"`` (random permutation), ``"roll"`` (as torchvision),
-            ``"flip"`` (as timm), or a function ``(labels, numbers) -> partner [B]`` of labels and a NumPy generator.
+            ``"flip"`` (as timm), or a function ``(labels, numbers) -> partner [B]`` of the labels (of several, the
+            first) and a NumPy generator.
         targets: ``"dense"``: float32 ``[B, num_classes]``; ``"sparse"``: a :class:`~mixcollate.SoftTarget`;
             ``"values"``: labels are numbers ``[B]`` or ``[B, K]`` rather than classes, and are blended.
         label_smoothing: in [0, 1]: the part of each row's sum that is spread evenly over all classes.
