@@ -5,6 +5,7 @@ import inspect
 from collections.abc import Sequence
 from typing import Any, TypedDict, cast, get_args
 
+import numpy as np
 import torch
 from torch import Tensor
 from torchvision.transforms import v2
@@ -265,7 +266,8 @@ class MixTransform(Settled, v2.Transform):
         source = self.stream.next() if stream is None else check_kind("stream", stream, Stream).next()
         epoch = self.epoch if epoch is None else check_count("epoch", epoch, least=0)
         layout = self.layout if layout is None else check_choice("layout", layout, AXES)
-        plan = self.draw_plan(draw_from(source, plan_shape(images, layout), self.pairing, epoch, labels))
+        with np.errstate(under="ignore"):  # a tiny share may become 0, whatever NumPy is set to raise
+            plan = self.draw_plan(draw_from(source, plan_shape(images, layout), self.pairing, epoch, labels))
         if plan.size == (1, 1) and not PLACES.isdisjoint(plan.shapes):
             raise ValueError(
                 f"images must have more than one pixel for boxes, got {tuple(images.shape)}; use MixUp for them"

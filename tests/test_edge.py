@@ -1010,6 +1010,19 @@ def test_numpy_may_be_set_to_raise(loops, monkeypatch):
             mc.MixUp(num_classes=B, per="sample", pairing="roll")(COLOURS.to(dtype) * torch.finfo(dtype).tiny, LABELS)
 
 
+def test_numpy_may_be_set_to_raise_while_a_plan_is_drawn():
+    """Also where it is not MixUp that draws a number smaller than any float32."""
+    for transform in (
+        mc.CutMix(alpha=0.001, correct_lam=False),
+        mc.RandomChoice([mc.CutMix(alpha=0.001, correct_lam=False), mc.MixUp(alpha=0.001)]),
+        mc.FMix(decay=50),
+        mc.Cutout(fill=1e-42),
+    ):
+        with np.errstate(all="raise"):
+            for _ in range(20):
+                transform.make_plan(COLOURS)
+
+
 # All or nothing
 
 

@@ -26,6 +26,5 @@ class MixUp(MixTransform):
     def plan_batch(self, draw: Draw) -> MixPlan:
         count, unit = draw.units(self.per)
         alpha = value_in_epoch("alpha", self.alpha, draw.epoch, check_not_negative)
-        with np.errstate(under="ignore"):  # a tiny share may become 0, whatever NumPy is set to raise
-            own_share = own_shares(draw.numbers, alpha, count).astype(np.float32)[unit]
+        own_share = own_shares(draw.numbers, alpha, count).astype(np.float32)[unit]
         return MixPlan(size=draw.size, partners=draw.partner, shares=two_shares(own_share), own_outside=own_share)
