@@ -83,7 +83,8 @@ class MixupCollate(Settled):
             each channel.
         std: what the difference is divided by, likewise.
         dtype: dtype of the resulting images; default: unchanged, or float32 if uint8 images are normalised.
-        memory_format: memory format of the resulting images, e.g. ``torch.channels_last``; default: unchanged.
+        memory_format: memory format of the resulting images ``[B, C, H, W]``, e.g. ``torch.channels_last``; default:
+            unchanged. Video, volumes and signals take none.
         collate_fn: makes a batch from a list of samples; default: torch's. PIL images must be converted to tensors, by
             it or in the dataset.
         image_key: where the images are in a batch: an index or a key (nested: ``"outer.inner"``), or several of them.

@@ -50,7 +50,8 @@ def mix(
         dtype: of the result. Default: that of ``images``, or float32 when uint8 images are normalised. uint8
             images become floats in [0, 1]. In an integer result, what blending adds to a pixel is rounded half to
             even, so that two images blended with each other keep their sum.
-        memory_format: of the result, ``torch.contiguous_format`` or ``torch.channels_last``. Default: as ``images``.
+        memory_format: of the result, ``torch.contiguous_format`` or ``torch.channels_last``, for images
+            ``[B, C, H, W]``. Default: as ``images``.
         out: where to write; ``out=images`` mixes in place.
         impl: ``"fused"`` (Triton, CUDA), ``"host"`` (CPU), ``"reference"`` (any device), or ``"auto"``: the first of
             these that supports the device, or the reference if ``images`` need a gradient. An explicit choice never
