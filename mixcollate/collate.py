@@ -87,9 +87,10 @@ class MixupCollate(Settled):
             unchanged. Video, volumes and signals take none.
         collate_fn: makes a batch from a list of samples; default: torch's. PIL images must be converted to tensors, by
             it or in the dataset.
-        image_key: where the images are in a batch: an index or a key (nested: ``"outer.inner"``), or several of them.
-            Default: torchvision's ``tv_tensors``, else an entry named image(s), pixel_values, img or x, else the first
-            tensor with three axes or more (or, if there is none, with any).
+        image_key: where the images are in a batch: an index or a key (nested: ``"outer.inner"``), or several of them,
+            for which ``mean``, ``std`` and ``dtype`` are the same. Default: torchvision's ``tv_tensors``, else an entry
+            named image(s), pixel_values, img or x, else the first tensor with three axes or more (or, if there is none,
+            with any).
         label_key: where the labels are, likewise; default: an entry named label(s), target(s), y or class_label, else
             the second item.
         mask_keys: where segmentation masks or heat maps are, which are mixed by the same plan.
