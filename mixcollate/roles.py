@@ -276,7 +276,8 @@ class _Search:
         return [path for path in self.leaves if alone or str(key) in (_joined(path), _joined(self.names[path]))]
 
     def _missing(self, argument: str, key: Key) -> ValueError:
-        return ValueError(f"{argument} must name tensors among {self._names()}, got {key!r}")
+        what = "entries" if argument == "keep_keys" else "tensors"
+        return ValueError(f"{argument} must name {what} among {self._names()}, got {key!r}")
 
     def _names(self) -> str:
         return f"[{', '.join(map(_as_key, self.names.values()))}]"

@@ -160,7 +160,7 @@ def test_what_holds_nothing_has_no_role(empty):
     for keep in ((), "boxes", "label"):
         mixed = through("mix", batch, num_classes=B, keep_keys=keep)
         assert mixed["y"].shape == (B, B) and mixed["boxes"] == mixed["label"] == empty
-    with pytest.raises(ValueError, match="keep_keys must name tensors among .* got 'box'"):
+    with pytest.raises(ValueError, match="keep_keys must name entries among .* got 'box'"):
         through("mix", batch, num_classes=B, keep_keys="box")
 
 
