@@ -52,12 +52,12 @@ class MixupCallback(Callback):
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Set the epoch of each collate, and whether it still mixes."""
-        found = _collates_of(trainer.train_dataloader)
-        if found and not any(one in found for one in self.collates):  # loaders of other kinds may hide theirs
-            raise ValueError(
-                "collate must be that of the training loader, whose epoch and state it is to keep, but the loader has "
-                "another: make one, and give it to both"
-            )
+        for one in _collates_of(trainer.train_dataloader):  # loaders of other kinds may hide theirs
+            if one not in self.collates:
+                raise ValueError(
+                    "collate must be that of the training loader, or a list of those of several, whose epochs and "
+                    f"states it is to keep, but a loader has another, {one}: give loader and callback the same"
+                )
         last = -1 if self._max_epochs is None else self._max_epochs
         if self.off_epochs and last < 0:
             raise ValueError(f"off_epochs={self.off_epochs} requires max_epochs of the Trainer, got {self._max_epochs}")

@@ -145,6 +145,8 @@ def test_loaders_that_run_side_by_side_have_collates_of_their_own(tmp_path):
     pl.Trainer(max_epochs=2, callbacks=callback, **options).fit(Module(), loaders, ckpt_path=tmp_path / "both.ckpt")
     assert [one.state_dict()["step"] for one in collates] == [4, 4]
     one = MixupCallback(collates[0])
+    with pytest.raises(ValueError, match="or a list of those of several, .* but a loader has another, MixupCollate"):
+        pl.Trainer(max_epochs=1, callbacks=one, **options).fit(Module(), loaders)
     with pytest.raises(ValueError, match="collate must be 2 collates as in the checkpoint, got 1"):
         one.load_state_dict(callback.state_dict())
     one.load_state_dict({"seed": 0, "step": 3})  # as it was before there could be several
@@ -198,7 +200,7 @@ def test_a_collate_that_the_training_loader_does_not_have_is_refused(example, tm
     first, second = (MixupCollate(num_classes=10, mean=0.31, std=0.38) for _ in range(2))
     callback, loaders = MixupCallback(first), example["Digits"](second)
     trainer = pl.Trainer(max_epochs=1, callbacks=callback, default_root_dir=str(tmp_path), **QUIET)
-    with pytest.raises(ValueError, match="collate must be that of the training loader, .* but the loader has another"):
+    with pytest.raises(ValueError, match="collate must be that of the training loader, .* but a loader has another"):
         trainer.fit(example["Classifier"](), loaders)
 
 
