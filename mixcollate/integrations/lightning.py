@@ -89,12 +89,12 @@ class MixupCallback(Callback):
 
     def _refuse_mixed(self, name: str, loaders: Any) -> None:
         # asked at a batch, by when the module's own hooks may have turned the collate off
-        found = _collates_of(loaders)
-        if any(one.enabled and one in found for one in self.collates):
-            raise ValueError(
-                f"collate must not mix the batches of an evaluation, but a {name} loader has that of the training "
-                "loader; give it collate.plain()"
-            )
+        for one in _collates_of(loaders):
+            if one.enabled and (one in self.collates or one.transform.mixes):
+                raise ValueError(
+                    f"collate must not mix the batches of an evaluation, but a {name} loader has {one}; give it "
+                    "collate.plain()"
+                )
 
     def state_dict(self) -> dict[str, Any]:
         """The position of each collate in its stream."""

@@ -219,8 +219,9 @@ def test_an_evaluation_on_mixed_batches_is_refused(stage, tmp_path):
         def configure_optimizers(self):
             return torch.optim.SGD(self.parameters(), lr=0.1)
 
-    def run():
-        trainer = pl.Trainer(max_epochs=1, callbacks=MixupCallback(collate), default_root_dir=str(tmp_path), **QUIET)
+    def run(known):
+        callback = MixupCallback(known)
+        trainer = pl.Trainer(max_epochs=1, callbacks=callback, default_root_dir=str(tmp_path), **QUIET)
         loaders = [loader(collate)] if stage == "fit" else []
         getattr(trainer, stage)(Module(), *loaders, [loader(plain), loader(collate)])
 
@@ -229,10 +230,11 @@ def test_an_evaluation_on_mixed_batches_is_refused(stage, tmp_path):
 
     collate = MixupCollate(num_classes=10)
     plain = collate.plain()
-    with pytest.raises(ValueError, match="collate must not mix the batches of an evaluation, but a .* loader has"):
-        run()
+    for known in (collate, MixupCollate(num_classes=10)):  # whether or not it is the callback's
+        with pytest.raises(ValueError, match="collate must not mix the batches of an evaluation, but a .* has MixupCo"):
+            run(known)
     collate.enabled = False
-    run()
+    run(collate)
 
 
 def test_a_run_without_an_end_is_mixed_throughout():
