@@ -40,6 +40,7 @@ class MixupTrainer(Trainer):
 
     data_collator: Any
     compute_loss_func: Any
+    label_names: Any
 
     def __init__(self, *args: Any, off_epochs: int = 0, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -57,6 +58,7 @@ class MixupTrainer(Trainer):
         )
         if not own:
             self.compute_loss_func = partial(_mean_loss, self._problem)
+        self.label_names = self.label_names or ["labels"]  # the loss takes them: forward need not have that argument
         if self.args.label_smoothing_factor:
             smoothing = self.args.label_smoothing_factor
             raise ValueError(

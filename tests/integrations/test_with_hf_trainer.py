@@ -235,6 +235,25 @@ def test_columns_are_looked_up_by_the_name_of_the_models_input():
         MixupTrainer(train_dataset=Dataset.from_dict(columns).rename_column("image", "pixel_values"), **options)
 
 
+@pytest.mark.parametrize("drops", [True, False])
+def test_a_model_need_not_take_labels(drops):
+    """Its loss does: the Trainer drops columns that a model does not take, and evaluates nothing without labels."""
+
+    class Bare(Linear):
+        def forward(self, pixel_values):
+            return super().forward(pixel_values)
+
+    data = [{"pixel_values": torch.full((3, 4, 4), 0.1 * k), "labels": k % 3} for k in range(8)]
+    arguments = TrainingArguments(**QUIET, max_steps=1, remove_unused_columns=drops)
+    losses = []
+    for kind in (Bare, Linear):
+        torch.manual_seed(0)
+        collate = MixupCollate(num_classes=3, seed=0)
+        trainer = MixupTrainer(kind(), arguments, train_dataset=data, eval_dataset=data, data_collator=collate)
+        losses.append([trainer.train().training_loss, trainer.evaluate()["eval_loss"]])
+    assert losses[0] == losses[1]
+
+
 def test_the_loss_of_a_plain_trainer_is_taken_for_none():
     """It counts images where that Trainer counts entries, and is a cross-entropy whatever the model's problem is."""
     labels = torch.eye(3)[[0, 1, 2, 0]]
