@@ -296,7 +296,7 @@ class TargetRule:
         """Targets of labels whose values can be read, and so are checked."""
         if indices is None:
             if self.targets != "values":
-                _check_rows(labels)
+                check_rows(labels)
             return self._mix(labels, None, plan)
         classes = indices.to(torch.int64).numpy()  # num_classes may not fit a narrower type
         known = self._known(classes, unsigned=indices.dtype == torch.uint64)
@@ -371,7 +371,7 @@ def _mix_rows(rows: Tensor, plan: MixPlan | PackedPlan | None, label_mode: Label
     return rows
 
 
-def _check_rows(labels: Tensor) -> None:
+def check_rows(labels: Tensor) -> None:
     """Refuse rows of anything but shares, or zeros and ones."""
     if labels.numel() == 0 or labels.dtype == torch.bool:
         return

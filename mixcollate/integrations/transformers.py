@@ -17,7 +17,7 @@ from transformers.trainer_callback import ExportableState
 from mixcollate.checks import check_count
 from mixcollate.collate import MixupCollate
 from mixcollate.losses import counted_target, soft_binary_cross_entropy, soft_cross_entropy
-from mixcollate.targets import SoftTarget
+from mixcollate.targets import SoftTarget, check_rows
 
 
 class MixupTrainer(Trainer):
@@ -155,6 +155,8 @@ def _shares(labels: Tensor | SoftTarget, *, ignore_index: int) -> Tensor:
     """
     if isinstance(labels, Tensor) and (labels.ndim < 2 or (labels.ndim > 2 and not labels.is_floating_point())):
         return labels.ne(ignore_index) & _annotated(labels)
+    if isinstance(labels, Tensor) and not labels.is_floating_point():
+        check_rows(labels)  # the sum of tokens [B, T] would be taken for their number
     counted = counted_target(labels, ignore_index)
     return counted.shares if isinstance(counted, SoftTarget) else counted.nan_to_num()
 

@@ -194,6 +194,19 @@ def test_rows_of_zeros_and_ones_are_one_label_each(kind):
     assert losses[0] == pytest.approx(losses[1], rel=1e-5)
 
 
+def test_tokens_are_not_taken_for_rows():
+    """Whose sum would be the number of labels that a custom loss is divided by: less than nothing, if some are -100."""
+
+    def loss(outputs, labels, num_items_in_batch=None):
+        return outputs.logits.sum() / num_items_in_batch
+
+    labels = torch.tensor([[5, 3, -100], [2, 1, 1]])
+    trainer = trainer_of(None, 3, labels, RandomErasing(p=0), own={"compute_loss_func": loss})
+    for use in (trainer.train, trainer.evaluate):
+        with pytest.raises(ValueError, match=r"integer labels \[B, K\] must be zeros and ones, got"):
+            use()
+
+
 def test_the_share_of_an_ignored_class_does_not_count():
     labels = torch.tensor([[0.5, 0.5, 0.0], [0.0, 0.25, 0.75]])
     trainer = trainer_of(None, 3, labels, MixUp(num_classes=3, ignore_index=1))
