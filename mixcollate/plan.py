@@ -530,7 +530,8 @@ def current_rank() -> int:
     """This process's rank: torch.distributed's if it runs, else the launcher's ``RANK``, else 0."""
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         return torch.distributed.get_rank()
-    return int(os.environ.get("RANK") or 0)
+    rank = os.environ.get("RANK") or "0"
+    return int(rank) if rank.isdecimal() else check_count("RANK in the environment", rank, least=0)
 
 
 @dataclass(frozen=True, eq=False)

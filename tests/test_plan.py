@@ -135,6 +135,13 @@ def test_rank_is_the_launcher_s(monkeypatch, given, rank):
     assert current_rank() == rank
 
 
+@pytest.mark.parametrize("given", ["abc", "-1", "1.5"])
+def test_a_rank_that_is_none_is_refused(monkeypatch, given):
+    monkeypatch.setenv("RANK", given)
+    with pytest.raises(TypeError, match=f"RANK in the environment must be a whole number .*, got '{given}'"):
+        Stream(0).next()
+
+
 def test_rank_is_torch_distributed_s(monkeypatch):
     monkeypatch.setenv("RANK", "5")
     torch.distributed.init_process_group("gloo", store=torch.distributed.HashStore(), rank=0, world_size=1)
