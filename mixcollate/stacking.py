@@ -84,7 +84,7 @@ class Stacking:
         if len({dtype.is_floating_point for dtype, _ in kinds}) > 1:
             raise TypeError("cannot stack integers with floats")
         plain = first.layout == torch.strided and first.device.type == "cpu" and not first.requires_grad
-        if not plain or len(kinds) > 1:
+        if not plain or first.is_quantized or first.is_nested or len(kinds) > 1:
             return torch.stack(list(tensors))
         is_plain = type(first) is Tensor  # others keep their type
         is_large = first.ndim == 3 and first.numel() >= LARGE
@@ -178,6 +178,11 @@ def _misfit(path: Path, leaf: Any) -> Exception | None:
         return TypeError(
             f"images must be tensors to be stacked, got PIL images at {dotted(path)}; convert them in the dataset, "
             "with torchvision.transforms.v2.PILToTensor() for example"
+        )
+    if isinstance(leaf, Tensor) and leaf.is_nested:
+        return TypeError(
+            f"samples must have a shape to be stacked, got a nested tensor at {dotted(path)}; pad it with "
+            "torch.nested.to_padded_tensor, or pass a collate_fn that handles it"
         )
     array = leaf if isinstance(leaf, np.ndarray) else None
     if not isinstance(leaf, (*default_collate_fn_map, list)) or (array is not None and array.dtype.kind not in "biufc"):

@@ -531,6 +531,7 @@ def test_what_a_collate_and_its_transform_disagree_on_is_refused():
         mc.MixupCollate(10)
 
 
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors", "ignore:.*quantize")
 def test_samples_that_cannot_be_stacked_are_reported_with_their_place():
     image = torch.rand(3, 4, 4)
     flipped, foreign = np.zeros((3, 4, 4), np.float32)[..., ::-1], np.zeros((3, 4, 4), ">f4")
@@ -539,6 +540,9 @@ def test_samples_that_cannot_be_stacked_are_reported_with_their_place():
         ([{"image": image, "label": None}] * 2, "got NoneType at 'label'"),
         ([{"image": image, "file": Path("a.jpg")}] * 2, f"got {type(Path()).__name__} at 'file'"),
         ([(image, np.array(["a", "b"]))] * 2, "got an array of <U1 at index 1"),
+        ([(torch.quantize_per_tensor(image, 0.1, 0, torch.quint8), 0)] * 2, r"quantized; pass .dequantize\(\)"),
+        ([(torch.nested.nested_tensor([image]), 0)] * 2, "got a nested tensor at index 0; pad it with"),
+        ([(torch.nested.nested_tensor([image], layout=torch.jagged), 0)] * 2, "got a nested tensor at index 0"),
         ([(flipped, 0)] * 2, r"got strides \(64, 16, -4\) of <f4 at index 0; use np.ascontiguousarray"),
         ([(foreign, 0)] * 2, "of >f4 at index 0; use np.ascontiguousarray"),
         ([(image, 0), (image, 0, 1)], "the same structure to be stacked, got 2 items in one and 3 in another"),

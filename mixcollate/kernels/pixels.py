@@ -27,12 +27,12 @@ class Affine(NamedTuple):
 
 
 def check_pixels(images: Tensor) -> None:
-    """Refuse images of a dtype that cannot be mixed, and nested tensors, which have no shape.
+    """Refuse images of a dtype that cannot be mixed, quantized ones, and nested tensors, which have no shape.
 
     Raises:
         TypeError: names a conversion that preserves all values.
     """
-    if images.is_nested:
+    if images.is_nested or images.is_quantized:
         check_tensor("images", images)
     if images.dtype in LEVELS or images.dtype in FLOATS:
         return
