@@ -6,7 +6,7 @@ A batch is a tensor, or nested tuples, lists and mappings of tensors. A path is 
 import copy
 import warnings
 from collections.abc import Callable, Mapping, MutableMapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, is_dataclass
 from typing import Any, Literal, cast
 
 import numpy as np
@@ -132,9 +132,10 @@ class _Search:
 
     def __init__(self, batch: Any, keys: Keys, kinds: Mapping[Path, type]) -> None:
         if not isinstance(batch, (Tensor, tuple, list, Mapping)):
+            way_out = "; convert it with torch.as_tensor" if isinstance(batch, np.ndarray) else ""
             raise TypeError(
                 f"a batch must be a tensor, or tuples, lists and mappings of tensors, got {shown(batch)}"
-                + ("; convert it with torch.as_tensor" if isinstance(batch, np.ndarray) else "")
+                + ("; make a mapping of it: vars(batch)" if is_dataclass(batch) else way_out)
             )
         self.batch, self.keys = batch, keys
         self.leaves = dict(leaves(batch))

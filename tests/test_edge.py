@@ -6,7 +6,7 @@ import pickle
 import warnings
 from collections import OrderedDict, UserDict
 from collections.abc import MutableMapping
-from dataclasses import replace
+from dataclasses import make_dataclass, replace
 from types import SimpleNamespace
 from typing import NamedTuple
 
@@ -1252,6 +1252,7 @@ def test_what_is_not_a_batch_is_reported(batch):
         ((COLOURS, LABELS.numpy()), "a tensor at index 1, got ndarray; convert it with torch.as_tensor"),
         ((COLOURS.numpy(), LABELS.numpy()), "a tensor at index 1, got ndarray; convert it with torch.as_tensor"),
         (COLOURS.numpy(), "got a ndarray of shape .*; convert it with torch.as_tensor"),
+        (make_dataclass("Batch", ["image"])(COLOURS), r"(?s)got Batch\(image=.*; make a mapping of it: vars\(batch\)"),
         (
             (COLOURS, ["a"] * B),
             r"a tensor at index 1, got list; name a tensor in label_key, .* \(arguments of MixupCollate\)",
