@@ -5,10 +5,11 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
+from accelerate.data_loader import DataLoaderDispatcher
 from torch import Tensor
 from torch.utils.data import DataLoader
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
@@ -89,15 +90,29 @@ class MixupTrainer(Trainer):
             self.data_collator.load_state_dict(self._start)
         return super().call_model_init(trial)
 
+    def get_train_dataloader(self) -> DataLoader[Any]:
+        """The Trainer's, with batches that are mixed when they are moved."""
+        return self._uncut(super().get_train_dataloader())
+
     def get_eval_dataloader(self, eval_dataset: Any = None) -> DataLoader[Any]:
         """The Trainer's, with plain batches."""
         with self._plain():
-            return super().get_eval_dataloader(eval_dataset)  # type: ignore[no-any-return]
+            return self._uncut(super().get_eval_dataloader(eval_dataset))
 
     def get_test_dataloader(self, test_dataset: Any) -> DataLoader[Any]:
         """The Trainer's, with plain batches."""
         with self._plain():
-            return super().get_test_dataloader(test_dataset)  # type: ignore[no-any-return]
+            return self._uncut(super().get_test_dataloader(test_dataset))
+
+    def _uncut(self, loader: Any) -> DataLoader[Any]:
+        """The loader, unless its batches would be cut into parts for several processes, which takes tensors."""
+        if isinstance(loader, DataLoaderDispatcher) and self.args.world_size > 1 and not self.data_collator.eager:
+            raise ValueError(
+                "data_collator must be a MixupCollate(eager=True) if the first process cuts batches into parts for "
+                "others, as it does for sets without a length, got eager=False; or set TrainingArguments("
+                "accelerator_config={'dispatch_batches': False})"
+            )
+        return cast(DataLoader[Any], loader)
 
     def _get_num_items_in_batch(self, batch_samples: list[Any], device: Any) -> Any:
         """What the Trainer divides a step's losses by: the labels that count, rather than all their entries."""

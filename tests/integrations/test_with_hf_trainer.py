@@ -430,6 +430,9 @@ def test_sparse_targets_are_not_for_a_plain_trainer():
         soft_loss({"logits": torch.randn(8, 10)}, sparse)
 
 
+WHOLE = {"dispatch_batches": False}
+
+
 class Endless(torch.utils.data.IterableDataset):
     def __iter__(self):
         return iter([{"pixel_values": torch.randn(3, 4, 4), "labels": 0}] * 8)
@@ -438,14 +441,30 @@ class Endless(torch.utils.data.IterableDataset):
 def test_epochs_of_a_set_without_a_length_are_counted():
     epochs = []
     collate = MixupCollate(MixUp(p=lambda epoch: epochs.append(epoch) or 1.0), num_classes=3, seed=0)
-    arguments = TrainingArguments(
-        **QUIET, per_device_train_batch_size=4, max_steps=6, accelerator_config={"dispatch_batches": False}
-    )
+    arguments = TrainingArguments(**QUIET, per_device_train_batch_size=4, max_steps=6, accelerator_config=WHOLE)
     MixupTrainer(Linear(), arguments, train_dataset=Endless(), data_collator=collate).train()
     assert epochs == [0, 0, 1, 1, 2, 2]
     trainer = MixupTrainer(Linear(), arguments, train_dataset=Endless(), data_collator=collate, off_epochs=1)
     with pytest.raises(ValueError, match=r"off_epochs=1 requires a training set with a length"):
         trainer.train()
+
+
+def test_batches_that_accelerate_would_cut_are_refused(monkeypatch):
+    """Other than tensors it cannot cut; it does so for several processes, where a set has no length."""
+
+    def loaders(eager=False, world=2, data=None, **options):
+        data = data or Endless()
+        collate = MixupCollate(num_classes=3, eager=eager)
+        arguments = TrainingArguments(**QUIET, max_steps=6, **options)
+        trainer = MixupTrainer(Linear(), arguments, train_dataset=data, eval_dataset=data, data_collator=collate)
+        monkeypatch.setattr(TrainingArguments, "world_size", world)
+        return [trainer.get_train_dataloader, trainer.get_eval_dataloader, lambda: trainer.get_test_dataloader(data)]
+
+    for make in loaders():
+        with pytest.raises(ValueError, match=r"data_collator must be a MixupCollate\(eager=True\) .* got eager=False;"):
+            make()
+    for allowed in ({"eager": True}, {"world": 1}, {"data": list(Endless())}, {"accelerator_config": WHOLE}):
+        assert all(next(iter(make())) for make in loaders(**allowed))
 
 
 def test_the_loss_counts_images_where_the_trainer_counts_entries():
