@@ -8,7 +8,7 @@ import torch
 from lightning.pytorch.callbacks import StochasticWeightAveraging
 from torch.utils.data import DataLoader, TensorDataset
 
-from mixcollate import MixUp, MixupCollate, soft_cross_entropy
+from mixcollate import MixUp, MixupCollate, RandomErasing, soft_cross_entropy
 from mixcollate.integrations.lightning import MixupCallback
 from mixcollate.schedules import ramp
 from tests.integrations.processes import run_in_two
@@ -228,13 +228,18 @@ def test_an_evaluation_on_mixed_batches_is_refused(stage, tmp_path):
     def loader(collate):
         return DataLoader(TensorDataset(torch.rand(8, 1, 2, 2), torch.arange(8)), batch_size=4, collate_fn=collate)
 
-    collate = MixupCollate(num_classes=10)
+    refused = pytest.raises(ValueError, match="collate must not mix the batches of an evaluation, but a .* has MixupCo")
+    collate = MixupCollate(RandomErasing(), num_classes=10)
     plain = collate.plain()
+    with refused:
+        run(collate)
+    collate = MixupCollate(num_classes=10)
     for known in (collate, MixupCollate(num_classes=10)):  # whether or not it is the callback's
-        with pytest.raises(ValueError, match="collate must not mix the batches of an evaluation, but a .* has MixupCo"):
+        with refused:
             run(known)
     collate.enabled = False
     run(collate)
+    assert not collate.enabled  # without off_epochs, the callback leaves it alone
 
 
 def test_a_run_without_an_end_is_mixed_throughout():
