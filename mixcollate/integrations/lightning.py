@@ -56,7 +56,8 @@ class MixupCallback(Callback):
             if one not in self.collates:
                 raise ValueError(
                     "collate must be that of the training loader, or a list of those of several, whose epochs and "
-                    f"states it is to keep, but a loader has another, {one}: give loader and callback the same"
+                    f"states it is to keep, but a loader has another, with {type(one.transform).__name__}: give loader "
+                    "and callback the same"
                 )
         last = -1 if self._max_epochs is None else self._max_epochs
         if self.off_epochs and last < 0:
@@ -92,8 +93,8 @@ class MixupCallback(Callback):
         for one in _collates_of(loaders):
             if one.enabled and (one in self.collates or one.transform.mixes):
                 raise ValueError(
-                    f"collate must not mix the batches of an evaluation, but a {name} loader has {one}; give it "
-                    "collate.plain()"
+                    f"collate must not mix the batches of an evaluation, but a {name} loader has one with "
+                    f"{type(one.transform).__name__}; give it collate.plain()"
                 )
 
     def state_dict(self) -> dict[str, Any]:
