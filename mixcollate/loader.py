@@ -324,7 +324,8 @@ def _warn_unless_sharded(loader: Any) -> None:
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         ranks = torch.distributed.get_world_size()
     else:
-        ranks = int(os.environ.get("WORLD_SIZE") or 1)
+        size = os.environ.get("WORLD_SIZE") or "1"
+        ranks = int(size) if size.isdecimal() else check_count("WORLD_SIZE in the environment", size)
     sampler, batches = getattr(loader, "sampler", None), getattr(loader, "batch_sampler", None)
     whole = type(sampler) in (RandomSampler, SequentialSampler) and type(batches) is BatchSampler
     if ranks > 1 and whole and not hasattr(loader, "base_dataloader"):  # Accelerate's have it, and shard by themselves

@@ -408,6 +408,9 @@ def test_it_warns_where_each_rank_gets_all_batches(monkeypatch):
     for ranks in ("1", ""):
         monkeypatch.setenv("WORLD_SIZE", ranks)
         assert warned(DataLoader(data, 4)) == []
+    monkeypatch.setenv("WORLD_SIZE", "two")
+    with pytest.raises(TypeError, match="WORLD_SIZE in the environment must be a whole number .*, got 'two'"):
+        warned(DataLoader(data, 4))
     monkeypatch.setenv("WORLD_SIZE", "2")
     assert "each of 2 ranks gets every batch" in warned(DataLoader(data, 4, shuffle=True))[0]
     assert "its sampler is a SequentialSampler" in warned(DataLoader(data, 4))[0]
