@@ -10,6 +10,7 @@ from torch.utils._pytree import tree_leaves
 from mixcollate.checks import check_count, shown
 from mixcollate.collate import MixupCollate
 from mixcollate.loader import collate_of
+from mixcollate.transforms import Unchanged
 
 
 class MixupCallback(Callback):
@@ -53,7 +54,7 @@ class MixupCallback(Callback):
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Set the epoch of each collate, and whether it still mixes."""
         for one in _collates_of(trainer.train_dataloader):  # loaders of other kinds may hide theirs
-            if one not in self.collates:
+            if one not in self.collates and not isinstance(one.transform, Unchanged):
                 raise ValueError(
                     "collate must be that of the training loader, or a list of those of several, whose epochs and "
                     f"states it is to keep, but a loader has another, with {type(one.transform).__name__}: give loader "

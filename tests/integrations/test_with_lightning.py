@@ -147,6 +147,9 @@ def test_loaders_that_run_side_by_side_have_collates_of_their_own(tmp_path):
     one = MixupCallback(collates[0])
     with pytest.raises(ValueError, match="or a list of those of several, .* a loader has another, with MixUp: give"):
         pl.Trainer(max_epochs=1, callbacks=one, **options).fit(Module(), loaders)
+    plain = DataLoader(data, 8, collate_fn=collates[1].plain())  # whose epoch and state do not matter
+    one.on_train_epoch_start(SimpleNamespace(train_dataloader=[loaders["first"], plain], current_epoch=1), None)
+    assert collates[0].epoch == 1
     with pytest.raises(ValueError, match="collate must be 2 collates as in the checkpoint, got 1"):
         one.load_state_dict(callback.state_dict())
     one.load_state_dict({"seed": 0, "step": 3})  # as it was before there could be several
