@@ -770,6 +770,9 @@ class Attributes(dict):
 
     __getattr__ = dict.__getitem__
 
+    def __copy__(self):  # Python 3.10 looks for a method in vain, as if it were a key
+        return Attributes(self)
+
 
 def test_keys_that_are_attributes_are_told_from_those_that_are_not():
     collate = mc.MixupCollate(num_classes=10)
