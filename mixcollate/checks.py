@@ -1,6 +1,7 @@
 """Checks of public arguments, one for each kind. An error names the argument, the rule and the value it got."""
 
 import math
+import os
 import reprlib
 import sys
 from collections.abc import Callable, Iterable, Sequence
@@ -154,6 +155,12 @@ def check_range(
 def check_class(name: str, value: object) -> int:
     """A class index that fits int64; a negative one stands for no class."""
     return check_count(name, value, least=-(2**63), most=2**63 - 1)
+
+
+def count_in_environment(name: str, default: int, least: int) -> int:
+    """A whole number that whatever started this process has put into its environment."""
+    text = os.environ.get(name) or str(default)
+    return check_count(f"{name} in the environment", int(text) if text.isdecimal() else text, least)
 
 
 def check_counts(name: str, value: object, least: int = 1, most: float = math.inf) -> tuple[int, int]:

@@ -3,7 +3,6 @@
 import copy
 import dataclasses
 import itertools
-import os
 import warnings
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
@@ -14,7 +13,7 @@ from torch import Tensor
 from torch.utils.data import BatchSampler, RandomSampler, SequentialSampler
 
 from mixcollate.batch import MixBatch, knows_to
-from mixcollate.checks import Settled, check_count, check_device, shown
+from mixcollate.checks import Settled, check_count, check_device, count_in_environment, shown
 from mixcollate.collate import MixupCollate
 from mixcollate.roles import leaves, map_tensors, replace_at
 
@@ -324,8 +323,7 @@ def _warn_unless_sharded(loader: Any) -> None:
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         ranks = torch.distributed.get_world_size()
     else:
-        size = os.environ.get("WORLD_SIZE") or "1"
-        ranks = int(size) if size.isdecimal() else check_count("WORLD_SIZE in the environment", size)
+        ranks = count_in_environment("WORLD_SIZE", 1, least=1)
     sampler, batches = getattr(loader, "sampler", None), getattr(loader, "batch_sampler", None)
     whole = type(sampler) in (RandomSampler, SequentialSampler) and type(batches) is BatchSampler
     if ranks > 1 and whole and not hasattr(loader, "base_dataloader"):  # Accelerate's have it, and shard by themselves

@@ -21,7 +21,7 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import unset_fake_temporarily
 from torch.utils.data import get_worker_info
 
-from mixcollate.checks import check_count, is_transformed, result_of
+from mixcollate.checks import check_count, count_in_environment, is_transformed, result_of
 
 T = TypeVar("T")
 Array = npt.NDArray[Any]
@@ -530,8 +530,7 @@ def current_rank() -> int:
     """This process's rank: torch.distributed's if it runs, else the launcher's ``RANK``, else 0."""
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         return torch.distributed.get_rank()
-    rank = os.environ.get("RANK") or "0"
-    return int(rank) if rank.isdecimal() else check_count("RANK in the environment", rank, least=0)
+    return count_in_environment("RANK", 0, least=0)
 
 
 @dataclass(frozen=True, eq=False)

@@ -41,7 +41,7 @@ def check_pixels(images: Tensor) -> None:
         advice = "pass its parts as channels: torch.view_as_real"
     if not (images.dtype.is_floating_point or images.dtype.is_complex or images.dtype == torch.bool):
         largest = torch.iinfo(images.dtype).max
-        advice = f"convert with .to(torch.float32) / m, where m is white, {largest} only if they use all of this dtype"
+        advice = f"convert with .to(torch.float32) / m, where m is white ({largest} if they use all of this dtype)"
     if images.dtype == torch.int64:
         advice += (
             "; from a Hugging Face dataset take uint8 with "
