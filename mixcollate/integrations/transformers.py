@@ -59,7 +59,8 @@ class MixupTrainer(Trainer):
         )
         if not own:
             self.compute_loss_func = partial(_mean_loss, self._problem)
-        self.label_names = self.label_names or ["labels"]  # the loss takes them: forward need not have that argument
+        if not self.label_names and self.args.label_names is None:
+            self.label_names = ["labels"]  # the loss takes them: forward need not have that argument
         if self.args.label_smoothing_factor:
             smoothing = self.args.label_smoothing_factor
             raise ValueError(

@@ -265,6 +265,8 @@ def test_a_model_need_not_take_labels(drops):
         trainer = MixupTrainer(kind(), arguments, train_dataset=data, eval_dataset=data, data_collator=collate)
         losses.append([trainer.train().training_loss, trainer.evaluate()["eval_loss"]])
     assert losses[0] == losses[1]
+    arguments = TrainingArguments(**QUIET, label_names=[])  # said in so many words
+    assert MixupTrainer(Bare(), arguments, train_dataset=data, data_collator=collate).label_names == []
 
 
 def test_the_loss_of_a_plain_trainer_is_taken_for_none():
