@@ -29,6 +29,9 @@ _SCRATCH = Recycler()  # memory for whole copies of a batch, which would mostly 
 
 _NOTHING = np.empty((2, 0), np.float32)
 
+_NUMPY_BLENDS = (torch.float32, torch.float64)
+"""The dtypes that NumPy blends as it is: others are computed in float32."""
+
 _SAME_BITS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
@@ -119,12 +122,14 @@ def mix(images: Tensor, plan: MixPlan, out: Tensor, *, affine: Affine | None) ->
     if not _is_fast(images, out, affine):
         mix_slowly(images, plan, out, affine=affine)
         return
-    in_place = out.data_ptr() == images.data_ptr()
-    order = _order(out) if not in_place or images.numel() <= CHUNK else None
+    in_place, few = out.data_ptr() == images.data_ptr(), images.numel() <= CHUNK
+    order = _order(out) if not in_place or few else None
     if order is not None and _is_one_pass(images, plan, out, affine):
         blend_apart_compiled(_copied(images) if in_place else images, plan, out, order, affine)
         erase(plan, out)
         return
+    if in_place and few and plan.own_outside is not None and plan.box is None and out.dtype in _NUMPY_BLENDS:
+        images, in_place = _copied(images), False  # blending apart takes half of the calls that it takes in place
     nothing_to_copy = in_place or plan.corner is not None  # pieces overwrite every pixel
     lazy = LazyCopy([] if nothing_to_copy else images, out, affine)
     mutual = plan.mutual and (in_place or not lazy.small)  # small images are read from the source, not in pairs
@@ -358,7 +363,7 @@ def blend_apart(images: Tensor, partner: Array, own: Array, blends: Array, out: 
     weight = (1 - own)[:, None, None, None]
     length = _images_in_chunk(out)
     for chunk in [slice(start, start + length) for start in range(0, len(partner), length)]:
-        if out.dtype in (torch.float32, torch.float64):  # on few elements NumPy takes half of torch's time
+        if out.dtype in _NUMPY_BLENDS:  # on few elements NumPy takes half of torch's time
             here, there = out.numpy()[chunk], images.numpy()
             if there.dtype == here.dtype and there.flags.c_contiguous:  # or take would copy all images each time
                 there.take(partner[chunk], 0, out=here, mode="clip")  # without a buffer; bounds have been checked
