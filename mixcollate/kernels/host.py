@@ -128,7 +128,8 @@ def mix(images: Tensor, plan: MixPlan, out: Tensor, *, affine: Affine | None) ->
         blend_apart_compiled(_copied(images) if in_place else images, plan, out, order, affine)
         erase(plan, out)
         return
-    if in_place and few and plan.own_outside is not None and plan.box is None and out.dtype in _NUMPY_BLENDS:
+    blends_all = plan.own_outside is not None and plan.box is None
+    if in_place and few and blends_all and out.dtype in _NUMPY_BLENDS and not _is_for_numpy(out):
         images, in_place = _copied(images), False  # blending apart takes half of the calls that it takes in place
     nothing_to_copy = in_place or plan.corner is not None  # pieces overwrite every pixel
     lazy = LazyCopy([] if nothing_to_copy else images, out, affine)
