@@ -24,7 +24,8 @@ from benchmarks.results import (
 MARKED = re.compile(r"(<!-- results:(?P<name>[^>]+?) -->\n).*?(<!-- /results -->)", re.DOTALL)
 NOT_YET = "*Not measured yet.*\n"
 
-COLUMNS = ("copy", "mixcollate", "mixcollate in place", "torchvision", "timm", "kornia", "torch.compile")
+OURS = ("mixcollate", "mixcollate in place")
+COLUMNS = ("copy", *OURS, "torchvision", "timm", "kornia", "torch.compile")
 """Of the overview: names of rows; for other libraries the fastest of those that begin so."""
 
 
@@ -66,31 +67,29 @@ def overview(results: Results) -> str:
     """Times of the operations that several libraries have, a line for each, with the fastest in bold."""
     lines = [f"| | {' | '.join(COLUMNS)} |", "|---|" + "---|" * len(COLUMNS)]
     for case, rows in cases(results, "peers").items():
-        times = [_fastest(rows, name) for name in COLUMNS]
-        least = min(filter(None, times[1:]), default=None)
-        if sum(time is not None for time in times[3:]) > 1:
-            cells = ["" if time is None else time_of(time) for time in times]
-            cells = [f"**{cell}**" if time == least else cell for cell, time in zip(cells, times, strict=True)]
+        times = {name: seconds for name in COLUMNS if (seconds := _fastest(rows, name)) is not None}
+        if len([name for name in times if name not in ("copy", *OURS)]) > 1:
+            fastest = min(times.keys() - {"copy"}, key=times.__getitem__)
+            cells = [time_of(times[name]) if name in times else "" for name in COLUMNS]
+            cells[COLUMNS.index(fastest)] = f"**{time_of(times[fastest])}**"
             lines.append(f"| {case_name(case, results)} | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 
 
 def _fastest(rows: Sequence[Row], name: str) -> float | None:
     """The time of our row of that name, or of the fastest of another library's."""
-    ours = name.startswith("mixcollate")
-    times = [row["median"] for row in rows if row["name"] == name or (not ours and row["name"].startswith(name))]
-    return min(times, default=None)
+    found = [row for row in rows if row["name"] == name or (name not in OURS and row["name"].startswith(name))]
+    return min([row["median"] for row in found], default=None)
 
 
 def goal_table(found: Sequence[Results], *, only_missed: bool = False) -> str:
-    """A table of the goals that were measured, or of those that were not reached, with a column for each machine."""
+    """A table of the goals that were measured (or that a machine missed), with a column for each machine."""
     measured = [{code: (value, reached) for code, value, reached in goal_rows(one)} for one in found]
-    if only_missed:
-        measured = [{code: one for code, one in rows.items() if not one[1]} for rows in measured]
     heads = ["measured"] if len(found) == 1 else [one["machine"] for one in found]
     lines = [f"| | what | goal | {' | | '.join(heads)} | |", "|---|---|---|" + "---|---|" * len(found)]
     for code, goal in GOALS.items():
-        if not any(code in one for one in measured):
+        reached = [one[code][1] for one in measured if code in one]
+        if not reached or (only_missed and all(reached)):
             continue
         unit = "×" if goal.unit.startswith("×") else f" {goal.unit}"
         bound = f"{'≥' if goal.unit == '×' else '≤'} {goal.limit:g}{unit}"

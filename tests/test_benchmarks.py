@@ -351,6 +351,10 @@ def test_missed_goals_alone(tmp_path):
     assert tables.filled("<!-- results:missed-cpu -->\n<!-- /results -->", tmp_path).count("not reached |\n") == 2
     assert "C1" not in tables.filled("<!-- results:missed-gpu -->\n<!-- /results -->", tmp_path)
     assert "C1 tensors" in tables.filled("<!-- results:goals-gpu -->\n<!-- /results -->", tmp_path)
+    missed = [_row("copy", 1e-3), _row("mixcollate", 4e-3, goals={"C1 tensors": ["copy"]})]
+    write({**_results(missed, "0a1b2c3", kind="gpu"), "machine": "Another"}, tmp_path)  # the first reached it, still
+    made = tables.filled("<!-- results:missed-gpu -->\n<!-- /results -->", tmp_path)
+    assert "1.00×" in made and "4.00× | not reached" in made
 
 
 def test_unknown_table_is_refused(tmp_path):
