@@ -77,6 +77,14 @@ def check_count(name: str, value: object, least: int = 1, most: int | None = Non
     return count
 
 
+def count_in_environment(name: str, default: int, least: int) -> int:
+    """A whole number that whatever started this process may have put into its environment."""
+    text = os.environ.get(name)
+    if not text:  # asked for each plan
+        return default
+    return check_count(f"{name} in the environment", int(text) if text.isdecimal() else text, least)
+
+
 def check_number(
     name: str,
     value: object,
@@ -155,12 +163,6 @@ def check_range(
 def check_class(name: str, value: object) -> int:
     """A class index that fits int64; a negative one stands for no class."""
     return check_count(name, value, least=-(2**63), most=2**63 - 1)
-
-
-def count_in_environment(name: str, default: int, least: int) -> int:
-    """A whole number that whatever started this process has put into its environment."""
-    text = os.environ.get(name) or str(default)
-    return check_count(f"{name} in the environment", int(text) if text.isdecimal() else text, least)
 
 
 def check_counts(name: str, value: object, least: int = 1, most: float = math.inf) -> tuple[int, int]:

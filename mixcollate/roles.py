@@ -132,10 +132,11 @@ class _Search:
 
     def __init__(self, batch: Any, keys: Keys, kinds: Mapping[Path, type]) -> None:
         if not isinstance(batch, (Tensor, tuple, list, Mapping)):
-            way_out = "; convert it with torch.as_tensor" if isinstance(batch, np.ndarray) else ""
+            way_out = "; make a mapping of it: vars(batch)" if is_dataclass(batch) else ""
+            if isinstance(batch, np.ndarray):
+                way_out = "; convert it with torch.as_tensor"
             raise TypeError(
-                f"a batch must be a tensor, or tuples, lists and mappings of tensors, got {shown(batch)}"
-                + ("; make a mapping of it: vars(batch)" if is_dataclass(batch) else way_out)
+                f"a batch must be a tensor, or tuples, lists and mappings of tensors, got {shown(batch)}{way_out}"
             )
         self.batch, self.keys = batch, keys
         self.leaves = dict(leaves(batch))

@@ -83,8 +83,8 @@ class Stacking:
         kinds = {(tensor.dtype, tensor.requires_grad) for tensor in tensors}  # torch compares shapes
         if len({dtype.is_floating_point for dtype, _ in kinds}) > 1:
             raise TypeError("cannot stack integers with floats")
-        plain = first.layout == torch.strided and first.device.type == "cpu" and not first.requires_grad
-        if not plain or first.is_quantized or first.is_nested or len(kinds) > 1:
+        plain = first.layout == torch.strided and first.device.type == "cpu"
+        if not plain or first.requires_grad or first.is_quantized or first.is_nested or len(kinds) > 1:
             return torch.stack(list(tensors))
         is_plain = type(first) is Tensor  # others keep their type
         is_large = first.ndim == 3 and first.numel() >= LARGE

@@ -8,7 +8,6 @@ from functools import partial
 from typing import Any, NamedTuple, cast
 
 import torch
-import torch.nn.functional as F
 from accelerate.data_loader import DataLoaderDispatcher
 from torch import Tensor
 from torch.utils.data import DataLoader
@@ -183,9 +182,8 @@ def _annotated(labels: Tensor) -> Tensor:
 
 def _squared_error(logits: Tensor, labels: Tensor) -> Tensor:
     """Sum of squared errors of logits ``[B, 1]`` or ``[B, K]``; labels may be ``[B]``, and NaN if they are missing."""
-    missing = labels.isnan()
-    logits, labels = logits.float().reshape(labels.shape).masked_fill(missing, 0.0), labels.float()
-    return F.mse_loss(logits, labels.masked_fill(missing, 0.0), reduction="sum")
+    errors = logits.float().reshape(labels.shape) - labels.float()
+    return errors.masked_fill(labels.isnan(), 0.0).square().sum()
 
 
 def _problem_of(model: Any, collate: MixupCollate, *, refuses: bool) -> Problem:
