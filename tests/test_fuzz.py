@@ -141,7 +141,7 @@ def on_grid(shape, plan, b, row, col):
 
 def noise_at(place, key, *, integer):
     bits = scrambled((scrambled(place) + key) % 2**32)
-    return bits >> 24 if integer else NORMAL.inv_cdf(((bits >> 9) + 0.5) / 2**23)
+    return bits >> 24 if integer else NORMAL.inv_cdf(((bits >> 16) + 0.5) / 2**16)
 
 
 def scrambled(x):

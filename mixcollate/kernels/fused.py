@@ -1011,7 +1011,7 @@ def noise(place, key, SHAPE: tl.constexpr):
     bits = _scramble(_scramble(place.to(tl.uint32)) + key.to(tl.uint32, bitcast=True))
     if SHAPE.rounded:
         return (bits >> 24).to(tl.float32)
-    uniform = ((bits >> 9).to(tl.float32) + 0.5) * (1 / 8388608)  # exact: 24 bits, so never 0 or 1
+    uniform = ((bits >> 16).to(tl.float32) + 0.5) * (1 / 65536)  # exact, and never 0 or 1
     return 1.4142135623730951 * _erfinv(2 * uniform - 1)
 
 
