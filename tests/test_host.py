@@ -1,5 +1,6 @@
 """The fast CPU path against the reference: every bit the same, whatever comes in."""
 
+import itertools
 import tracemalloc
 from dataclasses import replace
 
@@ -131,14 +132,15 @@ def test_more_than_one_chunk(name, dtypes):
     ids=str,
 )
 def test_blends_by_one_thread_or_several(dtypes, threads, monkeypatch):
-    """NumPy blends them if torch would not use more than one thread for an image."""
+    """NumPy blends large images if torch would not use more than one thread for each; small ones go in chunks."""
     monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+    monkeypatch.setattr(host, "CHUNK", 5_000)
     monkeypatch.setattr(host, "SHARED", 0)
     unused = "blend_in_numpy" if threads > 1 else "blend_large"
     monkeypatch.setattr(host, unused, lambda *_, **__: pytest.fail("this is for another number of threads"))
     statistics = STATISTICS if dtypes[1] == torch.float32 else {}
-    for pairing in ("matching", "shuffle"):
-        plan, images = cases.plan("mixup", (5, 3, 61, 67), pairing=pairing), draw_images((5, 3, 61, 67), dtypes[0])
+    for shape, pairing in itertools.product([(5, 3, 61, 67), (45, 3, 19, 20)], ("matching", "shuffle")):
+        plan, images = cases.plan("mixup", shape, pairing=pairing), draw_images(shape, dtypes[0])
         expected = mix(images, plan, dtype=dtypes[1], impl="reference", **statistics)
         for arrange in LAYOUTS:
             source = arrange(images)
@@ -153,14 +155,14 @@ def test_blends_by_one_thread_or_several(dtypes, threads, monkeypatch):
 @pytest.mark.parametrize("arrange", [contiguous, channels_last])
 def test_each_chunk_copies_no_more_than_itself(arrange, in_place):
     """NumPy's ``take`` copies all of an array that is not contiguous before it takes a few rows."""
-    images = arrange(draw_images((256, 3, 32, 32), torch.float32))  # twelve chunks
+    images = arrange(draw_images((256, 3, 32, 32), torch.float32 if in_place else torch.uint8))  # twelve chunks
     plan = methods.MixUp(seed=1).make_plan(images)
-    out = images if in_place else torch.empty_like(images)
+    out = images if in_place else torch.empty_like(images, dtype=torch.float32)  # NumPy converts, torch would not
     tracemalloc.start()
     mix(images, plan, out=out, impl="host")
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    assert peak < 5 * 4 * host.CHUNK < images.nbytes
+    assert peak < 5 * 4 * host.CHUNK < out.nbytes
 
 
 @pytest.mark.parametrize("source", [torch.uint8, torch.float32], ids=str)

@@ -113,7 +113,7 @@ def _in_lines(images: Tensor, affine: Affine) -> tuple[Tensor, Affine]:
 
 def _normalise(lines: Tensor, affine: Affine) -> None:
     """Normalise images, arranged by :func:`_in_lines`, in place, as many at a time as fit the cache."""
-    for chunk in torch.split(lines, _images_in_chunk(lines)):
+    for chunk in torch.split(lines, torch.get_num_threads() * _images_in_chunk(lines)):
         chunk.mul_(affine.scale).add_(affine.bias)
 
 
@@ -133,10 +133,9 @@ def mix(images: Tensor, plan: MixPlan, out: Tensor, *, affine: Affine | None) ->
         images, in_place = _copied(images), False  # blending apart takes half of the calls that it takes in place
     nothing_to_copy = in_place or plan.corner is not None  # pieces overwrite every pixel
     lazy = LazyCopy([] if nothing_to_copy else images, out, affine)
-    mutual = plan.mutual and (in_place or not lazy.small)  # small images are read from the source, not in pairs
-    if in_place and plan.mixes and not mutual:
+    if in_place and plan.mixes and not plan.mutual:
         images = _copied(images)  # some images are read after they are written
-    mix_lazily(out if mutual else images, lazy, plan, mutual=mutual)
+    mix_lazily(out if plan.mutual else images, lazy, plan)
 
 
 def _copied(images: Tensor, dtype: torch.dtype | None = None) -> Tensor:
@@ -146,9 +145,8 @@ def _copied(images: Tensor, dtype: torch.dtype | None = None) -> Tensor:
 
 def mix_samples(samples: Sequence[Tensor], plan: MixPlan, out: Tensor, *, affine: Affine | None) -> None:
     """The same for images ``[C, H, W]`` that are stacked along the way."""
-    mutual = plan.mutual
-    if _is_fast(samples[0], out, affine) and (mutual or not plan.mixes):
-        mix_lazily(out, LazyCopy(samples, out, affine), plan, mutual=mutual)
+    if _is_fast(samples[0], out, affine) and (plan.mutual or not plan.mixes):
+        mix_lazily(out, LazyCopy(samples, out, affine), plan)
     else:
         stacked = _SCRATCH.empty((len(samples), *samples[0].shape), samples[0].dtype)
         mix(torch.stack(list(samples), out=stacked), plan, out, affine=affine)
@@ -181,12 +179,12 @@ def mix_slowly(images: Tensor, plan: MixPlan, out: Tensor, *, affine: Affine | N
         out.copy_(wide)
 
 
-def mix_lazily(source: Tensor, lazy: LazyCopy, plan: MixPlan, *, mutual: bool) -> None:
+def mix_lazily(source: Tensor, lazy: LazyCopy, plan: MixPlan) -> None:
     """Every rule of the plan, in order. Partners are read from ``source``, which is ``lazy.out`` if they are mutual."""
     if plan.corner is not None and plan.shift is not None:
         join_pieces(source, plan, plan.corner, plan.shift, lazy.out)
     if plan.own_outside is not None:
-        blend(source, lazy, plan, plan.own_outside, mutual=mutual)
+        blend(source, lazy, plan, plan.own_outside)
     lazy.finish()
     erase(plan, lazy.out)
 
@@ -201,9 +199,9 @@ def erase(plan: MixPlan, out: Tensor) -> None:
         erase_masks(plan, np.flatnonzero(plan.hidden.any((1, 2))), in_hidden_cell, out)
 
 
-def blend(source: Tensor, lazy: LazyCopy, plan: MixPlan, own: Array, *, mutual: bool) -> None:
+def blend(source: Tensor, lazy: LazyCopy, plan: MixPlan, own: Array) -> None:
     """Blend images, copied on the way, with partners from ``source``; a mutual pair with each other, in place."""
-    out = lazy.out
+    out, mutual = lazy.out, plan.mutual
     partner, index = plan.partners[:, 0], np.arange(len(plan))
     changed = partner != index
     if plan.resized is not None:  # an image can be pasted into itself, resized
@@ -361,25 +359,44 @@ def blend_apart_compiled(
 
 def blend_apart(images: Tensor, partner: Array, own: Array, blends: Array, out: Tensor) -> None:
     """Copy ``images`` to ``out`` and blend those in ``blends`` along the way, in fewer passes than in place."""
-    weight = (1 - own)[:, None, None, None]
-    length = _images_in_chunk(out)
+    weight, threads, converts = (1 - own)[:, None, None, None], torch.get_num_threads(), images.dtype != out.dtype
+    by_numpy = out.dtype in _NUMPY_BLENDS and (out.numel() <= CHUNK or (converts and threads == 1))
+    blend_chunk = _blend_chunk_by_numpy if by_numpy else _blend_chunk_by_torch
+    length = _images_in_chunk(out) * (1 if by_numpy else 2 * threads)
     for chunk in [slice(start, start + length) for start in range(0, len(partner), length)]:
-        if out.dtype in _NUMPY_BLENDS:  # on few elements NumPy takes half of torch's time
-            here, there = out.numpy()[chunk], images.numpy()
-            if there.dtype == here.dtype and there.flags.c_contiguous:  # or take would copy all images each time
-                there.take(partner[chunk], 0, out=here, mode="clip")  # without a buffer; bounds have been checked
-            else:
-                here[...] = there[partner[chunk]]
-            with np.errstate(all="ignore"):  # infinite pixels are the caller's choice, and tiny shares may become 0
-                here -= there[chunk]
-                here *= weight[chunk]
-                here += there[chunk]
-        else:
-            image, other = images[chunk], _gathered(images, partner[chunk])
-            torch.add(image, _step(image, other, torch.from_numpy(weight[chunk]), _scratch(image)), out=out[chunk])
+        blend_chunk(images, chunk, partner[chunk], weight[chunk], out)
     (kept,) = (~blends).nonzero()
     if kept.size:
         _words(out)[kept] = _words(_gathered(images, kept).to(out.dtype))  # bit for bit, NaN too
+
+
+def _blend_chunk_by_numpy(images: Tensor, chunk: slice, partner: Array, weight: Array, out: Tensor) -> None:
+    """Blend the images of ``chunk`` with ``partner`` in half of torch's time, if there are few elements."""
+    here, there = out.numpy()[chunk], images.numpy()
+    if here.dtype == there.dtype and there.flags.c_contiguous:  # or take would copy all images each time
+        there.take(partner, 0, out=here, mode="clip")  # without a buffer; bounds have been checked
+    else:
+        here[...] = there[partner]
+    with np.errstate(all="ignore"):  # infinite pixels are the caller's choice, and tiny shares may become 0
+        here -= there[chunk]
+        here *= weight
+        here += there[chunk]
+
+
+def _blend_chunk_by_torch(images: Tensor, chunk: slice, partner: Array, weight: Array, out: Tensor) -> None:
+    """The same with all of torch's threads."""
+    if out.is_contiguous(memory_format=torch.channels_last):  # in the order of memory torch gathers faster
+        images, out = images.permute(0, 2, 3, 1), out.permute(0, 2, 3, 1)
+    here, image = out[chunk], images[chunk]
+    index, share = torch.from_numpy(partner), torch.from_numpy(weight)
+    if out.dtype not in _NUMPY_BLENDS:
+        torch.add(image, _step(image, images.index_select(0, index), share, _scratch(image)), out=here)
+        return
+    if images.dtype == out.dtype:
+        torch.index_select(images, 0, index, out=here)
+    else:
+        here.copy_(images.index_select(0, index))
+    here.sub_(image).mul_(share).add_(image)
 
 
 def blend_small(source: Tensor, rows: Array, partner: Array, own: Array, out: Tensor, *, mutual: bool) -> None:
