@@ -42,8 +42,8 @@ class RandomChoice(_Container):
         transforms: the transforms to choose from; those that mix must have the same ``pairing``.
         p: their probabilities; if they sum to less than 1, the rest is the probability that an image is left unchanged.
             Default: all equal.
-        per: what one choice applies to; default: ``"pair"`` if any of them mixes mutual partners (``"matching"``,
-            ``"flip"``), else ``"sample"``.
+        per: what one choice applies to; default: ``"batch"`` if all of them draw for whole batches, else ``"pair"`` if
+            any of them mixes mutual partners (``"matching"``, ``"flip"``), else ``"sample"``.
         options: ``inplace``, ``layout``, ``seed`` and the options of :class:`MixTransform` for labels.
     """
 
@@ -64,8 +64,11 @@ class RandomChoice(_Container):
             raise ValueError(f"the transforms of RandomChoice must share a pairing, got {sorted(map(str, pairings))}")
         self.mixes = mixes = bool(pairings)
         self.blends = any(transform.blends for transform in transforms)
+        if per is None:
+            mutual = mixes and pairings <= {"matching", "flip"}
+            per = "batch" if all(t.per == "batch" for t in transforms) else "pair" if mutual else "sample"
         super().__init__(
-            per=per if per is not None else ("pair" if mixes and pairings <= {"matching", "flip"} else "sample"),
+            per=per,
             pairing=pairings.pop() if mixes else None,
             inplace=inplace,
             layout=_shared_layout(transforms, layout),

@@ -688,6 +688,24 @@ def test_a_choice_reaches_as_far_as_partners_allow():
         assert mc.RandomChoice(members).per == ("pair" if mutual else "sample")
 
 
+def test_a_choice_between_what_is_drawn_for_whole_batches_is_one_for_the_batch():
+    """As in torchvision's recipe, whose ``v2.RandomChoice`` gives the whole batch to MixUp or to CutMix."""
+    images, labels = torch.eye(16)[:, :, None, None].expand(16, 16, 13, 29), torch.arange(16)
+    torch.manual_seed(0)
+
+    def kinds(choice):
+        """For each of 20 batches, which of its images are blends."""
+        batches = [choice(images, labels)[0] for _ in range(20)]
+        return [((mixed > 0) & (mixed < 1)).flatten(1).any(1) for mixed in batches]
+
+    theirs = v2.RandomChoice([method(num_classes=16) for method in (v2.MixUp, v2.CutMix)])
+    ours = [method(per="batch", pairing="roll") for method in (mc.MixUp, mc.CutMix)]
+    for choice in (theirs, mc.RandomChoice(ours, num_classes=16)):
+        blended = kinds(choice)
+        assert all(batch.all() == batch.any() for batch in blended) and len({bool(batch[0]) for batch in blended}) == 2
+    assert mc.RandomChoice([*ours, mc.RandomErasing()]).per == "sample"  # which draws for each image
+
+
 def test_every_further_mix_has_partners_of_its_own():
     """Also if something is erased first, and if partners depend on the labels."""
     plan = mc.Compose([mc.Cutout(), mc.MixUp(), mc.CutMix()], seed=0).make_plan(torch.empty(64, 3, 8, 8))
