@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.utils.data import BatchSampler, RandomSampler, SequentialSampler
+from torch.utils.data import BatchSampler, DataLoader, RandomSampler, SequentialSampler
 
 from mixcollate.batch import MixBatch, knows_to
 from mixcollate.checks import Settled, check_count, check_device, count_in_environment, shown
@@ -62,6 +62,8 @@ class DeviceLoader(Settled):
         self.loader, self.device = loader, check_device(device)
         self.prefetch = check_count("prefetch", prefetch)
         self.collate = collate_of(loader) if collate is None else collate
+        if self.collate is not None:
+            _refuse_normalising_twice(loader, self.collate)
         self._copy_stream: Any = None
         self._free_slots: list[Slot] = []
         self._loader_state: Any = None
@@ -310,12 +312,33 @@ def _state_of(loader: Any) -> Any:
 
 def collate_of(loader: Any) -> MixupCollate | None:
     """The collate of a loader, or of what it wraps."""
-    for _ in range(MOST_WRAPPED):
+    for layer in _layers(loader):
         for name in ("collate_fn", "map_fn"):
-            if isinstance(found := getattr(loader, name, None), MixupCollate):
+            if isinstance(found := getattr(layer, name, None), MixupCollate):
                 return found
-        loader = next((below for name in _WRAPPED_AS if (below := getattr(loader, name, None)) is not None), None)
     return None
+
+
+def _layers(loader: Any) -> Iterator[Any]:
+    """A loader, what it wraps, what that wraps, and so on."""
+    for _ in range(MOST_WRAPPED):
+        yield loader
+        loader = next((below for name in _WRAPPED_AS if (below := getattr(loader, name, None)) is not None), None)
+        if loader is None:
+            return
+
+
+def _refuse_normalising_twice(loader: Any, collate: MixupCollate) -> None:
+    """Refuse timm's ``PrefetchLoader`` around a collate that normalises or casts: it would divide by 255 again."""
+    given = {name: value for name in ("mean", "std", "dtype") if (value := collate._executor.output[name]) is not None}
+    for layer in _layers(loader) if given else ():
+        normalises = all([isinstance(getattr(layer, name, None), Tensor) for name in ("mean", "std")])
+        if normalises and not isinstance(layer, DataLoader):  # where a subclass may only hold them
+            raise ValueError(
+                "loader must not normalise what the collate has normalised or cast already, got a "
+                f"{type(layer).__name__} with a mean and std of its own around a collate with {', '.join(given)}: "
+                "write DeviceLoader(loader.loader), which takes its place"
+            )
 
 
 def _warn_unless_sharded(loader: Any) -> None:
