@@ -32,7 +32,7 @@ from mixcollate.checks import (
 from mixcollate.execution import Executor, first_images, refuse_class_indices
 from mixcollate.kernels import Axes, Statistic
 from mixcollate.kernels.api import uncompiled
-from mixcollate.kernels.pixels import check_affine, check_output
+from mixcollate.kernels.pixels import as_list, check_affine, check_output
 from mixcollate.kernels.prepare import AXES
 from mixcollate.kernels.support import is_differentiated
 from mixcollate.methods import MixUp
@@ -393,13 +393,22 @@ class MixupCollate(Settled):
         if known and not self._warned_of_units:
             low, high = torch.aminmax(images[:1])
             if low < -0.01 or high > 2:
-                self._warned_of_units = True  # Python would show it again for each new range
-                warnings.warn(
+                wrong = (
                     f"mean and std are for images in [0, 1], but these range from {low:.2f} to {high:.2f}: are they "
-                    "normalised in the dataset already, or still in 0 … 255? If mean and std are in their units, as "
-                    "for spectrograms, ignore this",
-                    stacklevel=2,
+                    "normalised in the dataset already, or still in 0 … 255?"
                 )
+            elif max([*(as_list("mean", mean) or ()), *(as_list("std", std) or ())]) > 10:
+                wrong = (
+                    f"mean and std must be those of images in [0, 1], got mean={mean}, std={std} for images from "
+                    f"{low:.2f} to {high:.2f}: are they those of images in 0 … 255?"
+                )
+            else:
+                return
+            self._warned_of_units = True  # Python would show it again for each new range
+            warnings.warn(
+                f"{wrong} If mean and std are in the units of the images, as for spectrograms, ignore this",
+                stacklevel=2,
+            )
 
     def _find(self, batch: Any, kinds: dict[Path, type] | None) -> Roles:
         """Find the roles in a batch; what could not be mixed later is refused here, in the worker."""
