@@ -46,7 +46,10 @@ class MixupTrainer(Trainer):
         super().__init__(*args, **kwargs)
         collate = self.data_collator
         if not isinstance(collate, MixupCollate):
-            raise TypeError(f"data_collator must be a MixupCollate, got {type(collate).__name__}")
+            raise TypeError(
+                f"data_collator must be a MixupCollate, got {type(collate).__name__}; one of your own, which makes "
+                "batches of samples, goes into it: MixupCollate(collate_fn=...)"
+            )
         if self.args.restore_callback_states_from_checkpoint:
             raise ValueError(
                 "restore_callback_states_from_checkpoint must be False, got True: the Trainer would recreate the "
