@@ -58,6 +58,7 @@ OF_OTHERS = (
     "AssertionError",
     "Can only",
     "Failed to",
+    "Input",
     "KeyError",
     "MixupCollate.__",
     "Skip",
