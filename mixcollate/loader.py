@@ -37,7 +37,8 @@ class DeviceLoader(Settled):
             objects in a batch stay where they are, unless they have a ``to`` method. Tensors that are on ``device``
             already are not copied, so the loader must not write to them again.
         device: the target; default: the current CUDA device if there is one, else the CPU.
-        prefetch: how many batches to copy ahead, at least 1.
+        prefetch: how many batches to copy ahead, at least 1. Accelerate's loaders are not read ahead: they tell it when
+            they return the last batch.
         collate: the collate that this loader's ``set_epoch``, ``mixup_enabled`` and ``state_dict`` act on; default: the
             ``collate_fn`` or ``map_fn`` of ``loader``, or of the loader or node that it wraps; else the one that made
             the first batch.
@@ -89,16 +90,19 @@ class DeviceLoader(Settled):
 
     def _prefetched(self) -> Iterator[Any]:
         batches = self._batches()
+        most = 0 if _announces_the_last_batch(self.loader) else self.prefetch
         ahead = deque([self._start(batches)])
         try:
             while isinstance(current := ahead[0], Ahead):
                 # the next batches are requested before this one is handed out, so that their copies overlap the
                 # training step even if that makes the host wait
-                while len(ahead) <= self.prefetch and not isinstance(ahead[-1], End):
+                while len(ahead) <= most and not isinstance(ahead[-1], End):
                     ahead.append(self._start(batches))
                 ahead.popleft()
-                self._loader_state = ahead[0].state
+                self._loader_state = ahead[0].state if ahead else None
                 yield self._finish(current)
+                if not ahead:
+                    ahead.append(self._start(batches))
             if current.error is not None:
                 raise current.error
             self._loader_state = None  # the loader has finished its epoch
@@ -317,6 +321,13 @@ def collate_of(loader: Any) -> MixupCollate | None:
             if isinstance(found := getattr(layer, name, None), MixupCollate):
                 return found
     return None
+
+
+def _announces_the_last_batch(loader: Any) -> bool:
+    """Whether a loader says, while its last batch is in use, that it is the last, as Accelerate's do: on this depend
+    gradient accumulation and ``gather_for_metrics``, so that it must not be asked for that batch, or for more, ahead.
+    """
+    return any(hasattr(layer, "gradient_state") for layer in _layers(loader))
 
 
 def _layers(loader: Any) -> Iterator[Any]:

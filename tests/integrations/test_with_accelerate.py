@@ -1,8 +1,12 @@
 """Accelerate: exact resume, and which arrangements of two processes work."""
 
+from unittest.mock import MagicMock
+
 import pytest
 import torch
+from torch.utils.data import DataLoader, TensorDataset
 
+from mixcollate import DeviceLoader, MixupCollate
 from tests.integrations.processes import run_in_two
 
 
@@ -16,9 +20,6 @@ def test_it_learns_and_resumes_exactly(example, tmp_path):
 
 def test_the_batch_size_that_fits_is_found(example):
     from accelerate.utils import find_executable_batch_size
-    from torch.utils.data import DataLoader
-
-    from mixcollate import MixupCollate
 
     collate, tried = MixupCollate(num_classes=10, seed=0), []
 
@@ -32,6 +33,32 @@ def test_the_batch_size_that_fits_is_found(example):
 
     _, targets = train()
     assert tried[0] == 64 and targets.shape == (tried[-1], 10) and tried[-1] <= 16
+
+
+@pytest.mark.parametrize("wrap", [lambda loader: loader, lambda loader: ahead_of(loader)], ids=["Accelerate's", "ours"])
+def test_the_last_batch_is_known_while_it_is_in_use(wrap):
+    """On it gradients are synchronised however many there are, and what only fills it up is no result."""
+    from accelerate import Accelerator
+
+    accelerator = Accelerator(cpu=True, gradient_accumulation_steps=2)
+    data = TensorDataset(torch.rand(19, 3, 4, 4), torch.arange(19))
+    model = accelerator.prepare(torch.nn.Flatten())
+    loader = accelerator.prepare(DataLoader(data, 4, collate_fn=MixupCollate(num_classes=19).plain()))
+    for _ in range(2):
+        synchronised, labels = [], []
+        for images, own in wrap(loader):
+            with accelerator.accumulate(model):
+                model(images)
+                synchronised.append(accelerator.sync_gradients)
+            labels += accelerator.gather_for_metrics(own).tolist()
+        assert synchronised == [False, True, False, True, True] and labels == list(range(19))
+
+
+def ahead_of(loader):
+    """What ``DeviceLoader`` does on a GPU, with streams that do nothing."""
+    device_loader = DeviceLoader(loader, "cpu")
+    device_loader._streams = MagicMock()
+    return device_loader._prefetched()
 
 
 TWO = """
