@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.utils.data import BatchSampler, DataLoader, RandomSampler, SequentialSampler
+from torch.utils.data import BatchSampler, DataLoader, RandomSampler, SequentialSampler, default_collate
 
 from mixcollate.batch import MixBatch, knows_to
 from mixcollate.checks import Settled, check_count, check_device, count_in_environment, shown
@@ -58,6 +58,11 @@ class DeviceLoader(Settled):
             raise TypeError(f"loader must be an iterable of batches, got {type(loader).__name__}")
         if not isinstance(collate, MixupCollate | None):
             raise TypeError(f"collate must be the loader's MixupCollate, got {type(collate).__name__}")
+        if collate is not None and getattr(loader, "collate_fn", None) is default_collate:
+            raise ValueError(
+                "collate must be what makes the loader's batches, got one beside torch's default_collate, which makes "
+                "them: write DataLoader(..., collate_fn=collate)"
+            )
         if device is None:
             device = "cuda" if torch.cuda.is_available() else "cpu"
         self.loader, self.device = loader, check_device(device)

@@ -304,6 +304,15 @@ def test_the_collate_is_found_or_given():
     assert (collate.stream.step, collate.epoch) == (5, 3)
 
 
+def test_a_collate_that_the_loader_does_not_have_is_refused():
+    """It would not mix: the batches of torch's own would be handed out as they are."""
+    data, collate = TensorDataset(torch.rand(8, 3, 4, 4), torch.arange(8)), mc.MixupCollate(num_classes=8)
+    with pytest.raises(ValueError, match=r"collate must be what makes .*: write DataLoader\(..., collate_fn=collate\)"):
+        DeviceLoader(DataLoader(data, 4), "cpu", collate=collate)
+    hidden = DataLoader(data, 4, collate_fn=lambda samples: collate(samples))
+    assert next(iter(DeviceLoader(hidden, "cpu", collate=collate)))[1].shape == (4, 8)
+
+
 @pytest.mark.parametrize("loader", [MagicMock(), Node()], ids=["a mock", "a loop"])
 def test_wrappers_without_an_end_have_no_collate(loader):
     if isinstance(loader, Node):
@@ -535,19 +544,20 @@ class Resumable(Batches):
         self.epoch = state
 
 
+STATELESS = DataLoader([0], collate_fn=tuple)
 WITHOUT, WITH = (rf"must be of a DeviceLoader {word} a {{}} that takes a state" for word in ("without", "with"))
 
 
 @pytest.mark.parametrize(
     "state, loader, message",
     [
-        (None, DataLoader([0]), "must be what state_dict.. returned, with 'loader' and 'collate', got None"),
-        ({"seed": 0, "step": 7}, DataLoader([0]), "got {'seed': 0, 'step': 7}; load the state of a collate"),
+        (None, STATELESS, "must be what state_dict.. returned, with 'loader' and 'collate', got None"),
+        ({"seed": 0, "step": 7}, STATELESS, "got {'seed': 0, 'step': 7}; load the state of a collate"),
         ({"colate": {}, "loader": 1}, Resumable(), "must be what state_dict.. returned"),
-        ({}, DataLoader([0]), WITH.format("collate")),
+        ({}, STATELESS, WITH.format("collate")),
         ({"collate": {"seed": 0, "step": 7}}, Resumable(), WITH.format("loader")),
         ({"loader": 1}, Resumable(), WITH.format("collate")),
-        ({"collate": {"seed": 0, "step": 7}, "loader": 1}, DataLoader([0]), WITHOUT.format("loader")),
+        ({"collate": {"seed": 0, "step": 7}, "loader": 1}, STATELESS, WITHOUT.format("loader")),
         ({"collate": {"seed": 1, "step": 7}, "loader": 1}, Resumable(), "must be of a collate with seed=0, got seed=1"),
         ({"collate": None, "loader": 1}, Resumable(), "with seed and step, got None"),
     ],
