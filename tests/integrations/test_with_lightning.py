@@ -5,6 +5,7 @@ from types import SimpleNamespace
 import lightning.pytorch as pl
 import pytest
 import torch
+from lightning.fabric import Fabric
 from lightning.pytorch.callbacks import StochasticWeightAveraging
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -183,6 +184,20 @@ def test_a_transform_after_the_transfer(tmp_path):
 def test_an_eager_collate_is_told_too_late():
     with pytest.warns(UserWarning, match="an eager collate may mix the first batches as in the epoch before"):
         MixupCallback([MixupCollate(num_classes=10), MixupCollate(num_classes=10, eager=True)])
+
+
+def test_fabric_mixes_where_it_moves_batches():
+    fabric = Fabric(accelerator="cpu", devices=1)
+    data = TensorDataset(torch.randint(0, 256, (20, 3, 8, 8), dtype=torch.uint8), torch.arange(20) % 10)
+    collate = MixupCollate(num_classes=10, mean=0.5, std=0.25, seed=0)
+    loaders = [DataLoader(data, 8, collate_fn=one) for one in (collate, collate.plain())]
+    training, evaluation = fabric.setup_dataloaders(*loaders)
+    for enabled in (True, False):
+        collate.enabled = enabled
+        batches = [(images.dtype, targets.max(1).values.min() < 1) for images, targets in training]
+        assert batches == [(torch.float32, enabled)] * 3
+    assert collate.state_dict() == {"seed": 0, "step": 6}
+    assert torch.equal(torch.cat([labels for _, labels in evaluation]), data.tensors[1])
 
 
 def test_what_the_callback_refuses(example, tmp_path):
