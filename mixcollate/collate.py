@@ -506,9 +506,10 @@ class MixupCollate(Settled):
         return cls(transform, num_classes=num_classes, **options)
 
 
-_ARGUMENTS = frozenset(
-    name for made in (MixupCollate, MixupCollate.from_timm) for name in inspect.signature(made).parameters
-)
+_ARGUMENTS = {
+    "mix_prob",  # timm's attribute for prob
+    *(name for made in (MixupCollate, MixupCollate.from_timm) for name in inspect.signature(made).parameters),
+}
 
 
 def _in_shared_memory(state: Tensor) -> Array:

@@ -907,6 +907,8 @@ def test_timms_switch_is_ours():
     assert not collate.enabled and torch.equal(collate(samples_of((COLOURS, LABELS))).mix()[0], COLOURS)
     with pytest.raises(TypeError, match="enabled must be"):
         collate.enabled = "off"
+    with pytest.raises(AttributeError, match="^mix_prob cannot be changed after a MixupCollate is made"):
+        collate.mix_prob = 0.5  # timm's attribute for its argument prob
 
 
 # A pairing of one's own
