@@ -181,6 +181,7 @@ class MixupCollate(Settled):
         self._hold(_NEW)
         self._workers_stream: Stream | None = None
         self._warned_of_units = False
+        self._has_seen_indices = self._warned_of_rows = False
         self._stacking = Stacking(defer_large=eager)
         output = {"mean": mean, "std": std, "dtype": dtype, "memory_format": memory_format, "layout": self.keys.layout}
         self._executor = Executor(rules, memory=self._stacking, masks=masks, **output)
@@ -354,6 +355,8 @@ class MixupCollate(Settled):
             return uncompiled(self.mix_stacked, batch, roles, **options)
         if self.transform is None:
             raise RuntimeError("this MixupCollate was sent to a worker without its transform, which cannot be pickled")
+        if roles.labels and self._mixes:
+            self._warn_of_rows(leaf_at(batch, roles.labels[0]))
         plan = self.transform.make_plan(
             first_images(batch, roles), labels=labels, stream=self._stream(), epoch=self.epoch, layout=self.keys.layout
         )
@@ -408,6 +411,20 @@ class MixupCollate(Settled):
             warnings.warn(
                 f"{wrong} If mean and std are in the units of the images, as for spectrograms, ignore this",
                 stacklevel=2,
+            )
+
+    def _warn_of_rows(self, labels: Any) -> None:
+        """Warn once if labels are rows after class indices: they may be targets that this collate has made of those."""
+        if not isinstance(labels, Tensor) or self._warned_of_rows:
+            return
+        if not labels.is_floating_point():
+            self._has_seen_indices |= labels.ndim == 1
+        elif self._has_seen_indices and labels.ndim == 2:
+            self._warned_of_rows = True
+            warnings.warn(
+                "labels were class indices before, and are rows now: if they are targets that this collate has made, "
+                "their images are mixed already, and must not be given to mix() again",
+                stacklevel=3,
             )
 
     def _find(self, batch: Any, kinds: dict[Path, type] | None) -> Roles:

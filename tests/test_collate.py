@@ -207,6 +207,19 @@ def test_a_batch_is_mixed_once():
     assert batch.with_stacked(copied).mix() is copied and batch.mix()[0] is images
 
 
+@pytest.mark.parametrize("move", [tuple, lambda batch: batch.to("cpu")], ids=["unpacked", "moved"])
+def test_a_batch_that_a_loop_mixes_once_more_is_told_of_once(move):
+    """As where ``collate.mix`` took the place of timm's ``mixup_fn``, and the loader got the collate, too."""
+    samples = [(torch.rand(3, 4, 4), k) for k in range(4)]
+    collate = mc.MixupCollate(num_classes=4)
+    with pytest.warns(UserWarning, match="^labels were class indices before, .* are mixed already") as told:
+        for _ in range(3):
+            collate.mix(move(collate(samples)))
+    assert len(told) == 1
+    mc.MixupCollate(num_classes=4).mix(move(collate(samples)))  # another may mix rows only
+    collate.plain().mix(move(collate(samples)))
+
+
 def test_a_batch_has_its_length_while_another_thread_mixes_it():
     lengths = []
 

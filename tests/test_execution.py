@@ -113,6 +113,7 @@ def test_what_was_decided_before_shows_in_no_result(name):
         assert_same(outcome(transform, batches[kind]), expected)
 
 
+@pytest.mark.filterwarnings("ignore:labels were class indices before, and are rows now")
 @pytest.mark.parametrize("options", [{}, {"mean": 0.4, "std": 0.2}, {"memory_format": torch.channels_last}], ids=str)
 def test_nor_in_any_of_a_collate(options):
     collate = mc.MixupCollate(mc.CutMix(), num_classes=CLASSES, seed=1, **options)
