@@ -195,6 +195,11 @@ class MixupCollate(Settled):
         return self._executor.rules
 
     @property
+    def output(self) -> Mapping[str, Any]:
+        """``mean``, ``std``, ``dtype``, ``memory_format`` and ``layout`` of the images; ``None`` if not given."""
+        return self._executor.output
+
+    @property
     def enabled(self) -> bool:
         """Whether batches are mixed. If not, images are still erased and normalised, and targets keep their type."""
         return bool(self._state[_ENABLED])
@@ -278,7 +283,7 @@ class MixupCollate(Settled):
             _mixes=False,
             _blends=False,
             _inplace=False,
-            _executor=Executor((), memory=self._stacking, **self._executor.output),
+            _executor=Executor((), memory=self._stacking, **self.output),
         )
         other._hold(_NEW)
         return other
@@ -388,7 +393,7 @@ class MixupCollate(Settled):
 
     def _check_units(self, images: Tensor) -> None:
         """Refuse a mean and std in other units than the images, and warn once if images look normalised already."""
-        mean, std = self._executor.output["mean"], self._executor.output["std"]
+        mean, std = self.output["mean"], self.output["std"]
         if mean is None and std is None:
             return
         check_affine(mean, std, images=images.dtype)

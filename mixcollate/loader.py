@@ -346,7 +346,7 @@ def _layers(loader: Any) -> Iterator[Any]:
 
 def _refuse_normalising_twice(loader: Any, collate: MixupCollate) -> None:
     """Refuse timm's ``PrefetchLoader`` around a collate that normalises or casts: it would divide by 255 again."""
-    given = {name: value for name in ("mean", "std", "dtype") if (value := collate._executor.output[name]) is not None}
+    given = {name: value for name in ("mean", "std", "dtype") if (value := collate.output[name]) is not None}
     for layer in _layers(loader) if given else ():
         normalises = all([isinstance(getattr(layer, name, None), Tensor) for name in ("mean", "std")])
         if normalises and not isinstance(layer, DataLoader):  # where a subclass may only hold them
