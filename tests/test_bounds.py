@@ -32,7 +32,7 @@ WRONG = {
     r"plan.box must be boxes .* within \(height, width\) \(9, 12\), got .* 13\]": ("cutmix", {"box": BOXES}),
     r"plan.box must be boxes .* got \[-1": ("cutmix", {"box": BOXES - 1}),
     r"plan.erase_box must be boxes": ("cutout", {"erase_box": np.stack([BOXES] * 2, 1)}),
-    r"plan.bitmap must be \[B, 9, 2\] uint8, got \(4, 9, 1\)": ("fmix", {"bitmap": np.zeros((4, 9, 1), np.uint8)}),
+    r"plan.bitmap must be \[B, 9, 2\], got \(4, 9, 1\)": ("fmix", {"bitmap": np.zeros((4, 9, 1), np.uint8)}),
     r"plan.resized must be in 0 … 2, got 3 … 3": ("resizemix", {"resized": np.full(4, 3, np.int8)}),
     r"plan.corner must be in 0 …": ("ricap", {"corner": np.full((4, 2), -1, np.int32)}),
     r"plan.partners must name three .* got 1": ("ricap", {"partners": np.ones((4, 1), int), "shares": HALVES}),
@@ -45,9 +45,17 @@ WRONG = {
     r"plan.turn must be in -1 … 1, got nan": ("gridmask", {"turn": np.full((4, 2), np.nan, np.float32)}),
     r"plan.cell must be sides of at least one pixel, got 0": ("hide_and_seek", {"cell": np.zeros(4, np.int32)}),
     r"plan.hidden must have bits for all cells of 1 pixels": ("hide_and_seek", {"cell": np.ones(4, np.int32)}),
-    r"plan.shift must be whole numbers, got float64": ("ricap", {"shift": np.full((4, 4, 2), np.nan)}),
-    r"plan.corner must be whole numbers, got complex64": ("ricap", {"corner": np.zeros((4, 2), np.complex64)}),
-    r"plan.turn must be floating point, got int64": ("gridmask", {"turn": np.zeros((4, 2), np.int64)}),
+    r"plan.shift must be int32 or int64, got float64; .astype\(np.int32\)": ("ricap", {"shift": np.ones((4, 4, 2))}),
+    r"plan.corner must be int32 or int64, got complex64": ("ricap", {"corner": np.zeros((4, 2), np.complex64)}),
+    r"plan.turn must be float32, got int64": ("gridmask", {"turn": np.zeros((4, 2), np.int64)}),
+    r"plan.turn must be float32, got float64": ("gridmask", {"turn": np.zeros((4, 2))}),
+    r"plan.fill must be float32, got float64": ("cutout", {"fill": np.ones((4, 2, 1))}),
+    r"plan.partners must be int64 or int32, got uint8": ("mixup", {"partners": np.ones((4, 1), np.uint8)}),
+    r"plan.partners must be int64 or int32, got float64": ("cutout", {"partners": np.ones((4, 0))}),
+    r"plan.box must be int32 or int64, got uint32": ("cutmix", {"box": np.zeros((4, 4), np.uint32)}),
+    r"plan.box must be int32 or int64, got >i4": ("cutmix", {"box": np.zeros((4, 4), ">i4")}),
+    r"plan.resized must be int8 or int32 or int64, got bool": ("resizemix", {"resized": np.ones(4, bool)}),
+    r"plan.hidden must be uint8, got int64": ("hide_and_seek", {"hidden": np.zeros((4, 5, 1), np.int64)}),
     r"plan.noise must be in 0 … 4294967295, got -1 … -1": ("cutout-noise", {"noise": np.full(4, -1)}),
     r"plan.partners must be \[B, n\], got \(4,\)": ("mixup", {"partners": np.arange(4)}),
     r"plan.partners must be a NumPy array, got a Tensor": ("mixup", {"partners": torch.zeros(4, 1, dtype=torch.int64)}),
@@ -110,6 +118,28 @@ def test_a_plan_that_was_changed_is_checked_again():
     twice.then.box[0, 3] = 13
     with pytest.raises(ValueError, match="plan.box must be boxes"):
         mix_masks(images, twice)
+
+
+def backwards(part):
+    return part[::-1].copy()[::-1]
+
+
+def read_only(part):
+    return np.broadcast_to(part, part.shape)
+
+
+@pytest.mark.parametrize("stored", [backwards, read_only])
+@pytest.mark.parametrize("shape", [SHAPE, (1, 3, 9, 12)], ids=str)
+@pytest.mark.parametrize("name", [*cases.METHODS, "all"])
+def test_a_plan_may_be_read_only_or_stored_backwards(name, shape, stored):
+    plan, images, labels = cases.plan(name, shape), torch.rand(shape), torch.arange(shape[0])
+    parts = {**plan.parts, "partners": plan.partners, "shares": plan.shares}
+    other = replace(plan, **{part: stored(array) for part, array in parts.items()})
+    for impl in ("reference", "host"):
+        assert torch.equal(mix(images, other, impl=impl), mix(images, plan, impl=impl))
+    assert torch.equal(mix_targets(torch.eye(shape[0]), other), mix_targets(torch.eye(shape[0]), plan))
+    for target, wanted in zip(*[mix_targets(labels, one, targets="sparse") for one in (other, plan)], strict=True):
+        assert torch.equal(target, wanted)
 
 
 class Beyond(MixUp):

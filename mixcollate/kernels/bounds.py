@@ -65,14 +65,14 @@ def _check_size(size: Any) -> None:
 
 def _check_partners(plan: MixPlan) -> None:
     """Partners must be in the batch, and the shares of an image and its partners must sum to one."""
-    _check_array("partners", plan.partners, (None,))
-    _check_array("shares", plan.shares, (None,))
+    _check_array("partners", plan.partners, (None,), np.int64)
+    _check_array("shares", plan.shares, (None,), np.float32)
     batch, several = plan.partners.shape
     if plan.shares.shape != (batch, 1 + several):
         raise ValueError(
             f"plan.shares must be of shape {(batch, 1 + several)} for {several} partners, got {plan.shares.shape}"
         )
-    if plan.partners.size and (plan.partners.dtype.kind not in "iu" or _greatest(plan.partners) >= batch):
+    if plan.partners.size and _greatest(plan.partners) >= batch:
         least, most = plan.partners.min(), plan.partners.max()
         raise ValueError(f"plan.partners must be in 0 … {batch - 1}, got {least} … {most}")
     _check_shares("shares", plan.shares)
@@ -85,13 +85,10 @@ def _check_parts(plan: MixPlan) -> None:
     """Each part must have its shape, dtype and range, and come with those that it needs."""
     parts, (batch, several) = plan.parts, plan.partners.shape
     for name, array in parts.items():
-        _check_array(name, array, PARTS[name].shape)
+        _check_array(name, array, PARTS[name].shape, PARTS[name].dtype)
     for name, array in parts.items():
         if len(array) != batch:
             raise ValueError(f"plan.{name} must have a row for each of {batch} images, got {len(array)}")
-        if array.dtype.kind not in (kinds := _KINDS[name]):
-            wanted = "floating point" if kinds == "f" else "whole numbers"
-            raise ValueError(f"plan.{name} must be {wanted}, got {array.dtype}")
         if name in _RULES and array.size:
             _RULES[name](name, array, plan)
         if not parts.keys() >= (needed := _NEEDED.get(name, set())):
@@ -102,13 +99,17 @@ def _check_parts(plan: MixPlan) -> None:
         raise ValueError("plan.partners must name one per image if there is an own_outside, got none")
 
 
-def _check_array(name: str, array: Any, shape: tuple[int | None, ...]) -> None:
-    """A part must be a NumPy array with one row of this shape per image."""
+def _check_array(name: str, array: Any, shape: tuple[int | None, ...], dtype: type[np.generic]) -> None:
+    """A part must be a NumPy array of a dtype that all implementations read alike, one row of this shape per image."""
     if not isinstance(array, np.ndarray):
         raise TypeError(f"plan.{name} must be a NumPy array, got {shown(array)}; np.asarray makes one")
     if array.ndim != 1 + len(shape) or any([n not in (None, m) for n, m in zip(shape, array.shape[1:], strict=True)]):
         axes = ", ".join(["B", *("n" if n is None else str(n) for n in shape)])
         raise ValueError(f"plan.{name} must be [{axes}], got {array.shape}")
+    known = (dtype,) if dtype in (np.float32, np.uint8) else (dtype, np.int32, np.int64)
+    if array.dtype not in known:
+        names = " or ".join(dict.fromkeys(np.dtype(one).name for one in known))
+        raise ValueError(f"plan.{name} must be {names}, got {array.dtype}; .astype(np.{known[0].__name__}) casts it")
 
 
 def _greatest(array: Array, axis: int | None = None) -> Any:
@@ -117,9 +118,7 @@ def _greatest(array: Array, axis: int | None = None) -> Any:
 
 
 def _check_shares(name: str, array: Array, plan: MixPlan | None = None) -> None:
-    """Shares must be float32 in [0, 1]."""
-    if array.dtype != np.float32:
-        raise ValueError(f"plan.{name} must be float32, got {array.dtype}")
+    """Shares must be in [0, 1]."""
     if array.size and _greatest(array) > ONE and not (array.min() >= 0 and array.max() <= 1):
         raise ValueError(f"plan.{name} must be in [0, 1], got {array.min()} … {array.max()}")
 
@@ -138,8 +137,8 @@ def _check_boxes(name: str, array: Array, plan: MixPlan) -> None:
 
 def _check_bitmap(name: str, array: Array, plan: MixPlan) -> None:
     wanted = (plan.size[0], -(-plan.size[1] // 8))
-    if array.shape[1:] != wanted or array.dtype != np.uint8:
-        raise ValueError(f"plan.{name} must be [B, {wanted[0]}, {wanted[1]}] uint8, got {array.shape} {array.dtype}")
+    if array.shape[1:] != wanted:
+        raise ValueError(f"plan.{name} must be [B, {wanted[0]}, {wanted[1]}], got {array.shape}")
 
 
 def _check_shift(name: str, array: Array, plan: MixPlan) -> None:
@@ -208,7 +207,6 @@ _RULES: dict[str, Callable[[str, Array, MixPlan], None]] = {
     "fill": _check_fill,
     "noise": _within(0, 2**32 - 1),
 }
-_KINDS = {name: "f" if np.issubdtype(part.dtype, np.floating) else "iu" for name, part in PARTS.items()}
 _NEEDED = {
     "own_inside": {"own_outside", "box"},
     "box": {"own_outside", "own_inside"},
