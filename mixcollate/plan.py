@@ -338,8 +338,9 @@ def select(choice: Array, plans: Sequence[MixPlan], *, alike: bool = False) -> M
         **parts,
     )
     mixing = [plan for plan in plans if plan.mixes]
-    if width == 1 and all([plan.knows_pairs and plan.partners is mixing[0].partners for plan in mixing]):
-        selected.set_pairs(mixing[0].pairs, alike and all([plan.mutual for plan in mixing]))
+    if width == 1 and all([plan.knows_pairs for plan in mixing]):
+        shared = all([plan.partners is mixing[0].partners for plan in mixing])  # else mutual only by chance
+        selected.set_pairs(mixing[0].pairs if shared else None, shared and alike and all([p.mutual for p in mixing]))
     return selected
 
 

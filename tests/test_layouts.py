@@ -37,6 +37,7 @@ MIXING = {
     "mix or erase": lambda **o: mc.RandomChoice([mc.MixUp(**o), mc.RandomErasing(0.5)], per=o["per"]),
     "four or two": lambda **o: mc.RandomChoice([mc.MixUp(**o), mc.RICAP(**o)], per=o["per"]),
     "twice or once": lambda **o: mc.RandomChoice([MIXING["twice"](**o), mc.CutMix(**o)], per=o["per"]),
+    "twice or twice": lambda **o: mc.RandomChoice([MIXING["twice"](**o), MIXING["twice"](**o)], per=o["per"]),
     "twice": lambda **o: mc.Compose([mc.MixUp(**o), mc.CutMix(**o)]),
     "mix, then erase": lambda **o: mc.Compose([mc.MixUp(**o), mc.RandomErasing(0.25)]),
 }
