@@ -21,6 +21,7 @@ from mixcollate.checks import (
     check_tensor,
     is_compiling,
     is_recorded,
+    result_of,
     shown,
 )
 from mixcollate.execution import Executor, execute, first_images, refuse_class_indices
@@ -267,7 +268,8 @@ class MixTransform(Settled, v2.Transform):
         epoch = self.epoch if epoch is None else check_count("epoch", epoch, least=0)
         layout = self.layout if layout is None else check_choice("layout", layout, AXES)
         with np.errstate(under="ignore"):  # a tiny share may become 0, whatever NumPy is set to raise
-            plan = self.draw_plan(draw_from(source, plan_shape(images, layout), self.pairing, epoch, labels))
+            draw = draw_from(source, plan_shape(images, layout), self.pairing, epoch, labels)
+            plan = result_of("plan_batch", self.draw_plan, draw)
         if plan.size == (1, 1) and not PLACES.isdisjoint(plan.shapes):
             raise ValueError(
                 f"images must have more than one pixel for boxes, got {tuple(images.shape)}; use MixUp for them"

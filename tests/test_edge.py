@@ -270,11 +270,16 @@ def none_of_them(*_):
     return next(iter(()))
 
 
-@pytest.mark.parametrize("name", ["labels_getter", "pairing", "collate_fn"])
+class Exhausted(mc.MixTransform):
+    plan_batch = none_of_them
+
+
+@pytest.mark.parametrize("name", ["labels_getter", "pairing", "plan_batch", "collate_fn"])
 def test_no_function_of_the_users_ends_an_epoch_in_silence(name):
     """A loader takes a ``StopIteration`` from within for its own end."""
     function = {name: none_of_them}
-    transform = mc.MixUp() if name == "collate_fn" else mc.MixUp(**function)
+    made = {"collate_fn": mc.MixUp, "plan_batch": Exhausted}
+    transform = made[name]() if name in made else mc.MixUp(**function)
     collate = mc.MixupCollate(transform, num_classes=B, eager=True, **(function if name == "collate_fn" else {}))
     with pytest.raises(ValueError, match=f"{name} must return something, but raised StopIteration"):
         list(DataLoader(Samples(samples_of((COLOURS, LABELS))), B, collate_fn=collate))
