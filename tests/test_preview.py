@@ -100,6 +100,12 @@ def test_small_shares_and_smoothing_leave_room():
     assert count(smoothed, COLOURS[7]) == 0  # four bars at most
 
 
+def test_smoothing_leaves_a_single_class_as_it_is():
+    one = {"names": ["a"], "labels": torch.zeros(len(TWO), dtype=torch.int64), "seed": 1}
+    plain, smoothed = (preview(TWO, MixUp(label_smoothing=s), **one) for s in (0.0, 0.5))
+    assert plain == smoothed
+
+
 def test_several_transforms_share_the_width_in_twos():
     images = torch.rand(4, 3, 24, 24)
     methods = {"one": RandomErasing(p=1), "two": Cutout(), "three": RandomChoice([Cutout(), RandomErasing()])}

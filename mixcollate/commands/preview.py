@@ -118,7 +118,7 @@ def _mixed(
         labels,
         plan,
         num_classes=classes,
-        label_smoothing=transform.label_smoothing,
+        label_smoothing=transform.label_smoothing if classes > 1 else 0.0,  # which is refused for one
         label_mode=transform.label_mode,
         ignore_index=transform.ignore_index,
     )
