@@ -40,7 +40,8 @@ def read(path: Path) -> list[Row]:
         text = path.read_text(encoding="utf-8") if path.exists() else ""
         *lines, last = text.split("\n")
         rows = [json.loads(line) for line in lines if line]
-    if not all('{"run": '.startswith(line[:8]) for line in (*lines, last)):
+    ours = all('{"run": '.startswith(line[:8]) for line in (*lines, last))
+    if not ours or not all(isinstance(row.get(part), dict) for row in rows for part in ("run", "outcome", "made")):
         raise Refusal(f"{asked}: it has lines of another kind")
     if last:  # a complete row ends with a newline
         path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
