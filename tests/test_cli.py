@@ -797,6 +797,7 @@ def test_methods_that_cannot_mix_the_data_are_refused_before_training(
         ("compare", "lines", "got .*lines: Expecting value"),
         ("compare", "text", "got .*text: it has lines of another kind"),
         ("compare", "json", "got .*json: it has lines of another kind"),
+        ("compare", "rows", "got .*rows: it has lines of another kind"),
         ("compare", "text/rows", "--out must be a file that can be written, got .*text/rows: File exists"),
         ("compare", "/proc/none", "--out must be a file that can be written, got /proc/none: No such file"),
     ],
@@ -805,6 +806,7 @@ def test_an_out_that_cannot_be_written_is_refused_before_training(tmp_path, caps
     """What is there stays."""
     nothing_is_trained(monkeypatch)
     files = {"text": b"no row, nor its end", "lines": b"no\nrows\n", "json": b"[1]\n", "bytes": b"\xff\xfe\n"}
+    files["rows"] = b'{"run": {}, "outcome": {}}\n'
     for name, content in files.items():
         (tmp_path / name).write_bytes(content)
     assert re.search(message, refused(capsys, command, "--device", "cpu", "--out", str(tmp_path / out)))
@@ -853,6 +855,21 @@ def test_an_interruption_is_reported(tmp_path, capsys, monkeypatch):
     with pytest.raises(SystemExit):
         main(["demo", *QUICK, "--out", str(tmp_path)])
     assert capsys.readouterr().err.endswith("mixcollate demo: interrupted\n")
+
+
+@pytest.mark.parametrize("command", ["env", "--help"])
+@pytest.mark.parametrize("buffered", [True, False])
+def test_output_that_nobody_reads_ends_a_command_in_silence(capfd, monkeypatch, command, buffered):
+    """As in ``mixcollate env | head -1``."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    with open(writer, "w", encoding="utf-8") as pipe:
+        pipe.reconfigure(write_through=not buffered)
+        monkeypatch.setattr(sys, "stdout", pipe)
+        with pytest.raises(SystemExit) as ended:
+            main([command])
+    assert ended.value.code == 141
+    assert not capfd.readouterr().err
 
 
 IN_A_TERMINAL = "import os, pty, sys; sys.exit(os.waitstatus_to_exitcode(pty.spawn(sys.argv[1:])))"

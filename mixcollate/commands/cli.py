@@ -46,8 +46,20 @@ SEEDS = 0, 2**63 - 1
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line ``arguments``; default: those of this process.
 
-    Exits with status 2 if the request cannot be fulfilled, and with 130 if interrupted.
+    Exits with status 2 if the request cannot be fulfilled, with 130 if interrupted, and with 141, as other commands of
+    a shell, if nobody reads its output any more.
     """
+    try:
+        try:
+            _run(arguments)
+        finally:
+            print(end="", flush=True)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # which Python flushes once more at its end
+        raise SystemExit(141) from None
+
+
+def _run(arguments: Sequence[str] | None) -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors=_spell.__name__)
