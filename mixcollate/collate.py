@@ -263,7 +263,7 @@ class MixupCollate(Settled):
         if not isinstance(state, Mapping) or not {"seed", "step"} <= set(state):
             raise ValueError(f"state must be what state_dict() returned, with seed and step, got {state!r}")
         if state["seed"] != self.stream.seed:
-            raise ValueError(f"state must be of a collate with seed={self.stream.seed}, got seed={state['seed']}")
+            raise ValueError(f"state must be of a collate with seed={self.stream.seed}, got seed={state['seed']!r}")
         step = check_count("state['step']", state["step"], least=0, most=2**63)
         if (epoch := state.get("epoch")) is not None:
             self.set_epoch(epoch)

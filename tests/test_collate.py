@@ -121,6 +121,8 @@ def test_resumes_in_the_middle_of_an_epoch(workers):
         assert torch.equal(images, again) and torch.equal(targets, same)
     with pytest.raises(ValueError, match="state must be of a collate with seed=3, got seed=4"):
         resumed.load_state_dict({"seed": 4, "step": 0})
+    with pytest.raises(ValueError, match="state must be of a collate with seed=3, got seed='3'"):
+        resumed.load_state_dict({"seed": "3", "step": 0})
     before = resumed.state_dict()
     with pytest.raises(ValueError, match="^epoch must be a whole number from 0"):
         resumed.load_state_dict({"seed": 3, "step": 7, "epoch": -1})
