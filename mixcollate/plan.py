@@ -21,7 +21,7 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import unset_fake_temporarily
 from torch.utils.data import get_worker_info
 
-from mixcollate.checks import check_count, count_in_environment, is_transformed, result_of
+from mixcollate.checks import check_count, count_in_environment, is_transformed, result_of, shown
 
 T = TypeVar("T")
 Array = npt.NDArray[Any]
@@ -127,7 +127,10 @@ class MixPlan:
     then: "MixPlan | None" = None
 
     def __len__(self) -> int:
-        return len(self.shares)
+        try:  # it is asked for before anything is checked
+            return len(self.shares)
+        except TypeError as error:
+            raise TypeError(f"plan.shares must be a NumPy array [B, n], got {shown(self.shares)}") from error
 
     @property
     def partner(self) -> Array:

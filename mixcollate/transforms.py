@@ -27,7 +27,7 @@ from mixcollate.checks import (
 from mixcollate.execution import Executor, execute, first_images, refuse_class_indices
 from mixcollate.kernels import Axes, Impl, PackedPlan, Statistic
 from mixcollate.kernels.api import cannot_be_exported, uncompiled
-from mixcollate.kernels.bounds import mark_as_checked
+from mixcollate.kernels.bounds import check_bounds, mark_as_checked
 from mixcollate.kernels.prepare import AXES, check_layout
 from mixcollate.plan import PLACES, Draw, MixPlan, Pairing, PairingFunction, Per, Stream, draw_from, identity, restrict
 from mixcollate.roles import IMAGES_AND_LABELS, IMAGES_ONLY, Keys, LabelsGetter, find, first_labels
@@ -223,14 +223,17 @@ class MixTransform(Settled, v2.Transform):
     def draw_plan(self, draw: Draw) -> MixPlan:
         """Draw a plan in which each pair (sample, batch) is changed with probability ``p``."""
         plan = self.plan_batch(draw)
-        if not isinstance(plan, MixPlan) or len(plan) != draw.shape[0] or plan.size != draw.size:
-            got = f"one of {len(plan)} of {plan.size}" if isinstance(plan, MixPlan) else shown(plan)
+        is_plan = isinstance(plan, MixPlan)
+        if is_plan and plan.partners is draw.partner and not plan.knows_pairs:  # containers set what members agree on
+            draw.set_pairs(plan, self.per)
+        if is_plan and not _is_ours(self):
+            check_bounds(plan)  # before it is taken apart, here and in containers
+        if not is_plan or len(plan) != draw.shape[0] or plan.size != draw.size:
+            got = f"one of {len(plan)} of {plan.size}" if is_plan else shown(plan)
             raise ValueError(
                 f"{type(self).__name__}.plan_batch must return a MixPlan of {draw.shape[0]} images of (height, width) "
                 f"{draw.size}, got {got}"
             )
-        if plan.partners is draw.partner and not plan.knows_pairs:  # containers set what their members agree on
-            draw.set_pairs(plan, self.per)
         p = value_in_epoch("p", self.p, draw.epoch, check_probability)
         if p == 1:
             return plan
@@ -308,6 +311,8 @@ class MixTransform(Settled, v2.Transform):
         if labels is not None:
             check_tensor("labels", labels)
         check_kind("plan", plan, MixPlan, PackedPlan)
+        if isinstance(plan, MixPlan):
+            check_bounds(plan)
         batch: Any = images if labels is None else (images, labels)
         roles = IMAGES_ONLY if labels is None else IMAGES_AND_LABELS
         return execute(batch, roles, plan, self._executor.rules, inplace=self.inplace, **options)

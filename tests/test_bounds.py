@@ -60,6 +60,9 @@ WRONG = {
     r"plan.partners must be \[B, n\], got \(4,\)": ("mixup", {"partners": np.arange(4)}),
     r"plan.partners must be a NumPy array, got a Tensor": ("mixup", {"partners": torch.zeros(4, 1, dtype=torch.int64)}),
     r"plan.shares must be a NumPy array, got \[\[": ("mixup", {"shares": HALVES.tolist()}),
+    r"plan.partners must be a NumPy array, got None$": ("cutout", {"partners": None}),
+    r"plan.shares must be a NumPy array.*, got None$": ("cutout", {"shares": None}),
+    r"plan.shares must be (a NumPy array )?\[B, n\], got (array\(1.\)|\(\))$": ("mixup", {"shares": np.array(1.0)}),
     r"plan.own_outside must be \[B\], got \(4, 1\)": ("mixup", {"own_outside": HALVES[:, :1]}),
     r"plan.box must be \[B, 4\], got \(4, 1, 4\)": ("cutmix", {"box": np.zeros((4, 1, 4), np.int32)}),
     r"plan.grid must be \[B, 5\], got \(4, 4\)": ("gridmask", {"grid": np.ones((4, 4), np.int32)}),
@@ -90,6 +93,8 @@ def test_what_is_out_of_bounds_is_refused_wherever_it_enters(message):
             mix_masks(images, plan)
         with pytest.raises((ValueError, TypeError), match=message):
             pack(plan, "cpu")
+        with pytest.raises((ValueError, TypeError), match=message):
+            CutMix(inplace=True).replay(images, None, plan)
     with pytest.raises((ValueError, TypeError)):
         packed.copy_(replace(right, **parts))
     assert not images.any() and torch.equal(packed.words, words)
@@ -155,6 +160,32 @@ class Beyond(MixUp):
 def test_what_a_users_method_draws_is_checked(transform):
     with pytest.raises(ValueError, match="plan.box must be boxes"):
         mix(images := torch.rand(SHAPE), transform.make_plan(images))
+
+
+class Returning(MixUp):
+    """A user's method that returns the same plan again and again."""
+
+    def __init__(self, plan, **options):
+        super().__init__(**options)
+        vars(self).update(plan=plan)
+
+    def plan_batch(self, draw):
+        return self.plan
+
+
+@pytest.mark.parametrize("message", WRONG)
+def test_what_a_users_method_returns_is_checked_before_it_is_taken_apart(message):
+    name, parts = WRONG[message]
+    plan, images = replace(cases.plan(name, SHAPE), **parts), torch.zeros(SHAPE)
+    for transform in (
+        Returning(plan),
+        Returning(plan, p=0.5),
+        RandomChoice([MixUp(), Returning(plan)]),
+        Compose([MixUp(), Returning(plan)]),
+        Compose([Returning(plan), Cutout()]),
+    ):
+        with pytest.raises((ValueError, TypeError), match=message):
+            transform.make_plan(images)
 
 
 @pytest.mark.parametrize("name", ["plan_batch", "draw_plan"])

@@ -102,7 +102,8 @@ def _check_parts(plan: MixPlan) -> None:
 def _check_array(name: str, array: Any, shape: tuple[int | None, ...], dtype: type[np.generic]) -> None:
     """A part must be a NumPy array of a dtype that all implementations read alike, one row of this shape per image."""
     if not isinstance(array, np.ndarray):
-        raise TypeError(f"plan.{name} must be a NumPy array, got {shown(array)}; np.asarray makes one")
+        way_out = "" if array is None else "; np.asarray makes one"
+        raise TypeError(f"plan.{name} must be a NumPy array, got {shown(array)}{way_out}")
     if array.ndim != 1 + len(shape) or any([n not in (None, m) for n, m in zip(shape, array.shape[1:], strict=True)]):
         axes = ", ".join(["B", *("n" if n is None else str(n) for n in shape)])
         raise ValueError(f"plan.{name} must be [{axes}], got {array.shape}")
