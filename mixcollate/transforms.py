@@ -228,6 +228,11 @@ class MixTransform(Settled, v2.Transform):
             draw.set_pairs(plan, self.per)
         if is_plan and not _is_ours(self):
             check_bounds(plan)  # before it is taken apart, here and in containers
+            if not self.mixes and (least := _least_own_share(plan)) < 1:
+                raise ValueError(
+                    f"{type(self).__name__} must be a MixTransform to change labels, which an ErasingTransform leaves "
+                    f"alone: plan.shares must give each image's own label 1, got {least}"
+                )
         if not is_plan or len(plan) != draw.shape[0] or plan.size != draw.size:
             got = f"one of {len(plan)} of {plan.size}" if is_plan else shown(plan)
             raise ValueError(
@@ -374,6 +379,12 @@ class Unchanged(ErasingTransform):
 
     def plan_batch(self, draw: Draw) -> MixPlan:
         return identity(draw.shape[0], draw.size)
+
+
+def _least_own_share(plan: MixPlan) -> float:
+    """The smallest share that an image's own label keeps in any pass."""
+    least = float(plan.own_share.min(initial=1))
+    return least if plan.then is None else min(least, _least_own_share(plan.then))
 
 
 def _is_ours(transform: MixTransform) -> bool:

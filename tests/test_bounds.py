@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from mixcollate import Compose, CutMix, Cutout, MixUp, RandomChoice
+from mixcollate import Compose, CutMix, Cutout, ErasingTransform, MixUp, RandomChoice
 from mixcollate.kernels import bounds, mix, mix_masks, pack
 from mixcollate.targets import mix_targets
 from tests import cases
@@ -186,6 +186,27 @@ def test_what_a_users_method_returns_is_checked_before_it_is_taken_apart(message
     ):
         with pytest.raises((ValueError, TypeError), match=message):
             transform.make_plan(images)
+
+
+@pytest.mark.parametrize("twice", [False, True])
+def test_labels_are_not_left_alone_by_a_users_method_that_mixes(twice):
+    """It should be a MixTransform; one that erases may name partners, if it takes nothing from their labels."""
+
+    class Blending(ErasingTransform):
+        shares = HALVES
+
+        def plan_batch(self, draw):
+            plan = replace(cases.plan("mixup", draw.shape), shares=self.shares, own_outside=self.shares[:, 0])
+            return replace(cases.plan("cutout", draw.shape), then=plan) if twice else plan
+
+    class Blended(Blending):
+        shares = np.float32([[1, 0]] * 4)
+
+    images, labels = torch.rand(SHAPE), torch.arange(4)
+    for transform in (Blending(), RandomChoice([Blending(), Cutout()]), Compose([MixUp(num_classes=4), Blending()])):
+        with pytest.raises(ValueError, match="Blending must be a MixTransform to change labels, .* got 0.5"):
+            transform(images, labels)
+    assert torch.equal(Blended()(images, labels)[1], labels)
 
 
 @pytest.mark.parametrize("name", ["plan_batch", "draw_plan"])
