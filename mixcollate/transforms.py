@@ -223,22 +223,10 @@ class MixTransform(Settled, v2.Transform):
     def draw_plan(self, draw: Draw) -> MixPlan:
         """Draw a plan in which each pair (sample, batch) is changed with probability ``p``."""
         plan = self.plan_batch(draw)
-        is_plan = isinstance(plan, MixPlan)
-        if is_plan and plan.partners is draw.partner and not plan.knows_pairs:  # containers set what members agree on
-            draw.set_pairs(plan, self.per)
-        if is_plan and not _is_ours(self):
-            check_bounds(plan)  # before it is taken apart, here and in containers
-            if not self.mixes and (least := _least_own_share(plan)) < 1:
-                raise ValueError(
-                    f"{type(self).__name__} must be a MixTransform to change labels, which an ErasingTransform leaves "
-                    f"alone: plan.shares must give each image's own label 1, got {least}"
-                )
-        if not is_plan or len(plan) != draw.shape[0] or plan.size != draw.size:
-            got = f"one of {len(plan)} of {plan.size}" if is_plan else shown(plan)
-            raise ValueError(
-                f"{type(self).__name__}.plan_batch must return a MixPlan of {draw.shape[0]} images of (height, width) "
-                f"{draw.size}, got {got}"
-            )
+        if isinstance(plan, MixPlan) and plan.partners is draw.partner and not plan.knows_pairs:
+            draw.set_pairs(plan, self.per)  # containers set what their members agree on
+        if not _is_ours(self):
+            self._check_drawn(plan, draw)
         p = value_in_epoch("p", self.p, draw.epoch, check_probability)
         if p == 1:
             return plan
@@ -246,6 +234,23 @@ class MixTransform(Settled, v2.Transform):
         changed = (draw.numbers.random(count) < p)[unit]
         # all images keep the fill, erased or not, so that a fill they cannot take is refused in the first batch
         return restrict(plan, changed, alike=self.per != "sample", keep=("fill",))
+
+    def _check_drawn(self, plan: Any, draw: Draw) -> None:
+        """Refuse what a user's method drew before it is taken apart, here and in containers."""
+        name, is_plan = type(self).__name__, isinstance(plan, MixPlan)
+        if is_plan:
+            check_bounds(plan)
+        if not is_plan or len(plan) != draw.shape[0] or plan.size != draw.size:
+            got = f"one of {len(plan)} of {plan.size}" if is_plan else shown(plan)
+            raise ValueError(
+                f"{name}.plan_batch must return a MixPlan of {draw.shape[0]} images of (height, width) {draw.size}, "
+                f"got {got}"
+            )
+        if not self.mixes and (least := _least_own_share(plan)) < 1:
+            raise ValueError(
+                f"{name} must be a MixTransform to change labels, which an ErasingTransform leaves alone: plan.shares "
+                f"must give each image's own label 1, got {least}"
+            )
 
     def make_plan(
         self,
