@@ -282,3 +282,16 @@ def test_a_chain_of_everything():
         expected = mix(images, plan, impl="reference")
         assert same_bits(mix(images, plan, impl="host"), expected)
         assert same_bits(mix(images, plan, out=images, impl="host"), expected)
+
+
+@pytest.mark.parametrize("loops", ["neither"], indirect=True)
+@pytest.mark.parametrize("rotate", [1, 360])
+@pytest.mark.parametrize(("size", "far"), [((1, 2**21), 0), ((9, 40), 2**25 + 1), ((9, 40), -(2**25) - 1)])
+def test_grids_far_from_their_start(size, far, rotate):
+    """Positions that single precision does not hold as whole numbers."""
+    images = draw_images((3, 1, *size), torch.uint8) | 1  # so that none looks erased
+    plan = methods.GridMask(tile=(7, 9), ratio=0.3, rotate=rotate, p=1.0, seed=1).make_plan(images)
+    plan = replace(plan, grid=plan.grid + np.array([0, 0, far, far, 0], np.int32))
+    expected = mix(images, plan, impl="reference")
+    assert 0.2 < (expected == 0).double().mean() < 0.8
+    assert same_bits(mix(images, plan, impl="host"), expected)

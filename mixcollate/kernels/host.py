@@ -577,19 +577,28 @@ def erase_boxes(boxes: Array, fill: Array, key: Array | None, out: Tensor) -> No
         here[i, :, top:bottom, left:right] = fills[i, n]
     for chunk in _chunks(np.argwhere(noisy), out):
         images, some = chunk[:, 0], boxes[chunk[:, 0], chunk[:, 1]]
-        for i, box, pixels in zip(images.tolist(), some.tolist(), _noise(out, some, _part(key)[images]), strict=True):
-            top, left, bottom, right = box
-            here[i, :, top:bottom, left:right] = pixels
+        noise, start = _noise(out, some, _part(key)[images]), 0
+        for i, (top, left, bottom, right) in zip(images.tolist(), some.tolist(), strict=True):
+            pixels = here[i, :, top:bottom, left:right]
+            pixels[...] = noise[start : start + pixels.size].reshape(pixels.shape)
+            start += pixels.size
 
 
-def erase_masks(plan: MixPlan, rows: Array, masked: Callable[[MixPlan, int], Array], out: Tensor) -> None:
+def erase_masks(plan: MixPlan, rows: Array, masked: Callable[[MixPlan, Array], Array], out: Tensor) -> None:
     """Overwrite the pixels of ``rows`` that ``masked`` selects with each image's first fill, or with noise."""
     here, fills = _words(out), _fills(_part(plan.fill), out)
-    for i in rows.tolist():
-        chosen = fills[i, 0]
-        if plan.noise is not None and plan.noise[i]:
-            (chosen,) = _noise(out, np.array([[0, 0, *out.shape[2:]]]), plan.noise[[i]])
-        copy_where(masked(plan, i), chosen, here[i])
+    for chunk in _chunks(rows, out):
+        chosen = fills[chunk, 0]
+        if plan.noise is not None and plan.noise[chunk].any():
+            keys, whole = plan.noise[chunk], np.tile([0, 0, *out.shape[2:]], (len(chunk), 1))
+            noise = _noise(out, whole, keys).reshape(-1, *out.shape[1:])
+            chosen = noise if keys.all() else np.where(keys[:, None, None, None] != 0, noise, chosen)
+        first, end = chunk[0], chunk[-1] + 1
+        place: Any = slice(first, end) if end - first == len(chunk) else chunk  # a slice is not copied
+        words = here[place]
+        copy_where(masked(plan, chunk)[:, None], chosen, words)
+        if place is chunk:
+            here[place] = words
 
 
 def _fills(fill: Array, out: Tensor) -> Array:
@@ -598,39 +607,44 @@ def _fills(fill: Array, out: Tensor) -> Array:
     return _words(torch.from_numpy(np.tile(fill, repeats)).to(out.dtype))[..., None, None]
 
 
-def _noise(out: Tensor, boxes: Array, keys: Array) -> list[Array]:
-    """For each of ``boxes [N, 4]`` ``[C, height, width]``: the noise of its key as words of ``out``."""
-    size = tuple(out.shape[1:])
-    values = noise_in_boxes(size, boxes, keys, integer=not out.dtype.is_floating_point)
-    shapes = [(size[0], bottom - top, right - left) for top, left, bottom, right in boxes.tolist()]
-    parts = np.split(_words(torch.from_numpy(values).to(out.dtype)), np.cumsum([math.prod(shape) for shape in shapes]))
-    return [part.reshape(shape) for part, shape in zip(parts, shapes, strict=False)]  # the last part is empty
+def _noise(out: Tensor, boxes: Array, keys: Array) -> Array:
+    """``[elements]``: the noise of all channels in each of ``boxes [N, 4]`` by its key, as words of ``out``."""
+    values = noise_in_boxes(tuple(out.shape[1:]), boxes, keys, integer=not out.dtype.is_floating_point)
+    return _words(torch.from_numpy(values).to(out.dtype))
 
 
-def on_grid(plan: MixPlan, i: int) -> Array:
-    """``[H, W]`` bool: the pixels of image ``i`` that its grid erases."""
-    tile, hole, down, across, inverted = _part(plan.grid)[i].tolist()
-    row, col = (np.arange(length, dtype=np.int32) for length in plan.size)
+def on_grid(plan: MixPlan, rows: Array) -> Array:
+    """``[rows, H, W]`` bool: the pixels that the grid of each image erases."""
+    grid, turn = _part(plan.grid)[rows], _part(plan.turn)[rows]
+    # quotients of whole numbers up to 2**22 are never rounded to the next, and NumPy is slow to divide integers
+    number = np.float32 if max(*plan.size, grid.max(), -grid.min()) < 2**20 else np.float64
+    tile, hole, down, across, inverted = grid.T.astype(number)[..., None, None]
+    cosine, sine = turn.T[..., None, None]
+    row, col = (np.arange(length, dtype=np.float32) + np.float32(0.5 - length / 2) for length in plan.size)
     row, col = row[:, None], col[None]
-    cosine, sine = _part(plan.turn)[i]
-    y, x = (p.astype(np.float32) + np.float32(0.5 - n / 2) for p, n in zip((row, col), plan.size, strict=True))
-    row = np.floor(cosine * y - sine * x).astype(np.int32)
-    col = np.floor(sine * y + cosine * x).astype(np.int32)
-    in_hole = _in_hole(row + down, tile, hole) & _in_hole(col + across, tile, hole)
-    return ~in_hole if inverted else in_hole
+    if sine.any():
+        row, col = cosine * row - sine * col, sine * row + cosine * col
+    else:  # upright: each axis by itself
+        row, col = cosine * row, cosine * col
+    in_hole = _in_hole(np.floor(row) + down, tile, hole) & _in_hole(np.floor(col) + across, tile, hole)
+    erased: Array = in_hole != (inverted != 0)
+    return erased
 
 
-def _in_hole(position: Array, tile: int, hole: int) -> Array:
-    """Whether ``position % tile < hole``; NumPy's division by a scalar is several times faster than its remainder."""
-    return np.asarray(position - position // tile * tile < hole)
+def _in_hole(position: Array, tile: Array, hole: Array) -> Array:
+    """Whether ``position % tile < hole``; a division, a product and a difference are faster than NumPy's remainder."""
+    return np.asarray(position - np.floor(position / tile) * tile < hole)
 
 
-def in_hidden_cell(plan: MixPlan, i: int) -> Array:
-    """``[H, W]`` of 0 and 1: the pixels of image ``i`` in cells whose bit is set."""
-    side = int(_part(plan.cell)[i])
-    rows, cols = (np.arange(length) // side for length in plan.size)
-    cells = np.unpackbits(_part(plan.hidden)[i], axis=1, bitorder="little")
-    return cells.take(cols, 1).take(rows, 0)
+def in_hidden_cell(plan: MixPlan, rows: Array) -> Array:
+    """``[rows, H, W]`` of 0 and 1: the pixels in cells whose bit is set."""
+    masks = np.empty((len(rows), *plan.size), np.uint8)
+    for i, mask in zip(rows.tolist(), masks, strict=True):
+        side = int(_part(plan.cell)[i])
+        down, across = (np.arange(length) // side for length in plan.size)
+        cells = np.unpackbits(_part(plan.hidden)[i], axis=1, bitorder="little")
+        cells.take(across, 1).take(down, 0, out=mask, mode="clip")  # without a buffer: they are within the cells
+    return masks
 
 
 def copy_where(mask: Array, chosen: Array, words: Array) -> None:
