@@ -385,8 +385,7 @@ def _blend_chunk_by_numpy(images: Tensor, chunk: slice, partner: Array, weight: 
 
 def _blend_chunk_by_torch(images: Tensor, chunk: slice, partner: Array, weight: Array, out: Tensor) -> None:
     """The same with all of torch's threads."""
-    if out.is_contiguous(memory_format=torch.channels_last):  # in the order of memory torch gathers faster
-        images, out = images.permute(0, 2, 3, 1), out.permute(0, 2, 3, 1)
+    out, images = _in_order(out, images)
     here, image = out[chunk], images[chunk]
     index, share = torch.from_numpy(partner), torch.from_numpy(weight)
     if out.dtype not in _NUMPY_BLENDS:
@@ -401,6 +400,7 @@ def _blend_chunk_by_torch(images: Tensor, chunk: slice, partner: Array, weight: 
 
 def blend_small(source: Tensor, rows: Array, partner: Array, own: Array, out: Tensor, *, mutual: bool) -> None:
     """The same in plain torch for small images, gathered into chunks by NumPy, which takes half of torch's time."""
+    out, source = _in_order(out, source)
     here = _words(out)
     for chunk in _chunks(rows, out):
         image, other = _gathered(out, chunk), _gathered(source, partner[chunk])
@@ -413,9 +413,8 @@ def blend_small(source: Tensor, rows: Array, partner: Array, own: Array, out: Te
 
 def blend_large(source: Tensor, lazy: LazyCopy, rows: Array, partner: Array, own: Array, *, mutual: bool) -> None:
     """The same in plain torch for large images, one pair at a time, since views cost less than copies."""
-    out, images = lazy.out, lazy.rows
-    scratch = _scratch(out[0])
-    partners = images if mutual else source.unbind()
+    out, source = _in_order(lazy.out, source)
+    images, partners, scratch = out.unbind(), source.unbind(), _scratch(out[0])
     here: Any = out.numpy() if out.dtype == torch.uint8 else list(images)
     for i, j, weight in zip(rows.tolist(), partner[rows].tolist(), (1 - own[rows]).tolist(), strict=True):
         pair = (i, j) if mutual else (i,)
@@ -436,6 +435,15 @@ def loops() -> Any:
     except (ImportError, RuntimeError):  # NumPy is too new for it, or its cache cannot be written anywhere
         return None
     return compiled
+
+
+def _in_order(out: Tensor, images: Tensor) -> tuple[Tensor, Tensor]:
+    """The same memory with its axes in the order in which they lie in ``out``: then torch casts, and NumPy gathers,
+    whole rows at a time.
+    """
+    if out.is_contiguous(memory_format=torch.channels_last):
+        return out.permute(0, 2, 3, 1), images.permute(0, 2, 3, 1)
+    return out, images
 
 
 def _order(out: Tensor) -> tuple[int, int, int] | None:
