@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, is_dataclass
 from typing import Any
 
 import numpy as np
@@ -187,9 +187,10 @@ def _misfit(path: Path, leaf: Any) -> Exception | None:
     array = leaf if isinstance(leaf, np.ndarray) else None
     if not isinstance(leaf, (*default_collate_fn_map, list)) or (array is not None and array.dtype.kind not in "biufc"):
         kind = type(leaf).__name__ if array is None else f"an array of {array.dtype}"
+        way_out = "make a mapping of it: vars(...)" if is_dataclass(leaf) else "leave it out"
         return TypeError(
             f"samples must consist of tensors, numeric arrays, numbers and strings to be stacked, got {kind} at "
-            f"{dotted(path)}; leave it out, or pass a collate_fn that handles it"
+            f"{dotted(path)}; {way_out}, or pass a collate_fn that handles it"
         )
     if array is not None and (min(array.strides, default=0) < 0 or not array.dtype.isnative):
         return TypeError(

@@ -1278,6 +1278,13 @@ def test_labels_that_are_no_tensor_are_named_by_their_type(batch, message):
         mc.MixUp(num_classes=B)(batch)
 
 
+def test_a_sample_that_is_a_dataclass_is_told_to_be_a_mapping():
+    sample = make_dataclass("Sample", ["image", "label"])(COLOURS[0], 1)
+    for samples, place in (([sample] * B, "the batch"), ([(sample, 1)] * B, "index 0")):
+        with pytest.raises(TypeError, match=rf"got Sample at {place}; make a mapping of it: vars\(\.\.\.\), or pass"):
+            mc.MixupCollate(num_classes=B)(samples)
+
+
 def test_a_sparse_target_is_not_mixed_again():
     with pytest.raises(ValueError, match=r"'1.shares' looks like .* targets of these images"):
         mc.MixUp(num_classes=B)(COLOURS, mc.SoftTarget(LABELS[:, None], torch.ones(B, 1)))
