@@ -17,7 +17,8 @@ from mixcollate.checks import Settled, check_count, check_device, count_in_envir
 from mixcollate.collate import MixupCollate
 from mixcollate.roles import leaves, map_tensors, replace_at
 
-_PASSED_ON = ("dataset", "sampler", "batch_sampler", "batch_size", "num_workers", "collate_fn")  # to the loader
+# attributes of the loader, from which loops count batches and samples, among other things
+_PASSED_ON = ("dataset", "sampler", "batch_sampler", "batch_size", "drop_last", "num_workers", "collate_fn")
 _WRAPPED_AS = ("loader", "root", "source", "base_dataloader")  # attributes in which wrappers keep a loader or a node
 MOST_WRAPPED = 100  # wrappers around a loader; one that keeps itself, or makes up attributes like a mock, has no end
 

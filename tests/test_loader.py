@@ -236,7 +236,7 @@ def test_on_the_cpu_it_mixes_and_passes_through():
     loader = DataLoader(data, 4, collate_fn=collate, sampler=DistributedSampler(data, 2, 0))
     wrapped = DeviceLoader(loader, "cpu")
     assert len(wrapped) == 2 and wrapped.dataset is data and wrapped.sampler is loader.sampler
-    assert wrapped.batch_sampler is loader.batch_sampler
+    assert wrapped.batch_sampler is loader.batch_sampler and wrapped.drop_last is False
     assert [targets.shape for _, targets in wrapped] == [(4, 10), (1, 10)]
     wrapped.set_epoch(3)
     assert loader.sampler.epoch == 3 and collate.epoch == 3
