@@ -24,6 +24,11 @@ class Owner(Protocol):
         """Draw the next plan and run it on a batch; ``labels`` are its first labels, on the host."""
 
 
+_INSTEAD = (
+    "unpack it, or use batch.mix(), which returns a tuple or a mapping, or batch.to(device), which returns it there; "
+    "where the code is not yours, use MixupCollate(eager=True), which makes batches of tensors"
+)
+
 _OWNERS: "weakref.WeakValueDictionary[str, Owner]" = weakref.WeakValueDictionary()
 """This process's collates by name: a batch from a worker finds the one that counts the plans here."""
 
@@ -145,6 +150,10 @@ class MixBatch:
     def __getitem__(self, key: Key) -> Any:
         return self.mix()[key]
 
+    def __setitem__(self, key: Key, value: Any) -> None:
+        """Refuse the loop that moves a batch item by item, and so would mix it on the host."""
+        raise TypeError(f"MixBatch takes no items, got one at {key!r}; {_INSTEAD}")
+
     def __len__(self) -> int:
         with self._once:  # while another thread mixes it, it is neither waiting nor mixed
             return len(self._waiting() if self._mixed is None else self._mixed)  # a length does not expose the memory
@@ -175,9 +184,7 @@ class MixBatch:
         return mixed
 
     def __getattr__(self, name: str) -> Any:
-        raise AttributeError(
-            f"MixBatch has no attribute {name!r}; unpack it, or use batch.mix(), which returns a tuple or a mapping"
-        )
+        raise AttributeError(f"MixBatch has no attribute {name!r}; {_INSTEAD}")
 
     def _raw(self, name: str = "") -> Any:
         """The stacked batch. ``name`` is the attribute that was asked for: if the batch has such a field itself, the

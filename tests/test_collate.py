@@ -370,6 +370,10 @@ def test_what_a_batch_lacks_is_reported_with_a_way_out():
     batch = mc.MixupCollate(num_classes=10)((IMAGES[:16], LABELS[:16]))
     with pytest.raises(AttributeError, match=r"MixBatch has no attribute .pop.; unpack it, or use batch.mix\(\)"):
         batch.pop("labels")
+    with pytest.raises(AttributeError, match=r"no attribute .cuda.; .* or batch.to\(device\), which .*eager=True\)"):
+        batch.cuda()
+    with pytest.raises(TypeError, match=r"MixBatch takes no items, got one at 0; .* or batch.to\(device\), which"):
+        batch[0] = batch[0].to("cpu")  # as loops do that move a batch item by item
     assert not hasattr(batch, "shape") and isinstance(copy.copy(batch), mc.MixBatch)
 
 
