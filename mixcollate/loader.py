@@ -19,7 +19,8 @@ from mixcollate.roles import leaves, map_tensors, replace_at
 
 # attributes of the loader, from which loops count batches and samples, among other things
 _PASSED_ON = ("dataset", "sampler", "batch_sampler", "batch_size", "drop_last", "num_workers", "collate_fn")
-_WRAPPED_AS = ("loader", "root", "source", "base_dataloader")  # attributes in which wrappers keep a loader or a node
+# attributes in which wrappers keep a loader or a node: timm's, torchdata's, Accelerate's, tqdm
+_WRAPPED_AS = ("loader", "root", "source", "base_dataloader", "iterable")
 MOST_WRAPPED = 100  # wrappers around a loader; one that keeps itself, or makes up attributes like a mock, has no end
 
 
@@ -166,11 +167,19 @@ class DeviceLoader(Settled):
     enabled = mixup_enabled  # the collate's own name for it
 
     def set_epoch(self, epoch: int) -> None:
-        """Call ``set_epoch`` of the loader, its samplers, its dataset and its collate, where they have one."""
+        """Call ``set_epoch`` of the loader, its samplers, its dataset and its collate, where they have one.
+
+        If the loader is a wrapper without one, such as a progress bar, the same goes for what it wraps.
+        """
         self._epoch = epoch = check_count("epoch", epoch, least=0)
-        below = [getattr(self.loader, name, None) for name in ("sampler", "batch_sampler", "dataset")]
-        below += [getattr(part, "sampler", None) for part in below]  # that of a batch sampler
-        for part in {id(part): part for part in (self.loader, *below, self.collate)}.values():
+        parts: list[Any] = []
+        for layer in _layers(self.loader):
+            below = [getattr(layer, name, None) for name in ("sampler", "batch_sampler", "dataset")]
+            below += [getattr(part, "sampler", None) for part in below]  # that of a batch sampler
+            parts += [layer, *below]
+            if hasattr(layer, "set_epoch"):  # and so passes the epoch on as it sees fit
+                break
+        for part in {id(part): part for part in (*parts, self.collate)}.values():
             tell = getattr(part, "set_epoch", None)
             if tell is not None:
                 tell(epoch)

@@ -499,6 +499,19 @@ def test_samplers_learn_the_epoch_once_wherever_they_are(monkeypatch):
         assert sampler.epoch == 3 and told == [3]
 
 
+@pytest.mark.parametrize("name", ["loader", "iterable"])
+def test_what_is_wrapped_learns_the_epoch(name):
+    """As in tqdm, which has no sampler: each epoch would have the order of the first. Some wrappers have epochs."""
+    data, collate = TensorDataset(torch.rand(8, 3, 4, 4), torch.arange(8)), mc.MixupCollate(num_classes=8)
+    loader = DataLoader(data, 4, sampler=DistributedSampler(data, 2, 0), collate_fn=collate)
+    wrapped = DeviceLoader(Node(**{name: Node(**{name: loader})}), "cpu")
+    wrapped.set_epoch(3)
+    assert (loader.sampler.epoch, collate.epoch, wrapped.enabled) == (3, 3, True)
+    told = []
+    DeviceLoader(Node(**{name: loader, "set_epoch": told.append}), "cpu").set_epoch(5)
+    assert (loader.sampler.epoch, collate.epoch, told) == (3, 5, [5])
+
+
 @pytest.mark.parametrize("used", [False, True])
 def test_it_can_be_copied_and_sent(used, monkeypatch):
     """After an epoch on a device, too, whose streams and memory stay behind."""

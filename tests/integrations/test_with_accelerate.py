@@ -5,6 +5,7 @@ from unittest.mock import MagicMock
 import pytest
 import torch
 from torch.utils.data import DataLoader, TensorDataset
+from tqdm import tqdm
 
 from mixcollate import DeviceLoader, MixupCollate
 from tests.integrations.processes import run_in_two
@@ -35,7 +36,11 @@ def test_the_batch_size_that_fits_is_found(example):
     assert tried[0] == 64 and targets.shape == (tried[-1], 10) and tried[-1] <= 16
 
 
-@pytest.mark.parametrize("wrap", [lambda loader: loader, lambda loader: ahead_of(loader)], ids=["Accelerate's", "ours"])
+@pytest.mark.parametrize(
+    "wrap",
+    [lambda loader: loader, lambda loader: ahead_of(loader), lambda loader: ahead_of(tqdm(loader, disable=True))],
+    ids=["Accelerate's", "ours", "ours of a progress bar"],
+)
 def test_the_last_batch_is_known_while_it_is_in_use(wrap):
     """On it gradients are synchronised however many there are, and what only fills it up is no result."""
     from accelerate import Accelerator
