@@ -43,7 +43,7 @@ class DeviceLoader(Settled):
             they return the last batch.
         collate: the collate that this loader's ``set_epoch``, ``mixup_enabled`` and ``state_dict`` act on; default: the
             ``collate_fn`` or ``map_fn`` of ``loader``, or of the loader or node that it wraps; else the one that made
-            the first batch.
+            the first batch, or all batches in it, as of loaders that are zipped.
     """
 
     _streams: Any = torch.cuda  # whose streams and events tests replace by simulated ones
@@ -89,10 +89,10 @@ class DeviceLoader(Settled):
     def _batches(self) -> Iterator[Any]:
         """The loader's batches. If no collate was found, it is taken from the first batch, before that is mixed."""
         for batch in self.loader:
-            if self.collate is None and isinstance(batch, MixBatch) and isinstance(batch.owner, MixupCollate):
-                vars(self).update(collate=batch.owner)  # past __setattr__, which refuses it
+            if self.collate is None and (collate := _collate_in(batch)) is not None:
+                vars(self).update(collate=collate)  # past __setattr__, which refuses it
                 if self._epoch is not None:
-                    batch.owner.set_epoch(self._epoch)
+                    collate.set_epoch(self._epoch)
             yield batch
 
     def _prefetched(self) -> Iterator[Any]:
@@ -336,6 +336,13 @@ def collate_of(loader: Any) -> MixupCollate | None:
             if isinstance(found := getattr(layer, name, None), MixupCollate):
                 return found
     return None
+
+
+def _collate_in(batch: Any) -> MixupCollate | None:
+    """The collate that made a batch, or all those in it, as of zipped loaders; ``None`` if several collates did."""
+    owners = {id(leaf.owner): leaf.owner for _, leaf in leaves(batch) if isinstance(leaf, MixBatch)}
+    only = next(iter(owners.values())) if len(owners) == 1 else None
+    return only if isinstance(only, MixupCollate) else None
 
 
 def _announces_the_last_batch(loader: Any) -> bool:

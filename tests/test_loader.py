@@ -335,6 +335,24 @@ def test_a_collate_that_cannot_be_seen_is_the_first_batchs(ahead):
     assert loader.state_dict() == {"collate": {"seed": 0, "step": 2}}
 
 
+@pytest.mark.parametrize("ahead", [False, True])
+def test_zipped_loaders_show_the_collate_that_they_share(ahead):
+    """As labelled and unlabelled images; of two collates, neither is this loader's, and asking for it is an error."""
+    collate = mc.MixupCollate(mc.MixUp(p=until(1)), num_classes=4, seed=0)
+    samples = [(torch.rand(3, 8, 9), k) for k in range(4)]
+    loader, streams = simulated(zip([collate(samples)], [collate(samples)], strict=True), 0)
+    loader.set_epoch(1)
+    with streams:
+        for (_, targets), (_, others) in loader._prefetched() if ahead else loader:
+            assert targets.max(1).values.tolist() == others.max(1).values.tolist() == [1, 1, 1, 1]
+    assert (loader.collate, loader.state_dict()) == (collate, {"collate": {"seed": 0, "step": 2}})
+    other = mc.MixupCollate(num_classes=4)
+    loader = DeviceLoader(zip([collate(samples)], [other(samples)], strict=True), "cpu")
+    assert [len(batch) for batch in loader] == [2]
+    with pytest.raises(RuntimeError, match="cannot find the MixupCollate"):
+        loader.enabled = False
+
+
 def test_a_loader_whose_state_is_missing_below_has_none():
     """As of Accelerate's, which have the method and then ask a DataLoader that has not."""
 
