@@ -521,7 +521,8 @@ def test_images_of_a_set_transform(example, tmp_path):
     smoothing = TrainingArguments(str(tmp_path), remove_unused_columns=False, label_smoothing_factor=0.1, **QUIET)
     with pytest.raises(ValueError, match="label_smoothing_factor must be 0, got 0.1; pass label_smoothing to the tr"):
         MixupTrainer(args=smoothing, **options)
-    with pytest.raises(TypeError, match=r"must be a MixupCollate, got function; .* MixupCollate\(collate_fn="):
+    message = r"data_collator must be a MixupCollate, got function; .* MixupCollate\(collate_fn="
+    with pytest.raises(TypeError, match=message):
         MixupTrainer(args=arguments, **{**options, "data_collator": None})
 
 
