@@ -98,18 +98,18 @@ class DeviceLoader(Settled):
     def _prefetched(self) -> Iterator[Any]:
         batches = self._batches()
         most = 0 if _announces_the_last_batch(self.loader) else self.prefetch
-        ahead = deque([self._start(batches)])
+        ahead: deque[Ahead | End] = deque()
         try:
-            while isinstance(current := ahead[0], Ahead):
+            while True:
                 # the next batches are requested before this one is handed out, so that their copies overlap the
                 # training step even if that makes the host wait
-                while len(ahead) <= most and not isinstance(ahead[-1], End):
+                while len(ahead) <= most and not (ahead and isinstance(ahead[-1], End)):
                     ahead.append(self._start(batches))
-                ahead.popleft()
+                current = ahead.popleft()
+                if isinstance(current, End):
+                    break
                 self._loader_state = ahead[0].state if ahead else None
                 yield self._finish(current)
-                if not ahead:
-                    ahead.append(self._start(batches))
             if current.error is not None:
                 raise current.error
             self._loader_state = None  # the loader has finished its epoch
