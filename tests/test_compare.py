@@ -324,8 +324,9 @@ def test_recipes_say_what_python_would():
         ("until(3)", "a transform must be"),
         ("MixUp(", "a transform must be"),
         ("(" * 5000, "a transform must be"),
-        ("-" * 5000 + "1", "a transform must be|in the transform '-.*recursion"),  # as Python parses it or not
-        (f"MixUp(alpha={'-' * 600}1)", "in the transform 'MixUp.*recursion"),
+        # as Python parses it or not, and its stack is deep enough or not, which other libraries change
+        ("-" * 5000 + "1", "a transform must be|in the transform '-.*recursion"),
+        (f"MixUp(alpha={'-' * 600}1)", "in the transform 'MixUp.*(recursion|is neither)"),
         ("", "a transform must be"),
         ("\0", "a transform must be"),
     ],

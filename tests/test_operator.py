@@ -289,7 +289,10 @@ def test_opcheck(plan):
 
 @pytest.mark.filterwarnings("ignore:.torch.jit.script_method. is deprecated:DeprecationWarning")  # inductor's of 2.11
 @pytest.mark.filterwarnings("ignore:Skipping serialization of:UserWarning")  # and of 2.6
-@pytest.mark.parametrize("backend", ["aot_eager", "inductor"])
+@pytest.mark.parametrize(
+    "backend",
+    ["aot_eager", pytest.param("inductor", marks=pytest.mark.slow)],  # builds C++
+)
 def test_compiles_in_one_graph(backend):
     """Out of place, into ``out``, and in place; and another plan of the same layout is no other program."""
     torch._dynamo.reset()
