@@ -166,7 +166,7 @@ class Executor:
     def _run_alike(
         self, decided: Decided, batch: Any, roles: Roles, plan: MixPlan, inplace: bool, output: dict[str, Any]
     ) -> Any:
-        """The same for a batch of a known kind. Only numbers remain to be checked: those of the plan and the labels."""
+        """:func:`execute` for a batch of a known kind, of which only the plan's and the labels' numbers are checked."""
         images, changed, unwritten = leaf_at(batch, roles.images[0]), dict[Path, Any](), None
         pixels = decided.images.arranged(images)
         check_plan(pixels, plan, decided.images.dtype, has_mean=output["mean"] is not None)

@@ -20,7 +20,7 @@ def blend_pair(image, other, mixed, swapped, weight, mutual):
 
 @numba.njit(cache=True, nogil=True)
 def blend_rows(out, source, rows, partners, weights, mutual):
-    """The same in place for ``rows`` of ``out [B, elements]``; partners are in ``source`` (``out``, if mutual)."""
+    """Blend ``rows`` of ``out [B, elements]`` in place; partners are in ``source``, which is ``out`` if mutual."""
     for n in range(len(rows)):
         image, other, weight = out[rows[n]], source[partners[n]], weights[n]
         for k in range(image.size):
@@ -67,7 +67,7 @@ def _blend_all(image, other, mixed, own):
 
 @numba.njit(cache=True, nogil=True)
 def _blend_box(image, other, mixed, box, planes, width, own):
-    """The same in a box of every plane. The loops are inlined: a call would cost more than the line it blends."""
+    """:func:`_blend_all` in a box of every plane. Its loops are inlined: a call costs more than the line it blends."""
     top, left, bottom, right = box
     size, weight = mixed.size // planes, np.float32(1) - own
     for plane in range(planes):

@@ -144,7 +144,7 @@ def _copied(images: Tensor, dtype: torch.dtype | None = None) -> Tensor:
 
 
 def mix_samples(samples: Sequence[Tensor], plan: MixPlan, out: Tensor, *, affine: Affine | None) -> None:
-    """The same for images ``[C, H, W]`` that are stacked along the way."""
+    """:func:`mix` of images ``[C, H, W]`` that are stacked along the way."""
     if _is_fast(samples[0], out, affine) and (plan.mutual or not plan.mixes):
         mix_lazily(out, LazyCopy(samples, out, affine), plan)
     else:
@@ -287,7 +287,7 @@ def _is_for_numpy(out: Tensor) -> bool:
 
 
 def blend_in_numpy(source: Tensor, lazy: LazyCopy, rows: Array, partner: Array, own: Array, *, mutual: bool) -> None:
-    """The same in NumPy, one pair at a time, mixed while they are copied: half of torch's time on one thread."""
+    """:func:`blend_whole` in NumPy, pair by pair, mixed while they are copied: half of torch's time on one thread."""
     here, there = lazy.out.numpy(), source.numpy()
     rounds = here.dtype == np.uint8
     step = np.empty_like(here[0], dtype=np.float32 if rounds else None)
@@ -323,7 +323,7 @@ def blend_compiled(
     *,
     mutual: bool,
 ) -> None:
-    """The same in compiled loops, which mix an image while they copy it."""
+    """:func:`blend_whole` in compiled loops, which mix an image while they copy it."""
     lines = [one.numpy().transpose(0, *order).reshape(len(one), -1) for one in (lazy.out, source)]
     if not lazy.uncopied:
         loops().blend_rows(*lines, rows, partners, weights, mutual)
@@ -384,7 +384,7 @@ def _blend_chunk_by_numpy(images: Tensor, chunk: slice, partner: Array, weight: 
 
 
 def _blend_chunk_by_torch(images: Tensor, chunk: slice, partner: Array, weight: Array, out: Tensor) -> None:
-    """The same with all of torch's threads."""
+    """:func:`_blend_chunk_by_numpy` with all of torch's threads instead."""
     out, images = _in_order(out, images)
     here, image = out[chunk], images[chunk]
     index, share = torch.from_numpy(partner), torch.from_numpy(weight)
@@ -399,7 +399,7 @@ def _blend_chunk_by_torch(images: Tensor, chunk: slice, partner: Array, weight: 
 
 
 def blend_small(source: Tensor, rows: Array, partner: Array, own: Array, out: Tensor, *, mutual: bool) -> None:
-    """The same in plain torch for small images, gathered into chunks by NumPy, which takes half of torch's time."""
+    """:func:`blend_whole` in torch for small images, gathered into chunks by NumPy in half of the time torch takes."""
     out, source = _in_order(out, source)
     here = _words(out)
     for chunk in _chunks(rows, out):
@@ -412,7 +412,7 @@ def blend_small(source: Tensor, rows: Array, partner: Array, own: Array, out: Te
 
 
 def blend_large(source: Tensor, lazy: LazyCopy, rows: Array, partner: Array, own: Array, *, mutual: bool) -> None:
-    """The same in plain torch for large images, one pair at a time, since views cost less than copies."""
+    """:func:`blend_whole` in torch for large images, one pair at a time, since views cost less than copies."""
     out, source = _in_order(lazy.out, source)
     images, partners, scratch = out.unbind(), source.unbind(), _scratch(out[0])
     here: Any = out.numpy() if out.dtype == torch.uint8 else list(images)

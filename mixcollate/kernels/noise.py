@@ -18,8 +18,8 @@ def noise(place: Tensor, key: Tensor, *, integer: bool) -> Tensor:
 
 
 def noise_in_boxes(size: tuple[int, ...], boxes: Array, keys: Array, *, integer: bool) -> Array:
-    """The same, bit by bit, on the CPU, in a fraction of the time: for each of ``boxes [N, 4]`` of an image of ``size``
-    ``(C, H, W)`` its pixels, ``[elements]``, one box after another.
+    """What :func:`noise` gives, bit for bit, on the CPU in a fraction of the time: for each of ``boxes [N, 4]`` of an
+    image of ``size`` ``(C, H, W)`` its pixels, ``[elements]``, one box after another.
     """
     places, parts = _scrambled_places(size), []
     for (top, left, bottom, right), key in zip(boxes.tolist(), keys.astype(np.uint32), strict=True):
