@@ -98,6 +98,12 @@ def mix_samples(
         samples: ``[C, H, W]`` each, all of the same shape and dtype; not modified.
         plan, mean, std: as for :func:`mix`.
         out: ``[B, C, H, W]``, where the result is written; shares no memory with ``samples``.
+
+    Returns:
+        ``out``.
+
+    Raises:
+        ValueError, TypeError: before anything is written.
     """
     return prepare_samples(samples, plan, mean=mean, std=std, out=out).run()
 
@@ -111,8 +117,11 @@ def mix_masks(masks: Tensor, plan: MixPlan | PackedPlan) -> Tensor:
             be blended.
         plan: drawn for the images. Where it resizes a partner, masks take the nearest pixel.
 
+    Returns:
+        New masks of the same shape and dtype.
+
     Raises:
-        ValueError: for class indices, if the plan blends.
+        ValueError, TypeError: before anything is written; also for class indices, if the plan blends.
     """
     if is_compiling():
         return cast(Tensor, uncompiled(mix_masks, masks, plan))

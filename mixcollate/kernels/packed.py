@@ -70,6 +70,7 @@ class Layout:
 
     @functools.cached_property
     def shapes(self) -> dict[str, tuple[int, ...]]:
+        """The shapes of the parts, by name."""
         return dict(self.parts)
 
     @functools.cached_property
@@ -155,14 +156,17 @@ class PackedPlan:
 
     @property
     def size(self) -> tuple[int, int]:
+        """``(height, width)`` of the images."""
         return self.layout.size
 
     @property
     def fill_mean(self) -> bool:
+        """As in the plan."""
         return self.layout.fill_mean
 
     @property
     def then(self) -> "PackedPlan | None":
+        """The further passes, in the same memory."""
         later = self.layout.then
         return None if later is None else PackedPlan(self.words[self.layout.words :], later, whole_fill=self.whole_fill)
 
@@ -184,7 +188,8 @@ class PackedPlan:
         """Replace the numbers by those of ``plan``, in one copy that does not block the host.
 
         Raises:
-            ValueError: if ``plan`` has parts or pairs that this one has no room for.
+            ValueError, TypeError: if ``plan`` has parts or pairs that do not fit, or numbers out of bounds.
+            RuntimeError: while a CUDA graph is captured.
         """
         _check_room(check_kind("plan", plan, MixPlan), self.layout)
         self.words.copy_(_words_on_host(plan, self.layout, self.words.device), non_blocking=True)
@@ -201,7 +206,8 @@ def pack(plan: MixPlan, device: torch.device | str) -> PackedPlan:
     before it reads the plan.
 
     Raises:
-        ValueError: if a partner is not in the batch.
+        ValueError, TypeError: if a number of the plan is out of bounds.
+        RuntimeError: while a CUDA graph is captured, which would repeat the copy of this plan.
     """
     device = check_device(device)
     if device.type == "cuda" and device.index is None:
