@@ -160,7 +160,7 @@ def check_range(
     return pair[0], pair[1]
 
 
-def check_class(name: str, value: object) -> int:
+def check_class_index(name: str, value: object) -> int:
     """A class index that fits int64; a negative one stands for no class."""
     return check_count(name, value, least=-(2**63), most=2**63 - 1)
 

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mixcollate.checks import check_choice, check_class, check_flag, check_number, check_tensor, is_readable
+from mixcollate.checks import check_choice, check_class_index, check_flag, check_number, check_tensor, is_readable
 from mixcollate.kernels.support import is_differentiated, is_fusible
 from mixcollate.targets import SoftTarget
 
@@ -61,7 +61,7 @@ def soft_cross_entropy(
     label_smoothing = check_number("label_smoothing", label_smoothing, 0, 1)
     check_choice("reduction", reduction, REDUCTIONS)
     ignore_nan = check_flag("ignore_nan", ignore_nan)
-    ignore_index = check_class("ignore_index", ignore_index)
+    ignore_index = check_class_index("ignore_index", ignore_index)
     target = _as_target(logits, target)
     if weight is not None:
         _check_weight(weight, logits)
@@ -139,7 +139,7 @@ def soft_accuracy(logits: Tensor, target: Tensor | SoftTarget, *, ignore_index: 
     Args:
         logits, target, ignore_index: as for :func:`soft_cross_entropy`; NaN in a target does not count.
     """
-    ignore_index = check_class("ignore_index", ignore_index)
+    ignore_index = check_class_index("ignore_index", ignore_index)
     target = counted_target(_as_target(logits, target), ignore_index)
     predicted = logits.argmax(1, keepdim=True)
     if isinstance(target, SoftTarget):

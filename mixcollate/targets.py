@@ -12,7 +12,7 @@ from typing_extensions import Unpack
 
 from mixcollate.checks import (
     check_choice,
-    check_class,
+    check_class_index,
     check_count,
     check_device,
     check_number,
@@ -62,7 +62,7 @@ class SoftTarget(NamedTuple):
         """``[B, num_classes]`` float32. Rows sum to one, less the shares of ignored labels."""
         check_number("label_smoothing", label_smoothing, 0, 1)
         check_count("num_classes", num_classes)
-        check_class("ignore_index", ignore_index)
+        check_class_index("ignore_index", ignore_index)
         labels, shares = self.known(ignore_index)
         rows = labels.new_zeros(len(labels), num_classes, dtype=torch.float32)  # under vmap one for each, too
         try:
@@ -117,7 +117,7 @@ class TargetRule:
         vars(self).update(  # as Python's own numbers, which is all that kernels accept
             num_classes=None if self.num_classes is None else check_count("num_classes", self.num_classes),
             label_smoothing=check_number("label_smoothing", self.label_smoothing, 0, 1),
-            ignore_index=check_class("ignore_index", self.ignore_index),
+            ignore_index=check_class_index("ignore_index", self.ignore_index),
         )
         if self.targets == "dense":
             self._check_smoothing(self.num_classes)
