@@ -165,9 +165,9 @@ def check_class_index(name: str, value: object) -> int:
     return check_count(name, value, least=-(2**63), most=2**63 - 1)
 
 
-def check_counts(name: str, value: object, least: int = 1, most: float = math.inf) -> tuple[int, int]:
-    """A pair of whole numbers, in order, from ``least`` to ``most``."""
-    low, high = check_range(name, value, least, most, whole=True)
+def check_counts(name: str, value: object, most: float = math.inf) -> tuple[int, int]:
+    """A pair of whole numbers, in order, from 1 to ``most``."""
+    low, high = check_range(name, value, 1, most, whole=True)
     return int(low), int(high)
 
 
