@@ -176,15 +176,23 @@ class MixupCollate(Settled):
                 f"mask_ignore_index must be given for mask_classes={mask_classes}, since its default is one of these "
                 "classes, got 255; pass -1 if every pixel belongs to a class"
             )
-        masks = {"mask_classes": mask_classes, "mask_ignore_index": mask_ignore_index}
         self.stream = Stream(transform.stream.seed if seed is None else seed)
         self._hold(_NEW)
         self._workers_stream: Stream | None = None
         self._warned_of_units = False
         self._has_seen_indices = self._warned_of_rows = False
         self._stacking = Stacking(defer_large=eager)
-        output = {"mean": mean, "std": std, "dtype": dtype, "memory_format": memory_format, "layout": self.keys.layout}
-        self._executor = Executor(rules, memory=self._stacking, masks=masks, **output)
+        self._executor = Executor(
+            rules,
+            memory=self._stacking,
+            mask_classes=mask_classes,
+            mask_ignore_index=mask_ignore_index,
+            mean=mean,
+            std=std,
+            dtype=dtype,
+            memory_format=memory_format,
+            layout=self.keys.layout,
+        )
         self.name = uuid.uuid4().hex
         register(self)
         self._settle(MixupCollate, _ARGUMENTS)

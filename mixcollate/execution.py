@@ -1,6 +1,6 @@
 """Run a plan on a batch whose roles are known. All errors are raised before anything is written."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, cast
 
 import torch
@@ -117,9 +117,8 @@ class Executor:
     holds, and is not decided again: for small batches that takes longer than all the rest.
 
     Args:
-        rules, memory: as for :func:`execute`.
-        masks: its ``mask_classes`` and ``mask_ignore_index``.
-        output: its ``mean``, ``std``, ``dtype``, ``memory_format`` and ``layout``.
+        rules, memory, mask_classes, mask_ignore_index: see :func:`execute`.
+        mean, std, dtype, memory_format, layout: see :func:`mixcollate.kernels.mix`.
     """
 
     def __init__(
@@ -127,11 +126,18 @@ class Executor:
         rules: Sequence[TargetRule],
         *,
         memory: Stacking | None = None,
-        masks: Mapping[str, Any] | None = None,
-        **output: Any,
+        mask_classes: int | None = None,
+        mask_ignore_index: int = 255,
+        mean: Statistic | None = None,
+        std: Statistic | None = None,
+        dtype: torch.dtype | None = None,
+        memory_format: torch.memory_format | None = None,
+        layout: Axes | None = None,
     ) -> None:
-        self.rules, self.memory, self.masks = rules, memory, masks or {}
-        self.output = {**dict.fromkeys(("mean", "std", "dtype", "memory_format", "layout")), **output}
+        self.rules, self.memory = rules, memory
+        self.masks: dict[str, Any] = {"mask_classes": mask_classes, "mask_ignore_index": mask_ignore_index}
+        self.output: dict[str, Any] = {"mean": mean, "std": std, "dtype": dtype}
+        self.output |= {"memory_format": memory_format, "layout": layout}
         self._decided: dict[Any, Decided] = {}
 
     def __getstate__(self) -> dict[str, Any]:
