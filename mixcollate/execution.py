@@ -1,7 +1,7 @@
 """Run a plan on a batch whose roles are known. All errors are raised before anything is written."""
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import torch
 from torch import Tensor
@@ -27,6 +27,9 @@ from mixcollate.plan import MixPlan, identity, takes_partners
 from mixcollate.roles import Path, Roles, dotted, is_one_sample, leaf_at, replace_at
 from mixcollate.stacking import Stacking, Unstacked
 from mixcollate.targets import TargetRule
+
+if TYPE_CHECKING:
+    from mixcollate.kernels.fused_targets import UnwrittenTargets
 
 MOST_KINDS = 16  # of batches, such as the last one of an epoch, or the sizes of multi-scale training
 
@@ -67,7 +70,7 @@ def execute(
     options |= {"memory_format": memory_format, "impl": impl, "layout": layout}
     placed = place(plan, first_images(batch, roles), impl)
     changed: dict[Path, Any] = {}
-    unwritten = None  # targets that are written by the launch that mixes the (first) images
+    unwritten: UnwrittenTargets | None = None  # targets that the launch that mixes the (first) images will write
     for path, rule in zip(roles.labels, _one_each(rules, roles.labels), strict=False):  # without rules, or labels, none
         labels = plain(leaf_at(batch, path))
         here = _plan_for(labels, placed, plan)
@@ -294,7 +297,7 @@ def _run_images(
     inplace: bool,
     memory: Stacking | None,
     options: dict[str, Any],
-    unwritten: Any,
+    unwritten: "UnwrittenTargets | None",
 ) -> Callable[[], Tensor]:
     """A function that mixes the images and writes the ``unwritten`` targets."""
     like = images.like if isinstance(images, Unstacked) else _as_plain_batch(images)
