@@ -83,12 +83,12 @@ class Stacking:
         kinds = {(tensor.dtype, tensor.requires_grad) for tensor in tensors}  # torch compares shapes
         if len({dtype.is_floating_point for dtype, _ in kinds}) > 1:
             raise TypeError("cannot stack integers with floats")
-        plain = first.layout == torch.strided and first.device.type == "cpu"
-        if not plain or first.requires_grad or first.is_quantized or first.is_nested or len(kinds) > 1:
-            return torch.stack(list(tensors))
-        is_plain = type(first) is Tensor  # others keep their type
+        is_dense = first.layout == torch.strided and not (first.is_quantized or first.is_nested)
+        if not (is_dense and first.is_cpu) or first.requires_grad or len(kinds) > 1:
+            return torch.stack(list(tensors))  # in memory of its own
         is_large = first.ndim == 3 and first.numel() >= LARGE
-        if self._defer_large and is_plain and is_large and len({tensor.shape for tensor in tensors}) == 1:
+        has_own_type = type(first) is not Tensor  # which stacking keeps
+        if self._defer_large and is_large and not has_own_type and len({tensor.shape for tensor in tensors}) == 1:
             return Unstacked(tensors)
         return self.join(tensors)
 
