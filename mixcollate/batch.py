@@ -70,13 +70,15 @@ class MixBatch:
         For a named tuple with a field ``images``, which one would expect to be mixed, this raises ``AttributeError``.
         The same holds for ``labels``.
         """
-        images: Tensor = leaf_at(self._raw("images"), self._roles.images[0])
+        self._refuse_field("images")
+        images: Tensor = leaf_at(self._raw(), self._roles.images[0])
         return images
 
     @property
     def labels(self) -> Any:
         """The original labels, or ``None``; of several, the first."""
-        raw = self._raw("labels")
+        self._refuse_field("labels")
+        raw = self._raw()
         return leaf_at(raw, self._roles.labels[0]) if self._roles.labels else None
 
     def mix(self, *, dtype: torch.dtype | None = None) -> Any:
@@ -186,14 +188,17 @@ class MixBatch:
     def __getattr__(self, name: str) -> Any:
         raise AttributeError(f"MixBatch has no attribute {name!r}; {_INSTEAD}")
 
-    def _raw(self, name: str = "") -> Any:
-        """The stacked batch. ``name`` is the attribute that was asked for: if the batch has such a field itself, the
-        caller may expect that, mixed, so it is refused.
-        """
+    def _refuse_field(self, name: str) -> None:
+        """Refuse an attribute that the batch has as a field of its own: the caller may expect that, mixed."""
         with self._once:
             held = self._batch if self._mixed is None else self._mixed
-            if name in (held if isinstance(held, Mapping) else getattr(held, "_fields", ())) and hasattr(held, name):
-                raise AttributeError(name)  # then __getattr__ says what to do
+        fields = held if isinstance(held, Mapping) else getattr(held, "_fields", ())
+        if name in fields and hasattr(held, name):
+            raise AttributeError(name)  # then __getattr__ says what to do
+
+    def _raw(self) -> Any:
+        """The stacked batch, not mixed."""
+        with self._once:
             if self._mixed is not None:
                 raise RuntimeError("this batch is mixed already; read batch.images and batch.labels before mixing")
             batch = self._waiting()
