@@ -135,14 +135,7 @@ class MixupCollate(Settled):
             transform = MixUp(alpha=1.0 if alpha is None else alpha)
         elif alpha is not None:
             raise ValueError(f"alpha is for the default transform, got alpha={alpha} and a {type(transform).__name__}")
-        if not isinstance(transform, MixTransform):
-            kind = transform if isinstance(transform, type) else type(transform)
-            way_out = f"; write {kind.__name__}()" if kind is transform else ""
-            if isinstance(transform, (list, tuple)):
-                way_out = "; put several into RandomChoice([...]) or Compose([...])"
-                if not any(isinstance(one, MixTransform) for one in transform):  # but samples, from a loader
-                    way_out = "; collate_fn must be what MixupCollate(...) makes, not the class itself"
-            raise TypeError(f"transform must be one of mixcollate's, got {kind}{way_out}")
+        _check_transform(transform)
         if seed is not None and transform.stream.seed is not None:
             raise ValueError(f"seed must be given to MixupCollate or to its transform, not to both; got {seed}")
         if not callable(collate_fn):
@@ -540,6 +533,19 @@ _ARGUMENTS = {
     "mix_prob",  # timm's attribute for prob
     *(name for made in (MixupCollate, MixupCollate.from_timm) for name in inspect.signature(made).parameters),
 }
+
+
+def _check_transform(transform: object) -> None:
+    """Refuse anything but a transform of this library."""
+    if isinstance(transform, MixTransform):
+        return
+    kind = transform if isinstance(transform, type) else type(transform)
+    way_out = f"; write {kind.__name__}()" if kind is transform else ""
+    if isinstance(transform, (list, tuple)):
+        way_out = "; put several into RandomChoice([...]) or Compose([...])"
+        if not any(isinstance(one, MixTransform) for one in transform):  # but samples, from a loader
+            way_out = "; collate_fn must be what MixupCollate(...) makes, not the class itself"
+    raise TypeError(f"transform must be one of mixcollate's, got {kind}{way_out}")
 
 
 def _in_shared_memory(state: Tensor) -> Array:
