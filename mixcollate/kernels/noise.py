@@ -25,7 +25,7 @@ def noise_in_boxes(size: tuple[int, ...], boxes: Array, keys: Array, *, integer:
     for (top, left, bottom, right), key in zip(boxes.tolist(), keys.astype(np.uint32), strict=True):
         parts.append((places[:, top:bottom, left:right] + key).ravel())
     bits = parts[0] if len(parts) == 1 else np.concatenate(parts)  # a large box is alone
-    _multiply(bits)  # the last step leaves the upper half unchanged
+    _scramble_upper_half(bits)
     bits >>= 24 if integer else 16
     return bits if integer else _normal_numbers().take(bits)
 
@@ -34,13 +34,13 @@ def noise_in_boxes(size: tuple[int, ...], boxes: Array, keys: Array, *, integer:
 def _scrambled_places(size: tuple[int, ...]) -> Array:
     """What all boxes in images of this size have in common, ``size`` uint32."""
     bits = np.arange(math.prod(size), dtype=np.uint32)
-    _multiply(bits)
+    _scramble_upper_half(bits)
     bits ^= bits >> 16
     return bits.reshape(size)
 
 
-def _multiply(x: Array) -> None:
-    """The first two of the three steps of :func:`_scramble`, in place, in uint32."""
+def _scramble_upper_half(x: Array) -> None:
+    """Two of the three steps of :func:`_scramble`, in place, in uint32: the last one leaves the upper half as it is."""
     x ^= x >> 16
     x *= np.uint32(_FACTORS[0])
     x ^= x >> 15
