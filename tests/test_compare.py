@@ -19,7 +19,7 @@ from mixcollate import CutMix, MixUp
 from mixcollate.commands import Refusal, article, compare, training
 from mixcollate.commands.calibration import calibration_error, fit_temperature, reliability, tempered
 from mixcollate.commands.cli import main, parser
-from mixcollate.commands.data import Data, Labelled, load, part
+from mixcollate.commands.data import Data, Labelled, load, subset
 from mixcollate.commands.environment import version
 from mixcollate.commands.networks import ARCHITECTURES, small, transfer
 from mixcollate.commands.plots import draw
@@ -82,32 +82,32 @@ def test_wrong_labels_are_exactly_as_many_and_never_the_test_sets():
     digits = load("digits", NOWHERE, 8)
     right = digits.train.tensors[1].clone()
     for noise, count in ((0.0, 0), (0.0006, 1), (0.4, 359), (1.0, 898)):
-        noisy = part(digits, label_noise=noise, seed=3)
+        noisy = subset(digits, label_noise=noise, seed=3)
         labels = torch.tensor([label for _, label in noisy.train])
         assert int((labels != right).sum()) == count
         assert set(labels.tolist()) == set(range(10))
         assert [label for _, label in noisy.test] == digits.test.tensors[1].tolist()
         assert all(torch.equal(noisy.test[i][0], digits.test[i][0]) for i in (0, 500, 898))
     assert torch.equal(digits.train.tensors[1], right)
-    same, other = (part(digits, label_noise=0.4, seed=seed).train.labels for seed in (3, 4))
-    assert same == part(digits, label_noise=0.4, seed=3).train.labels != other
+    same, other = (subset(digits, label_noise=0.4, seed=seed).train.labels for seed in (3, 4))
+    assert same == subset(digits, label_noise=0.4, seed=3).train.labels != other
 
 
 def test_a_share_has_as_much_of_each_class():
     digits = load("digits", NOWHERE, 8)
-    few = part(digits, share=0.1, seed=1)
+    few = subset(digits, share=0.1, seed=1)
     counts = torch.bincount(torch.tensor(few.train.labels))
     assert counts.tolist() == [round(0.1 * n) for n in torch.bincount(digits.train.tensors[1]).tolist()]
     assert digits.train.tensors[1][few.train.indices].tolist() == few.train.labels
     assert len(few.test) == 899
-    assert sorted(part(digits, share=0.001).train.labels) == list(range(10))
-    others = part(digits, share=0.1, rest=True, seed=1)
+    assert sorted(subset(digits, share=0.001).train.labels) == list(range(10))
+    others = subset(digits, share=0.1, rest=True, seed=1)
     assert sorted([*few.train.indices, *others.train.indices]) == list(range(898))
 
 
 def test_halves_of_the_classes_are_numbered_from_zero():
     digits = load("digits", NOWHERE, 8)
-    first, second = (part(digits, classes=f"{name}-half") for name in ("first", "second"))
+    first, second = (subset(digits, classes=f"{name}-half") for name in ("first", "second"))
     assert first.classes == list("01234") and second.classes == list("56789")
     assert len(first.train) + len(second.train) == 898 and len(first.test) + len(second.test) == 899
     for half, start in ((first, 0), (second, 5)):
@@ -123,14 +123,14 @@ def test_halves_of_the_classes_are_numbered_from_zero():
 def test_no_images_to_start_from(how, message):
     ones = TensorDataset(torch.zeros(4, 1, 8, 8, dtype=torch.uint8), torch.zeros(4, dtype=torch.int64))
     with pytest.raises(Refusal, match=f"training must have images, got none in .*{message}.*; use --start random"):
-        part(Data(ones, ones, ["one"], (0.5,), (0.5,)), **how)
+        subset(Data(ones, ones, ["one"], (0.5,), (0.5,)), **how)
 
 
 @pytest.mark.parametrize("label_noise", [0.0, 0.4])
 def test_one_class_is_refused(label_noise):
     ones = TensorDataset(torch.zeros(4, 1, 8, 8, dtype=torch.uint8), torch.zeros(4, dtype=torch.int64))
     with pytest.raises(Refusal, match="training must have two classes or more, got only 'one'"):
-        part(Data(ones, ones, ["one"], (0.5,), (0.5,)), label_noise=label_noise)
+        subset(Data(ones, ones, ["one"], (0.5,), (0.5,)), label_noise=label_noise)
 
 
 def test_what_was_done_is_not_done_again(tmp_path, monkeypatch):

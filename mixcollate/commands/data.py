@@ -69,7 +69,7 @@ class Labelled(Dataset[Any]):
         return self.images[self.indices[index]][0], self.labels[index]
 
 
-def part(
+def subset(
     data: Data, *, share: float = 1.0, rest: bool = False, classes: str = "all", label_noise: float = 0.0, seed: int = 0
 ) -> Data:
     """A subset of a dataset, with some wrong labels in its training set, but none in its test set.

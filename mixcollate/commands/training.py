@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader, Dataset
 from mixcollate.collate import MixupCollate
 from mixcollate.commands import Refusal, refusing
 from mixcollate.commands.calibration import calibration_error, reliability, tempered
-from mixcollate.commands.data import BATCH_SIZES, PIXELS, Data, load, part
+from mixcollate.commands.data import BATCH_SIZES, PIXELS, Data, load, subset
 from mixcollate.commands.networks import ARCHITECTURES, resnet50, transfer
 from mixcollate.commands.recipes import parse
 from mixcollate.loader import DeviceLoader
@@ -132,7 +132,7 @@ def execute(
         points: how often to measure accuracy during training, at most.
         advance: called after each epoch.
     """
-    data = part(
+    data = subset(
         data_of(run.data, root, run.pixels),
         share=run.share,
         classes=run.classes,
@@ -144,7 +144,7 @@ def execute(
 
 def try_out(run: Run, root: Path) -> None:
     """Refuse a method that cannot mix images of these data, before anything is trained."""
-    data = part(data_of(run.data, root, run.pixels), share=run.share, classes=run.classes)
+    data = subset(data_of(run.data, root, run.pixels), share=run.share, classes=run.classes)
     samples = [data.train[0]] * 2
     with refusing(f"--methods {run.method} at --pixels {run.pixels}", ValueError, TypeError):
         collate = loaders(run, data, torch.device("cpu"), 0)[0].collate_fn
@@ -205,7 +205,7 @@ def _before(run: Run) -> Run:
 @lru_cache(maxsize=4)
 def _trained(run: Run, rest: bool, root: Path, device: torch.device, workers: int) -> nn.Module:
     """A network to start from, trained once for all runs that start from it."""
-    data = part(data_of(run.data, root, run.pixels), share=run.share, rest=rest, classes=run.classes, seed=run.seed)
+    data = subset(data_of(run.data, root, run.pixels), share=run.share, rest=rest, classes=run.classes, seed=run.seed)
     return train(run, data, root, device, workers, 1, lambda: None)[0]
 
 
