@@ -80,7 +80,7 @@ def check_count(name: str, value: object, least: int = 1, most: int | None = Non
 def count_in_environment(name: str, default: int, least: int) -> int:
     """A whole number that whatever started this process may have put into its environment."""
     text = os.environ.get(name)
-    if not text:  # asked for each plan
+    if not text:  # the usual case, for each plan
         return default
     return check_count(f"{name} in the environment", int(text) if text.isdecimal() else text, least)
 
@@ -201,7 +201,7 @@ def check_tensor(name: str, value: object) -> Tensor:
     if not isinstance(value, Tensor):
         way_out = "; convert it with torch.as_tensor" if isinstance(value, (np.ndarray, list, tuple)) else ""
         raise TypeError(f"{name} must be a tensor, got {type(value).__name__}{way_out}")
-    # another, at no address of its own
+    # a subclass that holds other tensors, and has no memory of its own
     wraps = type(value) is not Tensor and (hasattr(value, "__tensor_flatten__") or isinstance(value, MaskedTensor))
     if value.layout == torch.strided and value.dtype in DTYPES and not (value.is_nested or value.is_neg() or wraps):
         return value
@@ -226,7 +226,7 @@ def check_tensor(name: str, value: object) -> Tensor:
 
 def is_compiling() -> bool:
     """Whether code is traced or exported in this thread: torch's own answer is that of all threads together."""
-    # Dynamo takes the first for true; export runs this code itself, in a mode of fake tensors
+    # Dynamo compiles the first call to True; torch.export runs this code, under a mode of fake tensors
     return torch.compiler.is_dynamo_compiling() or (
         torch.compiler.is_compiling() and torch._C._len_torch_dispatch_stack() > 0
     )
@@ -265,7 +265,7 @@ def shown(value: object) -> str:
     return _SHORT.repr(value)
 
 
-_LARGEST = sys.float_info.max  # by a name, since torch 2.6 cannot compile a look into it
+_LARGEST = sys.float_info.max  # kept under a name, since torch 2.6 cannot compile sys.float_info
 _SHORT = reprlib.Repr()
 _SHORT.maxstring = _SHORT.maxother = 100
 _SHORT.maxlist = _SHORT.maxtuple = 8

@@ -152,7 +152,8 @@ class Executor:
         """Run a plan on a batch; ``dtype``, if given, takes the place of the one in ``output``."""
         output = self.output if dtype is None else {**self.output, "dtype": dtype}
         kind = None
-        if output["layout"] != "BCDHW":  # whose axes are arranged as the plan's fill needs it
+        # how the axes of volumes are arranged depends on the plan's fill, which is no part of a kind
+        if output["layout"] != "BCDHW":
             kind = _kind(batch, roles, plan, inplace, dtype)
         decided = self._decided.get(kind)
         if decided is not None:
@@ -269,7 +270,8 @@ def one_hot_masks(masks: Tensor, classes: int, ignore_index: int, *, volumes: bo
             f"masks must be class indices in 0 … {classes - 1} (or mask_ignore_index={ignore_index}), "
             f"got {int(wrong[0])}"
         )
-    rows = numbers.new_zeros(len(masks), classes, *numbers.shape[1:], dtype=torch.float32)  # under vmap one for each
+    # new_zeros, since under vmap there must be rows for each sample
+    rows = numbers.new_zeros(len(masks), classes, *numbers.shape[1:], dtype=torch.float32)
     places = torch.where(known, numbers, 0)[:, None]
     return rows.scatter_(1, places, known[:, None].to(torch.float32))
 

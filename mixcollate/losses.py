@@ -262,7 +262,7 @@ def _as_factor(name: str, factor: Tensor | None, logits: Tensor) -> Tensor | Non
     if factor is None:
         return None
     check_tensor(name, factor)
-    if factor.ndim:  # a number may be anywhere
+    if factor.ndim:  # a single number may be on any device
         _check_device(name, factor, logits)
     sides = zip(reversed(factor.shape), reversed(logits.shape), strict=False)
     if factor.ndim > logits.ndim or any(side not in (1, whole) for side, whole in sides):

@@ -80,7 +80,7 @@ class Stacking:
             with torch._C.DisableTorchFunctionSubclass():
                 tensors = [tensor.as_subclass(Tensor) for tensor in tensors]
         first = tensors[0]
-        kinds = {(tensor.dtype, tensor.requires_grad) for tensor in tensors}  # torch compares shapes
+        kinds = {(tensor.dtype, tensor.requires_grad) for tensor in tensors}  # torch.stack compares the shapes
         if len({dtype.is_floating_point for dtype, _ in kinds}) > 1:
             raise TypeError("cannot stack integers with floats")
         is_dense = first.layout == torch.strided and not (first.is_quantized or first.is_nested)

@@ -64,7 +64,8 @@ class SoftTarget(NamedTuple):
         check_count("num_classes", num_classes)
         check_class_index("ignore_index", ignore_index)
         labels, shares = self.known(ignore_index)
-        rows = labels.new_zeros(len(labels), num_classes, dtype=torch.float32)  # under vmap one for each, too
+        # new_zeros, since under vmap there must be rows for each sample
+        rows = labels.new_zeros(len(labels), num_classes, dtype=torch.float32)
         try:
             rows.scatter_add_(1, labels, shares)
         except RuntimeError as error:

@@ -203,7 +203,7 @@ class MixTransform(Settled, v2.Transform):
         self._executor = Executor(self.rules if self.mixes else (), layout=self.layout)
 
     def __setattr__(self, name: str, value: object) -> None:
-        # which timm's training script sets; a subclass may have its own
+        # timm's training script sets mixup_enabled; a subclass may have such an attribute of its own
         if name in ("enabled", "mixup_enabled") and self._settled and not hasattr(self, name):
             raise AttributeError(
                 f"{name} is a switch of MixupCollate, not of {type(self).__name__}, got {shown(value)}: a transform "

@@ -87,7 +87,7 @@ class LazyCopy:
 
     def normalise(self, *numbers: int) -> None:
         """Normalise these images, which are neither read nor mixed any more."""
-        if self.affine is not None and not self.small:  # those all at once
+        if self.affine is not None and not self.small:  # small ones are normalised all at once, in finish
             self.normalised.update(numbers)
             for number in numbers:
                 self.lines[number].mul_(self.affine.scale).add_(self.affine.bias)

@@ -24,7 +24,7 @@ def noise_in_boxes(size: tuple[int, ...], boxes: Array, keys: Array, *, integer:
     places, parts = _scrambled_places(size), []
     for (top, left, bottom, right), key in zip(boxes.tolist(), keys.astype(np.uint32), strict=True):
         parts.append((places[:, top:bottom, left:right] + key).ravel())
-    bits = parts[0] if len(parts) == 1 else np.concatenate(parts)  # a large box is alone
+    bits = parts[0] if len(parts) == 1 else np.concatenate(parts)  # a large box comes alone, and is not copied
     _scramble_upper_half(bits)
     bits >>= 24 if integer else 16
     return bits if integer else _normal_numbers().take(bits)

@@ -124,7 +124,7 @@ def affine(
     subtracted = _per_channel("mean", 0.0 if mean is None else mean, channels, images)
     divided = _per_channel("std", 1.0 if std is None else std, channels, images)
     numbers = _on_device(subtracted * repeats, divided * repeats, levels, images.device)
-    if is_fake(images):  # which only work with others
+    if is_fake(images):  # fake tensors work only with fake ones
         return Affine(*images.new_empty((2, channels * repeats), dtype=torch.float32))
     return numbers
 

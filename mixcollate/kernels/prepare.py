@@ -148,7 +148,8 @@ def decide(
     elif memory_format is not None:
         check_memory_format(images)
     recycled = False
-    if out is None and implementation == "host" and not is_fake(images):  # whose sizes must not be asked
+    # the size of a fake one may be a symbol, which must not be compared with a number
+    if out is None and implementation == "host" and not is_fake(images):
         recycled = images.nbytes >= WORTH_KEEPING // 8  # uint8 may become float64
     return Decision(dtype, memory_format, scaled, implementation, arranged, recycled)
 
@@ -273,7 +274,7 @@ def run_passes(
         plan = plan.unpack()
     source, target = _as_planes(images), _as_planes(out)
     written = target
-    # no view of these strides as [B, C, H, W], or no address that would tell
+    # target is a copy where out has no view as [B, C, H, W]; without addresses, nothing tells whether it is one
     if target is not out and not (has_address(out) and out.data_ptr() == target.data_ptr()):
         written = torch.empty_like(target)
     if isinstance(plan, PackedPlan):
