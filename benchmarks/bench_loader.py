@@ -37,6 +37,11 @@ RIVALS = [
     "unmixed, timm PrefetchLoader",
     "timm FastCollateMixup + PrefetchLoader",
 ]
+MIXED_BY_WORKERS = (
+    "mixcollate eager (mixed in the worker)",
+    "v2.MixUp in collate_fn",
+    "naive (sample by sample in the data set)",
+)
 NOT_OF_FILES = ("mixcollate, plain loop", "v2.MixUp in collate_fn", "unmixed, timm PrefetchLoader")
 PINNED = ["pinned", "unpinned"] if torch.cuda.is_available() else ["unpinned"]
 
@@ -174,9 +179,9 @@ def measure(race, device, rival, workers, memory, make_samples, name, count, goa
     if memory == "unpinned" and device.type == "cuda" and workers != WORKERS[0]:
         pytest.skip("unpinned memory is measured with the most workers only")
     images = count // BATCH * BATCH
-    floats = rival in ("mixcollate eager (mixed in the worker)", "v2.MixUp in collate_fn", RIVALS[5])
-    dense = images * CLASSES * 4 if floats or "timm Fast" in rival else images * 8
-    crossing = images * 3 * SIDE * SIDE * (4 if floats else 1) + dense
+    floats = rival in MIXED_BY_WORKERS
+    targets = images * CLASSES * 4 if floats or "timm Fast" in rival else images * 8  # dense float32, or indices
+    crossing = images * 3 * SIDE * SIDE * (4 if floats else 1) + targets
     goals = {goal: ("mixcollate", ["unmixed"])} if device.type == "cuda" else {}
     race(
         lambda: {
