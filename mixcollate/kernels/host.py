@@ -506,17 +506,18 @@ def paste_resized(source: Tensor, rows: Array, plan: MixPlan, box: Array, out: T
     for i, j, (top, left, bottom, right) in _pastes(rows, plan, box):
         bilinear = _part(plan.resized)[i] == 2
         pairs = ((i, j), (j, i)) if mutual else ((i, j),)
-        shown = [resize(source[b], bottom - top, right - left, bilinear=bilinear, out=out) for _, b in pairs]
+        size = bottom - top, right - left
+        shown = [resize(source[b], *size, bilinear=bilinear, dtype=out.dtype) for _, b in pairs]
         for (a, _), patch in zip(pairs, shown, strict=True):
             out[a, :, top:bottom, left:right] = patch
 
 
-def resize(image: Tensor, height: int, width: int, *, bilinear: bool, out: Tensor) -> Tensor:
-    """The whole image as ``[C, height, width]`` in the dtype of ``out``, pixel centres aligned, as in the reference."""
+def resize(image: Tensor, height: int, width: int, *, bilinear: bool, dtype: torch.dtype) -> Tensor:
+    """The whole image as ``[C, height, width]`` in ``dtype``, pixel centres aligned, as in the reference."""
     if not bilinear:
         rows, cols = _nearest(image.shape[1], height), _nearest(image.shape[2], width)
-        return image[:, rows[:, None], cols].to(out.dtype)
-    arithmetic = torch.float64 if out.dtype == torch.float64 else torch.float32
+        return image[:, rows[:, None], cols].to(dtype)
+    arithmetic = torch.float64 if dtype == torch.float64 else torch.float32
     pixels = np.ascontiguousarray(image.to(arithmetic).numpy())  # take would copy any other each time
     above, below, down = _neighbours(image.shape[1], height, pixels.dtype)
     before, after, across = _neighbours(image.shape[2], width, pixels.dtype)
@@ -528,7 +529,7 @@ def resize(image: Tensor, height: int, width: int, *, bilinear: bool, out: Tenso
 
     with np.errstate(all="ignore"):  # infinite pixels are the caller's choice
         resized = torch.from_numpy(_between(lines(above), lines(below), down[:, None]))
-    return (resized if out.dtype.is_floating_point else resized.round_()).to(out.dtype)
+    return (resized if dtype.is_floating_point else resized.round_()).to(dtype)
 
 
 def _between(first: Array, second: Array, weight: Array) -> Array:
