@@ -176,8 +176,7 @@ def _check_transforms(name: str, transforms: Sequence[MixTransform]) -> list[Mix
 def _shared_layout(transforms: Sequence[MixTransform], layout: Axes | None) -> Axes | None:
     """The layout that a container or its members were given, which must agree."""
     given = [one for one in (layout, *(transform.layout for transform in transforms)) if one is not None]
-    if any(one != given[0] for one in given):
-        raise ValueError(f"layout must be the same for all transforms in a container, got {given}; pass it once")
+    _refuse_differences("layout", given)
     return given[0] if given else None
 
 
@@ -188,8 +187,13 @@ def _shared_options(transforms: Sequence[MixTransform], options: Mapping[str, ob
         default = inspect.signature(MixTransform).parameters[name].default
         given = [options[name]] if name in options else []
         given += [getattr(t, name) for t in transforms if t.mixes and getattr(t, name) != default]
-        if any(value != given[0] for value in given[1:]):
-            raise ValueError(f"{name} must be the same for all transforms in a container, got {given}; pass it once")
+        _refuse_differences(name, given)
         if given:
             shared[name] = given[0]
     return shared
+
+
+def _refuse_differences(name: str, given: Sequence[object]) -> None:
+    """Refuse values of an option of which a container can have only one."""
+    if any(value != given[0] for value in given[1:]):
+        raise ValueError(f"{name} must be the same for all transforms in a container, got {given}; pass it once")
