@@ -82,9 +82,8 @@ def read(path: Path | str) -> Image.Image:
                 upright = ImageOps.exif_transpose(picture)
         if upright.mode[0] in "IF":  # 16 bits or more, which convert would clip
             values = np.asarray(upright, np.float64)
-            greatest = (
-                65535 if upright.mode[0] == "I" and values.max(initial=0) > 255 else max(values.max(initial=1), 1)
-            )
+            is_wide = upright.mode[0] == "I" and values.max(initial=0) > 255
+            greatest = 65535 if is_wide else values.max(initial=1)
             upright = Image.fromarray((values.clip(0) * (255 / greatest)).clip(0, 255).round().astype(np.uint8))
         return upright.convert("RGB")
     # decoders of broken files raise all kinds of errors: OSError, SyntaxError, struct.error, ...
