@@ -40,6 +40,7 @@ def read(path: Path) -> list[Row]:
         text = path.read_text(encoding="utf-8") if path.exists() else ""
         *lines, last = text.split("\n")
         rows = [json.loads(line) for line in lines if line]
+    # a line may be empty, and the last may be cut off anywhere: it begins like a row as far as it goes
     ours = all('{"run": '.startswith(line[:8]) for line in (*lines, last))
     if not ours or not all(isinstance(row.get(part), dict) for row in rows for part in ("run", "outcome", "made")):
         raise Refusal(f"{asked}: it has lines of another kind")
