@@ -6,7 +6,7 @@ import reprlib
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from numbers import Real
-from typing import Any, TypeVar
+from typing import Any, TypeGuard, TypeVar
 
 import numpy as np
 import torch
@@ -146,9 +146,7 @@ def check_range(
         above: refuse ``low`` itself.
         whole: accept only whole numbers.
     """
-    parts: list[float | None] = []
-    if isinstance(value, (Sequence, np.ndarray, Tensor)) and getattr(value, "ndim", 1) == 1:  # a set has no order
-        parts = [as_number(part) for part in value]
+    parts = [as_number(part) for part in value] if is_list(value) else []
     pair = [part for part in parts if part is not None and (isinstance(part, int) or not whole)]
     is_pair = len(parts) == len(pair) == 2
     if not is_pair or not (_within(pair[0], low, high, above) and _within(pair[1], pair[0], high)):
@@ -245,6 +243,12 @@ def is_recorded() -> bool:
 def is_readable(values: Tensor) -> bool:
     """Whether values can be read at once: not on a GPU, nor fake, traced or transformed by ``torch.func``."""
     return values.is_cpu and not (is_compiling() or is_fake(values) or is_transformed() or is_recorded())
+
+
+def is_list(value: object) -> TypeGuard[Sequence[Any]]:
+    """Whether this holds values in order: a list, a tuple, an array or tensor of one axis; not a set, nor a string."""
+    is_sequence = isinstance(value, (Sequence, np.ndarray, Tensor)) and not isinstance(value, str)
+    return is_sequence and getattr(value, "ndim", 1) == 1
 
 
 def as_number(value: object) -> float | None:

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from typing_extensions import Unpack
 
-from mixcollate.checks import check_probability, shown
+from mixcollate.checks import check_probability, is_list, shown
 from mixcollate.kernels import Axes
 from mixcollate.plan import Draw, MixPlan, Per, chain, draw_from, identity, select
 from mixcollate.transforms import LabelOptions, MixTransform
@@ -143,8 +143,7 @@ def _check_chances(p: Sequence[float] | None, count: int) -> list[float]:
     """A probability for each of ``count`` transforms, which sum to at most one."""
     if p is None:
         return [1 / count] * count
-    is_list = isinstance(p, (Sequence, np.ndarray, torch.Tensor)) and getattr(p, "ndim", 1) > 0
-    if not is_list or isinstance(p, str) or len(p) != count:
+    if not is_list(p) or len(p) != count:
         raise ValueError(f"p must be one probability for each of {count} transforms, got {shown(p)}")
     chances = [check_probability(f"p[{k}]", chance) for k, chance in enumerate(p)]
     if not 0 < sum(chances) <= 1 + ROUNDING:

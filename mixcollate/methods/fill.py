@@ -4,9 +4,8 @@ from collections.abc import Sequence
 from typing import Any, Literal, get_args
 
 import numpy as np
-from torch import Tensor
 
-from mixcollate.checks import check_choice, check_number, shown
+from mixcollate.checks import check_choice, check_number, is_list, shown
 from mixcollate.plan import Draw, Per
 
 Kind = Literal["mean", "noise", "channel_noise"]
@@ -20,7 +19,7 @@ def check_fill(name: str, fill: Any, kinds: Sequence[str] = KINDS) -> Any:
     """Check a fill: a finite number, one per channel, or one of ``kinds``."""
     if isinstance(fill, str):
         return check_choice(name, fill, kinds)
-    if isinstance(fill, (Sequence, np.ndarray, Tensor)) and getattr(fill, "ndim", 1) == 1:
+    if is_list(fill):
         if not len(fill):
             raise ValueError(f"{name} must have a number for each channel, got {shown(fill)}")
         return tuple(check_number(f"{name}[{channel}]", value) for channel, value in enumerate(fill))
