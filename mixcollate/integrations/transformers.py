@@ -198,7 +198,7 @@ def _problem_of(model: Any, collate: MixupCollate, *, refuses: bool) -> Problem:
     outputs = getattr(config, "num_labels", None)
     targets = {rule.targets for rule in collate.rules}
     values = targets == {"values"}
-    by_number = _name(values if outputs is None else outputs == 1)
+    by_number = _problem_type(values if outputs is None else outputs == 1)
     name = getattr(config, "problem_type", None) or by_number
     fits = not targets or values == (name == "regression")
     if refuses and not fits:
@@ -207,10 +207,11 @@ def _problem_of(model: Any, collate: MixupCollate, *, refuses: bool) -> Problem:
             f"output; got {' and '.join(map(repr, targets))}, {name!r} and num_labels={outputs}: set problem_type in "
             "the model's configuration ('multi_label_classification' for one logit), or pass a compute_loss_func"
         )
-    return _problem(name if fits else _name(values), *[rule.ignore_index for rule in collate.rules[:1]])
+    return _problem(name if fits else _problem_type(values), *[rule.ignore_index for rule in collate.rules[:1]])
 
 
-def _name(is_regression: bool) -> str:
+def _problem_type(is_regression: bool) -> str:
+    """The ``problem_type`` of a model, as transformers names it."""
     return "regression" if is_regression else "single_label_classification"
 
 
