@@ -114,7 +114,7 @@ def soft_binary_cross_entropy(
     label_smoothing = check_number("label_smoothing", label_smoothing, 0, 1)
     check_choice("reduction", reduction, REDUCTIONS)
     ignore_nan = check_flag("ignore_nan", ignore_nan)
-    _check_logits(logits, least=0)
+    _check_logits(logits)
     if isinstance(target, SoftTarget):
         raise TypeError("target must be a tensor, got a SoftTarget; pass target.dense(num_classes)")
     check_tensor("target", target)
@@ -190,7 +190,7 @@ def _row_sums(
 
 def _as_target(logits: Tensor, target: Tensor | SoftTarget) -> Tensor | SoftTarget:
     """``target``, checked against ``logits``; class indices become a :class:`SoftTarget`."""
-    _check_logits(logits, least=2)
+    _check_class_logits(logits)
     batch, _, *places = logits.shape
     if isinstance(target, SoftTarget):
         check_tensor("target.labels", target.labels)
@@ -232,17 +232,22 @@ def counted_target(target: Tensor | SoftTarget, ignore_index: int) -> Tensor | S
     return target
 
 
-def _check_logits(logits: Tensor, least: int) -> None:
+def _check_logits(logits: Tensor) -> None:
     check_tensor("logits", logits)
-    if logits.ndim < least:
+    if not logits.dtype.is_floating_point:
+        raise TypeError(f"logits must be floating point, got {logits.dtype}")
+
+
+def _check_class_logits(logits: Tensor) -> None:
+    """Refuse logits without an axis of two classes or more."""
+    _check_logits(logits)
+    if logits.ndim < 2:
         raise ValueError(f"logits must be [B, num_classes] or [B, num_classes, d1, ...], got {tuple(logits.shape)}")
-    if least == 2 and logits.shape[1] < 2:
+    if logits.shape[1] < 2:
         raise ValueError(
             f"logits must have two classes or more, got {tuple(logits.shape)}: the softmax of one is always 1; "
             "use soft_binary_cross_entropy"
         )
-    if not logits.dtype.is_floating_point:
-        raise TypeError(f"logits must be floating point, got {logits.dtype}")
 
 
 def _check_weight(weight: Tensor, logits: Tensor) -> None:
