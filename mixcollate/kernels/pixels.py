@@ -105,7 +105,7 @@ def check_affine(
         )
 
 
-def affine(
+def affine_of(
     images: Tensor, mean: Statistic | None, std: Statistic | None, dtype: torch.dtype, *, channels: int, repeats: int
 ) -> Affine | None:
     """What scales mixed values to [0, 1] and normalises them; ``None`` if they stay unchanged.

@@ -15,7 +15,7 @@ from mixcollate.kernels import host, reference
 from mixcollate.kernels.bounds import check_bounds
 from mixcollate.kernels.overlap import check_overlap, has_address
 from mixcollate.kernels.packed import PackedPlan, is_whole, pack
-from mixcollate.kernels.pixels import LEVELS, Affine, Statistic, affine, check_output, check_pixels, result_dtype
+from mixcollate.kernels.pixels import LEVELS, Affine, Statistic, affine_of, check_output, check_pixels, result_dtype
 from mixcollate.kernels.support import Impl, choose
 from mixcollate.memory import WORTH_KEEPING, Recycler
 from mixcollate.plan import PLACES, MixPlan
@@ -141,7 +141,7 @@ def decide(
         )
     channels = pixels.shape[-3] if pixels.ndim in (4, 5) else 1
     frames = pixels.shape[1] if pixels.ndim == 5 else 1
-    scaled = affine(pixels, mean, std, dtype, channels=channels, repeats=frames)
+    affine = affine_of(pixels, mean, std, dtype, channels=channels, repeats=frames)
     implementation = choose(images, impl)
     if out is not None:
         _check_out(images, out, dtype, memory_format)
@@ -151,7 +151,7 @@ def decide(
     # the size of a fake one may be a symbol, which must not be compared with a number
     if out is None and implementation == "host" and not is_fake(images):
         recycled = images.nbytes >= WORTH_KEEPING // 8  # uint8 may become float64
-    return Decision(dtype, memory_format, scaled, implementation, arranged, recycled)
+    return Decision(dtype, memory_format, affine, implementation, arranged, recycled)
 
 
 def prepare(images: Tensor, plan: MixPlan | PackedPlan, *, out: Tensor | None = None, **options: Any) -> Call:
@@ -266,7 +266,7 @@ def run_passes(
     images: Tensor,
     plan: MixPlan | PackedPlan,
     out: Tensor,
-    scaled: Affine | None,
+    affine: Affine | None,
     targets: "UnwrittenTargets | None" = None,
 ) -> None:
     """Run the passes of ``plan``: the first from ``images`` into ``out``, further ones in place."""
@@ -281,12 +281,12 @@ def run_passes(
         from mixcollate.kernels import fused  # the only way to Triton, taken on first use
 
         with torch.cuda.device(written.device):  # Triton launches on the current device
-            fused.mix(source, plan, written, affine=scaled, targets=targets)
+            fused.mix(source, plan, written, affine=affine, targets=targets)
     else:
         if targets is not None:  # on a GPU, but another implementation mixes the images
             with torch.cuda.device(targets.labels.device):
                 targets.write()
-        (host if implementation == "host" else reference).mix(source, plan, written, affine=scaled)
+        (host if implementation == "host" else reference).mix(source, plan, written, affine=affine)
     if written is not target:
         out.copy_(written.view(out.shape))
     if plan.then is not None:
