@@ -115,16 +115,20 @@ def write(results: Results, folder: Path = RESULTS) -> Path:
 
 def latest(kind: str, folder: Path = RESULTS) -> tuple[Path, Results] | None:
     """The newest results for ``"cpu"`` or ``"gpu"``."""
-    found = [(path, json.loads(path.read_text(encoding="utf-8"))) for path in sorted(folder.glob("*.json"))]
-    found = [(path, results) for path, results in found if results["kind"] == kind]
-    return max(found, key=lambda one: (one[1]["date"], one[0].name), default=None)
+    return next(reversed(_by_date(kind, folder)), None)
 
 
 def machines(kind: str, folder: Path = RESULTS) -> list[Results]:
     """The newest results of each machine for ``"cpu"`` or ``"gpu"``, the newest first."""
-    read = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("*.json"))]
-    newest = {one["machine"]: one for one in sorted(read, key=lambda one: one["date"]) if one["kind"] == kind}
-    return sorted(newest.values(), key=lambda one: one["date"], reverse=True)
+    newest = {results["machine"]: results for _, results in _by_date(kind, folder)}
+    return sorted(newest.values(), key=lambda results: results["date"], reverse=True)
+
+
+def _by_date(kind: str, folder: Path) -> list[tuple[Path, Results]]:
+    """All results for ``"cpu"`` or ``"gpu"``, each with its file, the newest last."""
+    read = [(path, json.loads(path.read_text(encoding="utf-8"))) for path in folder.glob("*.json")]
+    found = [(path, results) for path, results in read if results["kind"] == kind]
+    return sorted(found, key=lambda one: (one[1]["date"], one[0].name))
 
 
 def questions() -> dict[str, str]:
