@@ -122,15 +122,16 @@ def mix(images: Tensor, plan: MixPlan, out: Tensor, *, affine: Affine | None) ->
     if not _is_fast(images, out, affine):
         mix_slowly(images, plan, out, affine=affine)
         return
-    in_place, few = out.data_ptr() == images.data_ptr(), images.numel() <= CHUNK
-    order = _order(out) if not in_place or few else None
+    in_place = out.data_ptr() == images.data_ptr()
+    few = images.numel() <= CHUNK  # so few that copying and then blending apart takes less time than blending in place
+    order = _order(out) if few or not in_place else None
     if order is not None and _is_one_pass(images, plan, out, affine):
         blend_apart_compiled(_copied(images) if in_place else images, plan, out, order, affine)
         erase(plan, out)
         return
     blends_all = plan.own_outside is not None and plan.box is None
     if in_place and few and blends_all and out.dtype in _NUMPY_BLENDS and not _is_for_numpy(out):
-        images, in_place = _copied(images), False  # blending apart takes half of the calls that it takes in place
+        images, in_place = _copied(images), False  # which takes half of the calls
     nothing_to_copy = in_place or plan.corner is not None  # pieces overwrite every pixel
     lazy = LazyCopy([] if nothing_to_copy else images, out, affine)
     if in_place and plan.mixes and not plan.mutual:
