@@ -105,12 +105,12 @@ class Decided(NamedTuple):
     Attributes:
         images: how their images are mixed.
         rule: how their labels become targets; ``None`` if they stay as they are.
-        targets: what makes the targets.
+        target_implementation: the implementation that makes the targets.
     """
 
     images: Decision
     rule: TargetRule | None
-    targets: Impl
+    target_implementation: Impl
 
 
 class Executor:
@@ -183,7 +183,9 @@ class Executor:
         placed = pack(plan, images.device) if decided.images.implementation == "fused" else plan
         if decided.rule is not None:
             labels = leaf_at(batch, roles.labels[0])
-            changed[roles.labels[0]], unwritten = decided.rule.prepare_alike(labels, placed, decided.targets)
+            changed[roles.labels[0]], unwritten = decided.rule.prepare_alike(
+                labels, placed, decided.target_implementation
+            )
         out = _destination(images, inplace, self.memory, output)
         changed[roles.images[0]] = decided.images.call(images, placed, out, unwritten).run()
         return replace_at(batch, changed)
