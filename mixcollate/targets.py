@@ -256,12 +256,12 @@ class TargetRule:
         if implementation == "host":
             return self._mix_on_host(labels, indices, plan), None
         if implementation == "reference":
-            return self._mix(labels, indices, plan), None
+            return self._mix_in_torch(labels, indices, plan), None
         unwritten = self._unwritten(labels, indices, plan)
         sparse = unwritten.rows.kind == "sparse"
         return SoftTarget(unwritten.out, unwritten.shares) if sparse else unwritten.out, unwritten
 
-    def _mix(self, labels: Tensor, indices: Tensor | None, plan: MixPlan | PackedPlan) -> Tensor | SoftTarget:
+    def _mix_in_torch(self, labels: Tensor, indices: Tensor | None, plan: MixPlan | PackedPlan) -> Tensor | SoftTarget:
         """Targets made by torch."""
         if self.targets == "values":
             return _mix_rows(labels if labels.dtype == torch.float64 else labels.to(torch.float32), plan, "lerp")
@@ -298,14 +298,14 @@ class TargetRule:
         if indices is None:
             if self.targets != "values":
                 check_rows(labels)
-            return self._mix(labels, None, plan)
+            return self._mix_in_torch(labels, None, plan)
         classes = indices.to(torch.int64).numpy()  # num_classes may not fit a narrower type
         known = self._known(classes, unsigned=indices.dtype == torch.uint64)
         if self.targets == "sparse" or self.label_mode == "union":
-            return self._mix(labels, indices, plan)
-        return smooth(torch.from_numpy(self._rows(classes, known, plan)), self.label_smoothing)
+            return self._mix_in_torch(labels, indices, plan)
+        return smooth(torch.from_numpy(self._dense_rows(classes, known, plan)), self.label_smoothing)
 
-    def _rows(self, classes: Array, known: Array | None, plan: MixPlan | PackedPlan) -> Array:
+    def _dense_rows(self, classes: Array, known: Array | None, plan: MixPlan | PackedPlan) -> Array:
         """Dense targets by NumPy, which takes a third of torch's time for a few numbers."""
         sources, shares = map(np.asarray, _sources(plan))  # [B, S] each
         if known is not None:
