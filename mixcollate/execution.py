@@ -338,6 +338,11 @@ def _blended(value: Tensor, path: Path, plan: MixPlan | PackedPlan) -> Tensor:
         raise TypeError(
             f"blend_keys must name float tensors [B, ...], got {tuple(value.shape)} {value.dtype} at {dotted(path)}"
         )
+    if len(value) != len(plan):
+        raise ValueError(
+            f"blend_keys must name tensors with a row for each of the {len(plan)} images, got {tuple(value.shape)} at "
+            f"{dotted(path)}"
+        )
     mixed = cast(Tensor, _VALUES.mix(plain(value), plan))
     return _alike(mixed.to(value.dtype), value)
 

@@ -185,6 +185,12 @@ def test_what_is_blended_follows_the_labels(way):
     refused(way, {**batch, "teacher": logits.long()}, TypeError, "blend_keys must name float tensors", **keys)
 
 
+def test_what_is_blended_has_a_row_for_each_image():
+    batch = {"image": COLOURS, "label": LABELS, "teacher": torch.rand(B - 1, 5)}
+    message = rf"blend_keys must name tensors with a row for each of the {B} images, got \({B - 1}, 5\) at 'teacher'"
+    refused("mix", batch, ValueError, message, blend_keys="teacher", num_classes=B)
+
+
 # Several targets
 
 
