@@ -9,7 +9,7 @@ from torch import Tensor
 
 from mixcollate.checks import check_choice, check_class_index, check_flag, check_number, check_tensor, is_readable
 from mixcollate.kernels.support import is_differentiated, is_fusible
-from mixcollate.targets import SoftTarget
+from mixcollate.targets import SoftTarget, check_classes
 
 Reduction = Literal["mean", "sum", "none"]
 REDUCTIONS = get_args(Reduction)
@@ -143,7 +143,7 @@ def soft_accuracy(logits: Tensor, target: Tensor | SoftTarget, *, ignore_index: 
     target = counted_target(_as_target(logits, target), ignore_index)
     predicted = logits.argmax(1, keepdim=True)
     if isinstance(target, SoftTarget):
-        _check_classes(target.labels, logits.shape[1])
+        check_classes("target", target.labels, logits.shape[1])
         shares, hits = target.shares, target.shares * (target.labels == predicted)
     else:
         shares = _without_nan(target)
@@ -295,17 +295,8 @@ def _gathered(values: Tensor, labels: Tensor) -> Tensor:
     try:
         return values.gather(1, labels)
     except RuntimeError as error:
-        _check_classes(labels, values.shape[1])
+        check_classes("target", labels, values.shape[1])
         raise error
-
-
-def _check_classes(labels: Tensor, classes: int) -> None:
-    """Refuse labels that are not classes, if their values can be read."""
-    if not is_readable(labels):
-        return
-    wrong = labels[(labels < 0) | (labels >= classes)]
-    if len(wrong):
-        raise ValueError(f"target must hold classes in 0 … {classes - 1} or ignore_index, got {int(wrong[0])}")
 
 
 def _reduced(losses: Tensor, total: Tensor, reduction: Reduction) -> Tensor:

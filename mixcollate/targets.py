@@ -69,9 +69,10 @@ class SoftTarget(NamedTuple):
         try:
             rows.scatter_add_(1, labels, shares)
         except RuntimeError as error:
+            check_classes("labels", labels, num_classes)
             raise ValueError(
-                f"labels must be int64 in 0 … {num_classes - 1} (or ignore_index={ignore_index}), and shares float32, "
-                f"[B, K] both, got {tuple(labels.shape)} {labels.dtype} and {tuple(shares.shape)} {shares.dtype}"
+                "labels must be int64 and shares float32, [B, K] both, got "
+                f"{tuple(labels.shape)} {labels.dtype} and {tuple(shares.shape)} {shares.dtype}"
             ) from error
         return smooth(rows, label_smoothing)
 
@@ -398,6 +399,15 @@ def check_rows(labels: Tensor) -> None:
                 f"labels [B, K] must be finite and at least 0, got {float(wrong_values[0])}; mark missing "
                 "annotations by NaN, and mix regression labels with targets='values'"
             )
+
+
+def check_classes(name: str, labels: Tensor, classes: int) -> None:
+    """Refuse labels that are not classes, if their values can be read."""
+    if not is_readable(labels):
+        return
+    wrong = labels[(labels < 0) | (labels >= classes)]
+    if len(wrong):
+        raise ValueError(f"{name} must hold classes in 0 … {classes - 1} or ignore_index, got {int(wrong[0])}")
 
 
 def _weighted(rows: Tensor, share: Tensor) -> Tensor:

@@ -460,9 +460,10 @@ def test_the_index_that_is_ignored_is_any_that_labels_can_hold():
 
 def test_sparse_targets_that_make_no_rows_are_refused():
     labels, shares = torch.tensor([[0], [2]]), torch.ones(2, 1)
-    with pytest.raises(ValueError, match=r"labels must be int64 in 0 … 1 .* got \(2, 1\) torch.int64"):
-        mc.SoftTarget(labels, shares).dense(2)
-    with pytest.raises(ValueError, match=r"labels must be int64 in 0 … 2 .* torch.float32 and"):
+    for wrong in (2, -1):
+        with pytest.raises(ValueError, match=f"labels must hold classes in 0 … 1 or ignore_index, got {wrong}"):
+            mc.SoftTarget(labels.where(labels == 0, wrong), shares).dense(2)
+    with pytest.raises(ValueError, match=r"int64 and shares float32, \[B, K\] both, .* torch.float32 and"):
         mc.SoftTarget(labels.float(), shares).dense(3)
     with pytest.raises(TypeError, match=r"labels and shares, \[B, K\] both, got a Tensor of shape \(2, 1\) alone"):
         mc.SoftTarget(labels)
