@@ -172,7 +172,7 @@ class MixupCollate(Settled):
         self.stream = Stream(transform.stream.seed if seed is None else seed)
         self._hold(_NEW)
         self._workers_stream: Stream | None = None
-        self._warned_of_units = False
+        self._warned_of_unclear = self._warned_of_units = False
         self._has_seen_indices = self._warned_of_rows = False
         self._stacking = Stacking(defer_large=eager)
         self._executor = Executor(
@@ -361,6 +361,9 @@ class MixupCollate(Settled):
             return uncompiled(self.mix_stacked, batch, roles, **options)
         if self.transform is None:
             raise RuntimeError("this MixupCollate was sent to a worker without its transform, which cannot be pickled")
+        if roles.unclear and not self._warned_of_unclear:
+            roles.warn()
+            self._warned_of_unclear = True  # Python would show it again whenever its filters change
         if roles.labels and self._mixes:
             self._warn_of_rows(leaf_at(batch, roles.labels[0]))
         plan = self.transform.make_plan(

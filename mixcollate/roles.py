@@ -46,12 +46,23 @@ class Roles:
         labels: become soft targets.
         masks: mixed by the plan like their images, but never erased, normalised or cast.
         blended: tensors ``[B, ...]`` that are blended as a whole, by the labels' shares.
+        unclear: names of what stays as it is, but may be labels.
     """
 
     images: tuple[Path, ...]
     labels: tuple[Path, ...] = ()
     masks: tuple[Path, ...] = ()
     blended: tuple[Path, ...] = ()
+    unclear: tuple[str, ...] = ()
+
+    def warn(self) -> None:
+        """Warn of what is unclear: where the batch is mixed, as each worker would do it again in each epoch."""
+        for name in self.unclear:
+            warnings.warn(
+                f"{name} is left unchanged although its images are mixed: if it is a target, name it in label_key; if "
+                f"not (an index, a weight), name it in keep_keys {_OF_THE_COLLATE}",
+                stacklevel=2,
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,7 +115,7 @@ def find(
         keys: the entries that the caller has named. Others are found by type (torchvision's ``tv_tensors``), by name,
             or by position: images first, then labels.
         mixes: whether pixels of partners are used. If so, every tensor of two or more axes must have a role or be
-            named in ``keep_keys``; a tensor of one axis, which may be labels or an index, causes a warning.
+            named in ``keep_keys``; a tensor of one axis, which may be labels or an index, is unclear.
         labelled: whether labels are required.
         kinds: the types that tensors had before they were stacked, by their paths.
     """
@@ -122,9 +133,8 @@ def find(
     search.taken |= set(labels)
     images = search.images(mixes=mixes)
     search.taken |= set(images)
-    if mixes:
-        search.refuse_the_rest(images)
-    return Roles(images, labels, masks, blended)
+    unclear = search.refuse_the_rest(images) if mixes else ()
+    return Roles(images, labels, masks, blended, unclear)
 
 
 class _Search:
@@ -231,10 +241,10 @@ class _Search:
                 )
         return images
 
-    def refuse_the_rest(self, images: Sequence[Path]) -> None:
-        """Refuse entries that belong to the images and have no role; warn about those that might."""
+    def refuse_the_rest(self, images: Sequence[Path]) -> tuple[str, ...]:
+        """Refuse entries that belong to the images and have no role; the names of those that might."""
         size = tuple(self.leaves[images[0]].shape)
-        warned: set[Path] = set()
+        unclear: dict[Path, str] = {}
         for path, leaf in self.leaves.items():
             if path in self.taken:
                 continue
@@ -249,14 +259,9 @@ class _Search:
                     f"{_OF_THE_COLLATE}"
                 )
             place = self._list_of_each(path, size[0]) or (path if _is_one_each(leaf, size[0]) else None)
-            if place is not None and place not in warned:
-                warned.add(place)
-                warnings.warn(
-                    f"{dotted(self.names[path][: len(place)])} is left unchanged although its images are mixed: if it "
-                    "is a target, name it in label_key; if not (an index, a weight), name it in keep_keys "
-                    f"{_OF_THE_COLLATE}",
-                    stacklevel=2,
-                )
+            if place is not None:
+                unclear[place] = dotted(self.names[path][: len(place)])
+        return tuple(unclear.values())
 
     def _list_of_each(self, path: Path, batch: int) -> Path | None:
         """The path of the list, with any numbers for each image, that this leaf belongs to."""

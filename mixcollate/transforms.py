@@ -344,6 +344,7 @@ class MixTransform(Settled, v2.Transform):
             return uncompiled(self.forward, *inputs)
         batch = inputs if len(inputs) != 1 else inputs[0]
         roles = find(batch, self._keys, mixes=self.mixes, labelled=self.mixes and self.labels_getter is not None)
+        roles.warn()
         if self.blends:
             refuse_class_indices(batch, roles)
         plan = self.make_plan(first_images(batch, roles), labels=first_labels(batch, roles))

@@ -125,6 +125,17 @@ def test_what_has_one_axis_stays_with_a_warning(way, value):
         assert torch.equal(through(way, batch, num_classes=B, keep_keys=key)[key], value)  # and no warning
 
 
+def test_what_stays_is_not_warned_of_by_each_worker_in_each_epoch():
+    collate = mc.MixupCollate(num_classes=B)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        batches = [pickle.loads(pickle.dumps(collate([(COLOURS[k], k, k) for k in range(B)]))) for _ in range(2)]
+    with pytest.warns(UserWarning, match="index 2 is left unchanged") as caught:
+        for batch in batches:
+            batch.mix()
+    assert len(caught) == 1
+
+
 @pytest.mark.parametrize(
     "values",
     [
