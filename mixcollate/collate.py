@@ -559,7 +559,7 @@ def _in_shared_memory(state: Tensor) -> Array:
 def _rules(transform: MixTransform, classes: Classes | None, labels: Sequence[Key]) -> tuple[TargetRule, ...]:
     """A rule for each of the labels; none if they stay as they are."""
     if classes is None:
-        return transform.rules if transform.mixes else ()
+        return transform.rules if transform.mixes or transform.num_classes is not None else ()
     if isinstance(classes, Mapping):
         if set(classes) != set(labels):
             raise ValueError(f"num_classes must have the keys of label_key {list(labels)}, got {list(classes)}")

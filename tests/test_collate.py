@@ -450,6 +450,17 @@ def test_fill_mean_is_the_mean_after_normalising():
     assert next(iter(loader(untouched)))[1].dtype == torch.int64
 
 
+@pytest.mark.parametrize("container", [mc.Compose, mc.RandomChoice])
+def test_labels_of_erased_images_become_rows_of_as_many_classes_as_either_says(container):
+    """So that targets keep their type where a container is left without a method that mixes."""
+    for collate in (
+        mc.MixupCollate(container([mc.Cutout()]), num_classes=10),
+        mc.MixupCollate(container([mc.Cutout()], num_classes=10)),
+    ):
+        assert torch.equal(collate.mix((IMAGES, LABELS))[1], torch.eye(10)[LABELS])
+    assert mc.MixupCollate(container([mc.Cutout()])).mix((IMAGES, LABELS))[1] is LABELS
+
+
 @pytest.mark.parametrize("kind", ["tensor", "numpy", "float", "dict", "three", "images only", "pil"])
 def test_all_kinds_of_samples(kind):
     rows = [(IMAGES[k], int(LABELS[k])) for k in range(6)]
