@@ -155,7 +155,7 @@ class TargetRule:
         if labels.shape[:1] != (len(plan),):
             kinds = f"[{len(plan)}] class indices or [{len(plan)}, num_classes] rows"
             wanted = f"[{len(plan)}, ...] values" if self.targets == "values" else kinds
-            raise ValueError(f"labels must be {wanted}, got {tuple(labels.shape)}")
+            raise ValueError(f"labels must be {wanted} for a plan of {len(plan)} images, got {tuple(labels.shape)}")
         if self.targets == "values":
             if not labels.dtype.is_floating_point:
                 raise TypeError(f"labels must be floating point for targets='values', got {labels.dtype}; use .float()")

@@ -385,7 +385,7 @@ def test_labels_that_cannot_be_mixed_are_refused():
         (TypeError, sevens, {"targets": "values"}, "floating point for targets='values', got torch.int64"),
         (ValueError, torch.tensor(1), {"num_classes": 3}, r"labels must be \[6\] class indices or .* got \(\)"),
         (ValueError, sevens[:4], {"num_classes": 3}, r"labels must be \[6\] class indices or .* got \(4,\)"),
-        (ValueError, rows[:4], {"targets": "values"}, r"labels must be \[6, ...\] values, got \(4, 3\)"),
+        (ValueError, rows[:4], {"targets": "values"}, r"\[6, ...\] values for a plan of 6 images, got \(4, 3\)"),
     ):
         with pytest.raises(error, match=message):
             mix_targets(labels, plan, **options)
