@@ -961,12 +961,14 @@ def forks_of(pid):
 
 
 def test_env_says_what_mixes_and_why(monkeypatch):
-    for found, told in (
-        (None, 'take half the time with Numba (pip install "'),
-        (object(), "with blends compiled by Numba"),
+    for found, works, told in (
+        (None, None, 'take half the time with Numba (pip install "'),
+        (object(), None, "Numba is installed, but does not work here"),
+        (object(), object(), "with blends compiled by Numba"),
     ):
         with monkeypatch.context() as patch:
             patch.setattr(importlib.util, "find_spec", lambda name, found=found: found)
+            patch.setattr(environment, "loops", lambda works=works: works)
             assert 'impl="host": NumPy' in environment.on_cpu() and told in environment.on_cpu()
     monkeypatch.setattr(support, "c_compiler", lambda: None)
     reason = environment.on_gpu()

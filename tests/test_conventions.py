@@ -10,11 +10,13 @@ import subprocess
 import sys
 from fnmatch import fnmatch
 from pathlib import Path
+from unittest import mock
 
 import pytest
 import torch
 
 import mixcollate
+from mixcollate.kernels import host
 
 PACKAGE = Path(mixcollate.__file__).parent
 ROOT = Path(__file__).parent.parent
@@ -137,6 +139,24 @@ def test_who_imports_a_compiler(compiler, ways):
             assert name in ways
         at_import = {imported.removeprefix("mixcollate.") for imported in imports(path, outermost_only=True)}
         assert name in ways or not ways & at_import
+
+
+NUMBAS = {
+    "broken": "raise OSError('libllvmlite.so is missing')",
+    "half installed": "",
+    "switched off": "class config: DISABLE_JIT = 1\ndef njit(**options): return lambda function: function",
+}
+
+
+@pytest.mark.parametrize("kind", NUMBAS)
+def test_a_numba_that_does_not_compile_is_done_without(kind, tmp_path, monkeypatch):
+    Path(tmp_path, "numba.py").write_text(NUMBAS[kind])
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delattr(mixcollate.kernels, "compiled", raising=False)
+    with mock.patch.dict(sys.modules):
+        for name in ("numba", "mixcollate.kernels.compiled"):
+            sys.modules.pop(name, None)
+        assert host.loops.__wrapped__() is None  # without its cache
 
 
 def test_exports_are_the_public_surface():

@@ -9,6 +9,7 @@ import warnings
 
 import torch
 
+from mixcollate.kernels.host import loops
 from mixcollate.kernels.support import c_compiler, can_fuse, python_header
 
 
@@ -36,6 +37,8 @@ def on_cpu() -> str:
     """Which implementation mixes CPU tensors, and why."""
     if importlib.util.find_spec("numba") is None:
         return 'impl="host": NumPy and torch; blends take half the time with Numba (pip install "mixcollate[numba]")'
+    if loops() is None:
+        return 'impl="host": NumPy and torch; Numba is installed, but does not work here'
     return 'impl="host": NumPy and torch, with blends compiled by Numba'
 
 

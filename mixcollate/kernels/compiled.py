@@ -7,6 +7,9 @@ because the compiler vectorises only loops in which it knows whether input and o
 import numba
 import numpy as np
 
+if numba.config.DISABLE_JIT:  # type: ignore[attr-defined]  # made from the environment
+    raise ImportError("NUMBA_DISABLE_JIT leaves these loops to Python, which takes a thousand times as long as NumPy")
+
 
 @numba.njit(cache=True, nogil=True)
 def blend_pair(image, other, mixed, swapped, weight, mutual):

@@ -433,7 +433,7 @@ def loops() -> Any:
     """The module of loops that Numba compiles; ``None`` if Numba is not installed or does not work here."""
     try:
         from mixcollate.kernels import compiled  # the only import of Numba, made on first use
-    except (ImportError, RuntimeError):  # NumPy is too new for it, or its cache cannot be written anywhere
+    except Exception:  # NumPy is too new for it, its libraries do not load, its cache cannot be written anywhere, ...
         return None
     return compiled
 
