@@ -105,6 +105,7 @@ NEEDED = {
     "importlib.util.find_spec": "Triton",
     "mixcollate.kernels.support.c_compiler": "a C compiler for Triton",
     "mixcollate.kernels.support.python_header": "Python's headers (python3-dev) for Triton",
+    "mixcollate.kernels.support.has_triton_cache": "a folder that Triton can write to (TRITON_CACHE_DIR)",
 }
 
 
@@ -118,6 +119,23 @@ def test_what_the_kernels_lack_is_reported(gone, monkeypatch):
     wanted = ", ".join(NEEDED[name] for name in gone)
     wanted = f"plain torch mixes on the GPU, several times slower than Triton would; missing: {wanted}"
     assert [str(warning.message) for warning in caught] == ([wanted] if gone else [])
+
+
+@pytest.mark.parametrize("name", ["TRITON_CACHE_DIR", "TRITON_HOME", "HOME"])
+def test_triton_needs_a_folder_that_it_can_write_to(name, tmp_path, monkeypatch):
+    cache = pytest.importorskip("triton.runtime.cache")
+    for other in ("TRITON_CACHE_DIR", "TRITON_HOME"):
+        monkeypatch.delenv(other, raising=False)
+    for place in (tmp_path, tmp_path / "new" / "folder"):
+        monkeypatch.setenv(name, str(place))
+        assert support.has_triton_cache()
+    place = tmp_path / "file"
+    place.touch()
+    monkeypatch.setenv(name, str(place))
+    assert not support.has_triton_cache()
+    if name != "HOME":  # which Triton has read when it was imported
+        with pytest.raises(OSError, match=f"{place}"):
+            cache.get_cache_manager("0123")
 
 
 def test_fused_is_refused_where_triton_cannot_compile_it(monkeypatch):

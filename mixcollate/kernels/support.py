@@ -72,12 +72,13 @@ def is_forward_mode() -> bool:
 
 @functools.cache
 def can_fuse() -> bool:
-    """Whether Triton and what it needs to build launchers are installed. Called for GPU tensors; warns if not."""
+    """Whether Triton and what it needs to compile are there. Called for GPU tensors; warns if not."""
     needed = {
         f"torch {FUSED_FROM}, whose Triton compiles the kernels": has_right_triton(),
         "Triton": importlib.util.find_spec("triton"),
         "a C compiler for Triton": c_compiler(),
         "Python's headers (python3-dev) for Triton": python_header(),
+        "a folder that Triton can write to (TRITON_CACHE_DIR)": has_triton_cache(),
     }
     missing = ", ".join(name for name, found in needed.items() if not found)
     if missing:
@@ -110,3 +111,11 @@ def python_header() -> Path | None:
     """``Python.h`` where Triton looks for it, which is not Debian's own scheme."""
     path = Path(sysconfig.get_path("include", "posix_prefix"), "Python.h")
     return path if path.exists() else None
+
+
+def has_triton_cache() -> bool:
+    """Whether Triton can keep what it compiles; without that, as in a home that is read-only, it does not compile."""
+    home = os.environ.get("TRITON_HOME", os.path.expanduser("~/"))
+    cache = Path(os.environ.get("TRITON_CACHE_DIR", os.path.join(home, ".triton", "cache"))).absolute()
+    nearest = next(folder for folder in (cache, *cache.parents) if os.path.exists(folder))  # it makes those below
+    return os.path.isdir(nearest) and os.access(nearest, os.W_OK)
