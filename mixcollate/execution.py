@@ -1,6 +1,7 @@
 """Run a plan on a batch whose roles are known. All errors are raised before anything is written."""
 
-from collections.abc import Callable, Sequence
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import torch
@@ -72,31 +73,45 @@ def execute(
     changed: dict[Path, Any] = {}
     unwritten: UnwrittenTargets | None = None  # targets that the launch that mixes the (first) images will write
     for path, rule in zip(roles.labels, _one_each(rules, roles.labels), strict=False):  # without rules, or labels, none
-        labels = plain(leaf_at(batch, path))
-        here = _plan_for(labels, placed, plan)
-        if unwritten is None and isinstance(here, PackedPlan):
-            changed[path], unwritten = rule.prepare(labels, here)
-        else:
-            changed[path] = rule.mix(labels, here)
+        with _naming(path, roles.labels):
+            labels = plain(leaf_at(batch, path))
+            here = _plan_for(labels, placed, plan)
+            if unwritten is None and isinstance(here, PackedPlan):
+                changed[path], unwritten = rule.prepare(labels, here)
+            else:
+                changed[path] = rule.mix(labels, here)
     mixes = takes_partners(plan)  # erasing alone changes nothing but images
     for path in roles.blended if mixes else ():
         value = leaf_at(batch, path)
         changed[path] = _blended(value, path, _plan_for(value, placed, plan))
     runs: list[tuple[Path, Callable[[], Tensor]]] = []  # these have passed all checks
     for path in roles.masks if mixes or mask_classes is not None else ():
-        whole = plain(leaf_at(batch, path))
-        if mask_classes is not None:
-            whole = one_hot_masks(whole, mask_classes, mask_ignore_index, volumes=layout == "BCDHW")
-        runs.append((path, prepare_masks(whole, plan, inplace=mask_classes is not None).run))
+        with _naming(path, roles.masks):
+            whole = plain(leaf_at(batch, path))
+            if mask_classes is not None:
+                whole = one_hot_masks(whole, mask_classes, mask_ignore_index, volumes=layout == "BCDHW")
+            runs.append((path, prepare_masks(whole, plan, inplace=mask_classes is not None).run))
     if inplace and len(roles.images) > 1:  # writing one must not change another that is still to be read
         stacked = [plain(one) for path in roles.images if not isinstance(one := leaf_at(batch, path), Unstacked)]
         inplace = all(map(has_address, stacked)) and not reach_into_each_other(stacked)
     for path in roles.images:
-        runs.append((path, _run_images(leaf_at(batch, path), placed, inplace, memory, options, unwritten)))
+        with _naming(path, roles.images):
+            runs.append((path, _run_images(leaf_at(batch, path), placed, inplace, memory, options, unwritten)))
         unwritten = None
     for path, run in runs:
         changed[path] = _alike(run(), leaf_at(batch, path))
     return replace_at(batch, changed)
+
+
+@contextlib.contextmanager
+def _naming(path: Path, several: Sequence[Path]) -> Iterator[None]:
+    """Say which of several entries an error is about."""
+    try:
+        yield
+    except (TypeError, ValueError) as error:
+        if len(several) == 1:
+            raise
+        raise type(error)(f"at {dotted(path)}: {error}") from error
 
 
 class Decided(NamedTuple):
@@ -216,7 +231,8 @@ def _kind(batch: Any, roles: Roles, plan: MixPlan, inplace: bool, dtype: torch.d
 def refuse_class_indices(batch: Any, roles: Roles) -> None:
     """Refuse masks of class indices for a transform that can blend, even if its next plan would not."""
     for path in roles.masks:
-        check_masks(leaf_at(batch, path), blends=True)
+        with _naming(path, roles.masks):
+            check_masks(leaf_at(batch, path), blends=True)
 
 
 def _plan_for(value: Tensor, placed: MixPlan | PackedPlan, plan: MixPlan | PackedPlan) -> MixPlan | PackedPlan:

@@ -184,3 +184,42 @@ def test_a_plan_changed_between_two_calls_is_checked():
         transform._executor.run((images, LABELS), roles, transform.make_plan(torch.rand(B, 3, 6, 9)))
     with pytest.raises(ValueError, match=r"labels must be \[4\] class indices"):
         transform._executor.run((images, LABELS), roles, transform.make_plan(images[:4]))
+
+
+OF_SEVERAL = {
+    "a label": (
+        {"label_key": ["fine", "coarse"], "num_classes": [9, 3]},
+        {"coarse": LABELS},
+        "labels must be in 0 … 2",
+    ),
+    "a kind of labels": (
+        {"label_key": ["fine", "coarse"], "num_classes": [9, 3]},
+        {"coarse": LABELS / 2},
+        "labels .* integer",
+    ),
+    "a mask": (
+        {"mask_keys": ["whole", "parts"], "mask_classes": 2},
+        {"parts": torch.full((B, 6, 8), 2)},
+        r"masks must be class indices in 0 … 1",
+    ),
+    "masks that cannot be blended": (
+        {"mask_keys": ["whole", "parts"], "transform": mc.MixUp()},
+        {"whole": torch.zeros(B, 6, 8), "parts": torch.zeros(B, 6, 8, dtype=torch.uint8)},
+        "masks must be one-hot",
+    ),
+    "an image": (
+        {"image_key": ["image", "depth"], "mean": (0.4, 0.5, 0.6), "transform": mc.Cutout()},
+        {"depth": torch.rand(B, 1, 6, 8)},
+        "mean must",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", OF_SEVERAL)
+def test_an_error_says_which_of_several_entries_it_is_about(name):
+    options, wrong, message = OF_SEVERAL[name]
+    collate = mc.MixupCollate(**{"transform": mc.CutMix(), **options})
+    right = {"image": torch.rand(B, 3, 6, 8), "fine": LABELS, "whole": torch.zeros(B, 6, 8, dtype=torch.int64)}
+    names = {"image", *wrong, *options.get("label_key", ()), *options.get("mask_keys", ())}
+    with pytest.raises((TypeError, ValueError), match=f"at '{list(wrong)[-1]}': {message}"):
+        collate.mix({key: value for key, value in {**right, **wrong}.items() if key in names})
