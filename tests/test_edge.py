@@ -978,6 +978,8 @@ def test_a_pairing_function_is_checked():
             mc.MixUp(num_classes=B, pairing=function)(images, LABELS)
     with pytest.raises(ValueError, match="pairing is a function of the labels, but there are none"):
         mc.MixUp(pairing=other_half, labels_getter=None)(images)
+    one_for_all = mc.MixUp(num_classes=B, per="sample", pairing=lambda labels, numbers: np.ones(4, int))
+    assert one_for_all.make_plan(images, labels=LABELS).partner.tolist() == [1, 1, 1, 1]
 
 
 # Process-wide settings

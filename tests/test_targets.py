@@ -471,7 +471,7 @@ def test_sparse_targets_that_make_no_rows_are_refused():
 
 def test_one_wrong_label_is_shown():
     rows = torch.eye(4)
-    for wrong, message in ((-1.0, "got -1.0"), (math.inf, "got inf")):
+    for wrong, message in ((-1.0, "got -1.0"), (math.inf, "got inf"), (-math.inf, "got -inf")):
         rows[2, 1] = wrong
         with pytest.raises(ValueError, match=f"labels .B, K. must be finite and at least 0, {message}"):
             TargetRule().mix(rows, identity(4, (8, 8)))
