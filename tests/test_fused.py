@@ -847,6 +847,17 @@ def test_targets_in_the_launch_of_the_images(rule, kind, in_place, batch, as_on_
     torch.testing.assert_close(made, wanted[0], rtol=0, atol=0, equal_nan=True)
 
 
+@pytest.mark.parametrize("rule", ["mixup", "mixup, roll", "pieces"])
+def test_targets_of_the_images_themselves(rule):
+    """Mixed in place, they still give the targets of what they were."""
+    numbers = np.random.default_rng(27)
+    plan, images = draw_plan(rule, (5, 3, 5, 8), numbers), draw_images((5, 3, 5, 8), F32, numbers)
+    packed, wanted = pack(plan, DEVICE), mix_targets(images.cpu(), plan, targets="values")
+    unwritten = fused_targets.prepare_mixed(images, packed)
+    fused.mix(images, packed, images, targets=unwritten, **UNCHANGED)
+    assert torch.equal(unwritten.out.cpu(), wanted)
+
+
 class Counting(TorchDispatchMode):
     """What a device would be asked to do: launches, and torch's operators but for those that only make a tensor."""
 

@@ -38,6 +38,7 @@ from mixcollate.kernels.bounds import ONE
 from mixcollate.kernels.fused_targets import NO_ROWS, UnwrittenTargets, write_soft_target
 from mixcollate.kernels.launch import launch
 from mixcollate.kernels.noise import ERFINV_CENTRE, ERFINV_TAIL
+from mixcollate.kernels.overlap import reach_into_each_other
 from mixcollate.kernels.packed import EntryFormat, PackedPlan
 from mixcollate.kernels.pixels import Affine
 from mixcollate.plan import FAR
@@ -111,6 +112,9 @@ def mix(
         return
     entry, entries = plan.layout.entry, plan.layout.entries
     in_place = out.data_ptr() == images.data_ptr()
+    if in_place and targets is not None and reach_into_each_other([out, targets.labels]):
+        targets.write()  # from the images as they were: for an autoencoder, they are the labels
+        targets = None
     # In place, a partner may have been overwritten already. A pair is safe, since one program reads and writes both.
     # Any other partners need one program for all images, or a copy to read from.
     together = in_place and not plan.layout.paired and bool(entry.own_outside or entry.corner)
