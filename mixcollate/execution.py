@@ -76,7 +76,8 @@ def execute(
         with _naming(path, roles.labels):
             labels = plain(leaf_at(batch, path))
             here = _plan_for(labels, placed, plan)
-            if unwritten is None and isinstance(here, PackedPlan):
+            # the launch for the images reads no labels of another device, nor a plan that was packed for them there
+            if unwritten is None and isinstance(here, PackedPlan) and here.words.device == labels.device:
                 changed[path], unwritten = rule.prepare(labels, here)
             else:
                 changed[path] = rule.mix(labels, here)

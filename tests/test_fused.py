@@ -955,6 +955,22 @@ def test_several_images_and_labels(as_on_a_device, monkeypatch):
 
 
 @INFINITE
+def test_labels_on_another_device_have_a_launch_of_their_own(as_on_a_device, monkeypatch):
+    """Also if the plan was packed on the device of the images."""
+    launched = []
+    for module in (fused, fused_targets):
+        monkeypatch.setattr(module, "launch", lambda _, __, tensors, *___, **____: launched.append(devices_of(tensors)))
+    monkeypatch.setattr(torch.cuda, "device", lambda device: contextlib.nullcontext())
+    images, transform = draw_images((4, 3, 4, 8), F32, np.random.default_rng(28)), MixUp(num_classes=6, seed=1)
+    packed = pack(transform.make_plan(images), DEVICE)
+    transform.replay(images, torch.zeros(4, dtype=torch.int64, device="meta"), packed)
+    assert launched == [{"meta"}, {DEVICE}]
+
+
+def devices_of(tensors):
+    return {tensor.device.type for tensor in tensors}
+
+
 def test_a_class_that_is_not_there_shows():
     """On a GPU nobody looks at labels before. Here a row is infinite: NaN would be what is not annotated."""
     plan = draw_plan("nothing", (3, 1, 4, 4), np.random.default_rng(19))
