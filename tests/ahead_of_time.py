@@ -43,12 +43,13 @@ def source_of(kernel, arguments, constants):
     """The source that such a launch compiles; pointers and floats are given by type, integers by value."""
     signature, constexprs, attributes = {}, {}, {}
     for place, (name, value) in enumerate(zip(kernel.arg_names, [*arguments, *constants], strict=True)):
-        if place >= len(arguments) or (isinstance(value, int) and value == 1):
+        specialised = not kernel.params[place].do_not_specialize
+        if place >= len(arguments) or (isinstance(value, int) and value == 1 and specialised):
             signature[name] = "constexpr"
             constexprs[(place,)] = value
         else:
             signature[name] = value if isinstance(value, str) else "i32"
-            if isinstance(value, str) or value % 16 == 0:
+            if isinstance(value, str) or (value % 16 == 0 and specialised):
                 attributes[(place,)] = [["tt.divisibility", 16]]
     return ASTSource(fn=kernel, signature=signature, constexprs=constexprs, attrs=attributes)
 

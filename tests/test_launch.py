@@ -85,6 +85,7 @@ def launches_without_gpu(driver: ctypes.CDLL) -> dict[str, list[Launch]]:
     """The launches of each of ``BATCHES``, under every plan, with its targets and their loss."""
     import triton
 
+    from mixcollate import MixUp
     from mixcollate.kernels import fused, fused_targets, launch, packed
     from tests.test_fused_aot import B, H, W, plans
 
@@ -124,6 +125,14 @@ def launches_without_gpu(driver: ctypes.CDLL) -> dict[str, list[Launch]]:
         fused_targets.soft_cross_entropy(logits, shares, labels, label_smoothing=0.1).sum().backward()
         fused_targets.soft_cross_entropy(logits, logits.detach(), reduction="mean").backward()
         batches[name] = made.copy()
+        made.clear()
+    for count in (32, 31):
+        few = torch.zeros(count, 3, 16, 16)
+        plan = packed.pack(MixUp(seed=1).make_plan(few), "cpu")
+        unwritten = fused_targets.prepare_dense(torch.zeros(count, dtype=torch.int64), plan, num_classes=10)
+        fused.mix(few, plan, torch.empty_like(few), affine=None, targets=unwritten)
+        unwritten.write()
+        batches[f"{count} images"] = made.copy()
         made.clear()
     names = []
     triton.knobs.runtime.launch_enter_hook.add(lambda metadata: names.append(metadata.get()["name"]))
@@ -176,6 +185,11 @@ def test_what_is_compiled_anew(launches, batch, anew):
     for before, after in zip(launches["first"], launches[batch], strict=True):
         assert (before.kernel, before.grid) == (after.kernel, after.grid)
         assert (before.function != after.function) == (before.kernel in anew)
+
+
+def test_a_smaller_batch_compiles_nothing_anew(launches):
+    """The last one of an epoch: kernels are compiled for no number that depends on how many images there are."""
+    assert [one.function for one in launches["32 images"]] == [one.function for one in launches["31 images"]]
 
 
 class Storage:

@@ -35,7 +35,7 @@ import triton.language as tl
 from torch import Tensor
 
 from mixcollate.kernels.bounds import ONE
-from mixcollate.kernels.fused_targets import NO_ROWS, UnwrittenTargets, write_soft_target
+from mixcollate.kernels.fused_targets import NO_ROWS, UNSPECIALISED, UnwrittenTargets, write_soft_target
 from mixcollate.kernels.launch import launch
 from mixcollate.kernels.noise import ERFINV_CENTRE, ERFINV_TAIL
 from mixcollate.kernels.overlap import reach_into_each_other
@@ -272,7 +272,7 @@ def _threads_in_a_warp() -> int:
     return 32 if torch.version.hip is None else int(torch.cuda.get_device_properties(0).warp_size)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=UNSPECIALISED)
 def mix_kernel(
     images_ptr,
     out_ptr,

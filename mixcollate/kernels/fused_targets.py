@@ -16,6 +16,7 @@ from mixcollate.kernels.launch import launch
 from mixcollate.kernels.packed import PackedPlan
 
 BLOCK = 512  # numbers of a row per iteration: 16 bytes for each thread of 4 warps
+UNSPECIALISED = ("batch", "partners")  # parameters; or the last batch of an epoch would be compiled for anew
 
 
 class Rows(NamedTuple):
@@ -125,7 +126,7 @@ def _rows_of(
     )
 
 
-@triton.jit
+@triton.jit(do_not_specialize=UNSPECIALISED)
 def soft_targets_kernel(plan_ptr, labels_ptr, out_ptr, shares_ptr, batch, partners, ROWS: tl.constexpr):
     """One program writes the soft target of one image."""
     write_soft_target(tl.program_id(0), batch, partners, plan_ptr, labels_ptr, out_ptr, shares_ptr, ROWS)
