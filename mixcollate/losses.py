@@ -44,8 +44,8 @@ def soft_cross_entropy(
     ======================  ========================================  =====================================
 
     On a GPU, one kernel computes the loss of logits ``[B, num_classes]`` and one the gradient; each reads the logits
-    and the target once. That gradient cannot be differentiated again. With ``weight``, float64 logits or a target that
-    requires a gradient, plain torch computes both.
+    and the target once. With ``weight``, float64 logits or a target that requires a gradient, plain torch computes
+    both; the gradient also for ``create_graph=True``, so that it can be differentiated again.
 
     Args:
         logits: ``[B, num_classes]`` or ``[B, num_classes, d1, ...]``, floating point.
@@ -66,6 +66,12 @@ def soft_cross_entropy(
     if weight is not None:
         _check_weight(weight, logits)
     labels, shares = target if isinstance(target, SoftTarget) else (None, target)
+
+    def plain(logits: Tensor, shares: Tensor, labels: Tensor | None) -> Tensor:
+        target = counted_target(shares if labels is None else SoftTarget(labels, shares), ignore_index)
+        losses, total = _losses(logits, target, weight, label_smoothing=label_smoothing, ignore_nan=ignore_nan)
+        return _reduced(losses, total, reduction)
+
     narrow = logits.ndim == 2 and logits.dtype != torch.float64
     if weight is None and narrow and is_fusible(logits) and not is_differentiated(shares):
         from mixcollate.kernels import fused_targets  # the only way to Triton, taken on first use
@@ -81,10 +87,9 @@ def soft_cross_entropy(
                 ignore_index=ignore_index,
                 ignore_nan=ignore_nan,
                 reduction=reduction,
+                plain=plain,
             )
-    target = counted_target(target, ignore_index)
-    losses, total = _losses(logits, target, weight, label_smoothing=label_smoothing, ignore_nan=ignore_nan)
-    return _reduced(losses, total, reduction)
+    return plain(logits, shares, labels)
 
 
 def soft_binary_cross_entropy(

@@ -1182,6 +1182,27 @@ def test_the_loss_of_a_gpu_is_that_of_the_host(target, reduction, monkeypatch):
         assert moved.grad.isfinite().all()
 
 
+@pytest.mark.parametrize("reduction", ["mean", "none"])
+@pytest.mark.parametrize("kind", KINDS_OF_TARGET)
+def test_a_gradient_that_is_differentiated_again(kind, reduction, monkeypatch):
+    """As in a gradient penalty, it is no constant, wherever the logits lie in memory."""
+    numbers = np.random.default_rng(29)
+    target = as_kind(kind, SoftTarget(*(part.cpu() for part in draw_target(6, 5, 2, numbers))), 5)
+    weights = torch.from_numpy(numbers.standard_normal((5, 6)).astype(np.float32)).requires_grad_()
+
+    def penalty(device):
+        here = SoftTarget(*(part.to(device) for part in target)) if kind == "sparse" else target.to(device)
+        logits = weights.to(device).T
+        loss = soft_cross_entropy(logits, here, reduction=reduction, label_smoothing=0.1).sum()
+        (grad,) = torch.autograd.grad(loss, logits, create_graph=True)
+        return torch.autograd.grad(loss + grad.square().sum(), weights)[0]
+
+    wanted = penalty("cpu")
+    monkeypatch.setattr(losses, "is_fusible", lambda logits: True)
+    monkeypatch.setattr(torch.cuda, "device", lambda device: contextlib.nullcontext())
+    torch.testing.assert_close(penalty(DEVICE), wanted)
+
+
 def test_numbers_of_numpy_and_torch_reach_kernels_as_pythons(as_on_a_device, monkeypatch):
     """The interpreter runs with any; the compiler knows no others."""
     given = []

@@ -5,6 +5,7 @@
 # (to mypy a kernel is a plain function, and constexpr a class without attributes)
 
 import functools
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -228,6 +229,7 @@ def soft_cross_entropy(
     ignore_index: int = -100,
     ignore_nan: bool = True,
     reduction: str = "none",
+    plain: Callable[..., Tensor] | None = None,
 ) -> Tensor:
     """The float32 cross-entropy of each row of ``logits [B, num_classes]`` with its soft target.
 
@@ -240,15 +242,17 @@ def soft_cross_entropy(
         labels: ``[B, S]`` class indices.
         label_smoothing, ignore_index, reduction: see :func:`mixcollate.soft_cross_entropy`.
         ignore_nan: ignore shares ``[B, num_classes]`` that are NaN.
+        plain: computes the same from ``logits, shares, labels`` in torch, for a gradient that is differentiated again.
     """
-    loss: Tensor = _SoftCrossEntropy.apply(logits, shares, labels, label_smoothing, ignore_index, ignore_nan, reduction)
+    rule = label_smoothing, ignore_index, ignore_nan, reduction, plain
+    loss: Tensor = _SoftCrossEntropy.apply(logits, shares, labels, *rule)
     return loss
 
 
 class _SoftCrossEntropy(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, logits, shares, labels, label_smoothing, ignore_index, ignore_nan, reduction):
-        logits, shares = _with_dense_rows(logits), _with_dense_rows(shares)
+    def forward(ctx, given, shares, labels, label_smoothing, ignore_index, ignore_nan, reduction, plain):
+        logits, shares = _with_dense_rows(given), _with_dense_rows(shares)
         dense = labels is None
         labels = shares if dense else labels.contiguous()
         batch, classes = logits.shape
@@ -267,18 +271,20 @@ class _SoftCrossEntropy(torch.autograd.Function):
                 num_warps=warps,
                 enable_fp_fusion=True,
             )
-        ctx.mean = reduction == "mean"
+        ctx.mean, ctx.plain = reduction == "mean", plain
         total = counted.sum() if ctx.mean else counted
-        ctx.save_for_backward(logits, shares, labels, counted, scale, total)
+        ctx.save_for_backward(given, shares, labels, counted, scale, total)
         if reduction == "none":
             return losses
         return losses.sum() / total if ctx.mean else losses.sum()  # NaN without any label, as documented
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
     def backward(ctx, grad_loss):
         # hooks may bring them back with other strides, as torch.autograd.graph.save_on_cpu does
         logits, shares, *others = ctx.saved_tensors
+        if torch.is_grad_enabled():  # for create_graph=True, what a kernel writes would be a constant
+            loss = ctx.plain(logits, shares, None if ctx.constants[1] else others[0])
+            return *torch.autograd.grad(loss, logits, grad_loss, create_graph=True), *[None] * 7
         logits, shares = _with_dense_rows(logits), _with_dense_rows(shares)
         labels, counted, scale, total = [tensor.contiguous() for tensor in others]
         batch, classes = logits.shape
@@ -294,7 +300,7 @@ class _SoftCrossEntropy(torch.autograd.Function):
                 (*ctx.constants, ctx.mean, block),
                 enable_fp_fusion=True,
             )
-        return grad, *[None] * 6
+        return grad, *[None] * 7
 
 
 def _with_dense_rows(rows):
