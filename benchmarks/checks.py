@@ -143,20 +143,19 @@ def captured(run: Callable[[], object], device: torch.device) -> Callable[[], ob
 
 
 def compiled(device: torch.device) -> None:
-    """One graph, no break, and no other one for another plan."""
+    """One graph, no break, and no other one for another plan, in a CUDA graph, too."""
     images, transform = make_images(device), MixUp(seed=3)
-    plans = [transform.make_plan(images) for _ in range(3)]
-    packed = pack(plans[0], device)
-    step = torch.compile(
-        lambda images, packed: mix(images, packed, **NORMALISED) * 2,
-        fullgraph=True,
-        backend="inductor" if device.type == "cuda" else "aot_eager",
-    )
-    step(images, packed)
-    with torch._dynamo.config.patch(error_on_recompile=True):
-        for plan in plans:
-            packed.copy_(plan)
-            same(step(images, packed) / 2, mix(images.cpu(), plan, **NORMALISED, impl="reference"), "compiled")
+    plans = [transform.make_plan(images) for _ in range(4)]  # a CUDA graph is recorded by the second call
+    for options in ({}, {"mode": "reduce-overhead"}) if device.type == "cuda" else ({"backend": "aot_eager"},):
+        torch._dynamo.reset()
+        packed = pack(plans[0], device)
+        step = torch.compile(lambda images, packed: mix(images, packed, **NORMALISED) * 2, fullgraph=True, **options)
+        step(images, packed)
+        with torch._dynamo.config.patch(error_on_recompile=True):
+            for plan in plans:
+                packed.copy_(plan)
+                wanted = mix(images.cpu(), plan, **NORMALISED, impl="reference")
+                same(step(images, packed) / 2, wanted, f"compiled, {options}")
 
 
 def sync(device: torch.device) -> None:
@@ -164,8 +163,9 @@ def sync(device: torch.device) -> None:
     images = make_images(torch.device("cpu"))
     samples = list(zip(images, labels_for(images).tolist(), strict=True))
     head = torch.nn.Linear(3, CLASSES, device=device)
+    kinds = {"targets": "dense"}, {"targets": "sparse"}, {"label_mode": "union"}
     for make in METHODS.values():
-        for options in ({"targets": "dense"}, {"targets": "sparse"}) if make().mixes else ({},):
+        for options in kinds if make().mixes else ({},):
             collate = MixupCollate(make(seed=4, **options), num_classes=CLASSES, **NORMALISED)
             for allowed in (True, False):  # the first call compiles, and caches what never changes
                 batch = collate(samples)
@@ -173,6 +173,13 @@ def sync(device: torch.device) -> None:
                 with contextlib.nullcontext() if allowed else no_waiting(device):
                     mixed, target = batch.to(device)
                     soft_cross_entropy(head(mixed.mean((2, 3))), target).backward()
+    segmented = [{"image": image, "mask": image[0] % 3, "teacher": torch.rand(4)} for image in images]
+    collate = MixupCollate(CutMix(seed=4), mask_keys="mask", blend_keys="teacher", mask_classes=3, **NORMALISED)
+    for allowed in (True, False):
+        batch = collate(segmented)
+        batch = batch.pin_memory() if device.type == "cuda" else batch
+        with contextlib.nullcontext() if allowed else no_waiting(device):
+            batch.to(device)
 
 
 @contextlib.contextmanager
@@ -243,7 +250,8 @@ def statistic(name: str, device: torch.device) -> int:
 
 
 def loader(device: torch.device) -> None:
-    """DeviceLoader delivers the same as mixing on the CPU, at any speed of the consumer; its memory stays flat."""
+    """DeviceLoader delivers the same as mixing on the CPU, at any speed, on any stream; its memory stays flat."""
+    elsewhere = torch.cuda.Stream() if device.type == "cuda" else None
     images = make_images(torch.device("cpu")).repeat(4, 1, 1, 1)
     samples = list(zip(images, labels_for(images).tolist(), strict=True))
     batch = len(images) // 6
@@ -253,14 +261,15 @@ def loader(device: torch.device) -> None:
     loaded = DeviceLoader(batches, device)
     held = []
     for epoch in range(5):
-        for number, (mixed, targets) in enumerate(loaded):
-            if device.type == "cuda":
-                torch.cuda._sleep(int(1e6) * (number % 3))
-            wanted, wanted_targets = twin(samples[number * batch : (number + 1) * batch]).to("cpu")
-            same(mixed, wanted, f"batch {number}")
-            same(targets, wanted_targets, f"targets {number}")
-            if epoch == 4 and number == 2:
-                break  # leaving the loop early must do no harm
+        with torch.cuda.stream(elsewhere) if elsewhere and epoch == 4 else contextlib.nullcontext():
+            for number, (mixed, targets) in enumerate(loaded):
+                if device.type == "cuda":
+                    torch.cuda._sleep(int(1e6) * (number % 3))
+                wanted, wanted_targets = twin(samples[number * batch : (number + 1) * batch]).to("cpu")
+                same(mixed, wanted, f"batch {number}")
+                same(targets, wanted_targets, f"targets {number}")
+                if epoch == 4 and number == 2:
+                    break  # leaving the loop early must do no harm
         del mixed, targets
         held.append((statistic("allocated", device), statistic("reserved", device)))
     assert held[1] == held[2] == held[3], f"device memory after each epoch: {held}"
