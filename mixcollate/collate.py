@@ -161,6 +161,7 @@ class MixupCollate(Settled):
         # the transform itself may be missing in a worker
         self._mixes, self._blends, self._inplace = transform.mixes, transform.blends, transform.inplace
         check_affine(mean, std, dtype)
+        mean, std = as_list("mean", mean), as_list("std", std)  # now: forked workers cannot read tensors on a GPU
         check_output(dtype, memory_format)
         mask_classes = None if mask_classes is None else check_count("mask_classes", mask_classes)
         mask_ignore_index = check_count("mask_ignore_index", mask_ignore_index, least=-(2**31))

@@ -442,6 +442,14 @@ def test_turned_off_it_still_normalises_and_keeps_the_targets_type():
     assert targets.dtype == torch.float32 and torch.equal(targets, torch.eye(10)[LABELS[:16]])
 
 
+def test_statistics_are_read_once():
+    """Those on a GPU could not be read by forked workers, and each time would make the host wait."""
+    mean, std = torch.full((3,), 0.25), torch.full((3,), 0.5)
+    collate = mc.MixupCollate(num_classes=10, mean=mean, std=std)
+    mean.fill_(9), std.fill_(9)
+    assert (collate.output["mean"], collate.output["std"]) == ([0.25] * 3, [0.5] * 3)
+
+
 def test_fill_mean_is_the_mean_after_normalising():
     collate = mc.MixupCollate(mc.Cutout(fill="mean", length=6, inside=True), mean=0.3, std=0.2, num_classes=10)
     images, targets = next(iter(loader(collate)))
