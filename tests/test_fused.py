@@ -954,7 +954,6 @@ def test_several_images_and_labels(as_on_a_device, monkeypatch):
         assert torch.equal(mixed[name], wanted[name])
 
 
-@INFINITE
 def test_labels_on_another_device_have_a_launch_of_their_own(as_on_a_device, monkeypatch):
     """Also if the plan was packed on the device of the images."""
     launched = []
@@ -971,6 +970,7 @@ def devices_of(tensors):
     return {tensor.device.type for tensor in tensors}
 
 
+@INFINITE
 def test_a_class_that_is_not_there_shows():
     """On a GPU nobody looks at labels before. Here a row is infinite: NaN would be what is not annotated."""
     plan = draw_plan("nothing", (3, 1, 4, 4), np.random.default_rng(19))
