@@ -1,7 +1,8 @@
 """Losses and accuracy for soft targets: cross-entropy, binary cross-entropy, soft accuracy."""
 
+import functools
 import math
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import torch
 import torch.nn.functional as F
@@ -66,30 +67,18 @@ def soft_cross_entropy(
     if weight is not None:
         _check_weight(weight, logits)
     labels, shares = target if isinstance(target, SoftTarget) else (None, target)
-
-    def plain(logits: Tensor, shares: Tensor, labels: Tensor | None) -> Tensor:
-        target = counted_target(shares if labels is None else SoftTarget(labels, shares), ignore_index)
-        losses, total = _losses(logits, target, weight, label_smoothing=label_smoothing, ignore_nan=ignore_nan)
-        return _reduced(losses, total, reduction)
-
+    how: dict[str, Any] = {"label_smoothing": label_smoothing, "ignore_index": ignore_index}
+    how |= {"ignore_nan": ignore_nan, "reduction": reduction}
     narrow = logits.ndim == 2 and logits.dtype != torch.float64
     if weight is None and narrow and is_fusible(logits) and not is_differentiated(shares):
         from mixcollate.kernels import fused_targets  # the only way to Triton, taken on first use
 
         if shares.dtype not in (torch.float16, torch.bfloat16):
             shares = shares.to(torch.float32)
+        plain = functools.partial(_in_torch, weight=None, **how)
         with torch.cuda.device(logits.device):  # Triton launches on the current device; autograd sets it later
-            return fused_targets.soft_cross_entropy(
-                logits,
-                shares,
-                labels,
-                label_smoothing=label_smoothing,
-                ignore_index=ignore_index,
-                ignore_nan=ignore_nan,
-                reduction=reduction,
-                plain=plain,
-            )
-    return plain(logits, shares, labels)
+            return fused_targets.soft_cross_entropy(logits, shares, labels, plain=plain, **how)
+    return _in_torch(logits, shares, labels, weight=weight, **how)
 
 
 def soft_binary_cross_entropy(
@@ -157,6 +146,23 @@ def soft_accuracy(logits: Tensor, target: Tensor | SoftTarget, *, ignore_index: 
     return hits.sum(dtype=dtype) / shares.sum(dtype=dtype)
 
 
+def _in_torch(
+    logits: Tensor,
+    shares: Tensor,
+    labels: Tensor | None,
+    *,
+    weight: Tensor | None,
+    label_smoothing: float,
+    ignore_index: int,
+    ignore_nan: bool,
+    reduction: Reduction,
+) -> Tensor:
+    """The loss in plain torch; ``labels`` are those of a sparse target."""
+    target = counted_target(shares if labels is None else SoftTarget(labels, shares), ignore_index)
+    losses, total = _losses(logits, target, weight, label_smoothing=label_smoothing, ignore_nan=ignore_nan)
+    return _reduced(losses, total, reduction)
+
+
 def _losses(
     logits: Tensor, target: Tensor | SoftTarget, weight: Tensor | None, *, label_smoothing: float, ignore_nan: bool
 ) -> tuple[Tensor, Tensor]:
@@ -184,7 +190,7 @@ def _row_sums(
     counted = shares if weight is None else shares * weight
     if is_readable(logs):
         usual = (counted * logs).sum(1)
-        if usual.isfinite().all():
+        if usual.detach().sum().isfinite():  # then all are, and this takes a third of the time of asking each
             return shares, counted, usual
     # there may be NaN in the target, or infinite logits with a share of 0
     if ignore_nan:
@@ -310,5 +316,7 @@ def _reduced(losses: Tensor, total: Tensor, reduction: Reduction) -> Tensor:
         return losses
     if reduction == "sum":
         return losses.sum()
+    if is_readable(total) and total != 0:
+        return losses.sum() / total
     mean = losses.sum() / total.masked_fill(total == 0, 1)
     return mean.masked_fill(total == 0, math.nan)  # 0 / 0 would have NaN as its gradient, too
