@@ -302,7 +302,11 @@ class TargetRule:
             return self._mix_in_torch(labels, None, plan)
         classes = indices.to(torch.int64).numpy()  # num_classes may not fit a narrower type
         known = self._known(classes, unsigned=indices.dtype == torch.uint64)
-        if self.targets == "sparse" or self.label_mode == "union":
+        if self.targets == "sparse":
+            sources, shares = map(np.asarray, _sources(plan))
+            chosen = classes.take(sources)
+            return SoftTarget(torch.from_numpy(chosen), torch.from_numpy(shares.copy()))  # not in the plan's memory
+        if self.label_mode == "union":
             return self._mix_in_torch(labels, indices, plan)
         return smooth(torch.from_numpy(self._dense_rows(classes, known, plan)), self.label_smoothing)
 
