@@ -36,6 +36,9 @@ def raw(tmp_path_factory):
     return json.loads(path.read_text())
 
 
+of_a_run = pytest.mark.slow  # uses the rows of every benchmark, which take half a minute in a process
+
+
 @pytest.fixture(scope="module")
 def results(raw):
     return condense([raw], "abc1234")
@@ -53,6 +56,7 @@ def test_first_line_is_a_question(path):
     assert question.endswith("?") and len(question) > 20, question
 
 
+@of_a_run
 def test_every_file_is_measured(results):
     assert {row["file"] for row in results["rows"]} == set(questions())
 
@@ -63,6 +67,7 @@ def test_every_method_is_measured_and_checked_on_a_gpu():
     assert set(ALL) <= set(vars(bench_peers))
 
 
+@of_a_run
 def test_rows_state_their_bytes_and_rates(results):
     for row in results["rows"]:
         assert row["median"] > 0 and row["rounds"] >= 1, row
@@ -72,6 +77,7 @@ def test_rows_state_their_bytes_and_rates(results):
             assert row["images_per_second"] == pytest.approx(row["images"] / row["median"], rel=1e-3)
 
 
+@of_a_run
 def test_goals_name_rows_that_are_there(results):
     """A goal compares with rivals of the same case; and every goal of the CPU is measured."""
     skipped = {one["name"] for one in results["skipped"]}
@@ -157,6 +163,7 @@ def test_dry_run_of_the_gpu_script(monkeypatch, tmp_path, capsys):
     assert (tmp_path / "cpu-abc1234.json").exists() and (tmp_path / "gpu.log").exists()
 
 
+@of_a_run
 def test_what_is_measured_lies_there_before_the_next_step_begins(raw, monkeypatch, tmp_path):
     """Whoever ends a run, or gives the machine back, keeps it."""
 
@@ -300,6 +307,7 @@ def _results(rows, commit="abc1234", date="2026-11-23T05:22", kind="cpu"):
     }  # fmt: skip
 
 
+@of_a_run
 def test_results_make_the_round_trip(results, tmp_path):
     path = write(results, tmp_path)
     assert path.name == "cpu-abc1234.json"
@@ -362,6 +370,7 @@ def test_unknown_table_is_refused(tmp_path):
         tables.filled("<!-- results:speed-cpu -->\n<!-- /results -->", tmp_path)
 
 
+@of_a_run
 def test_plots_say_what_they_are_made_of(few, tmp_path):
     path = write(few, tmp_path)
     drawn = plots.plot(path, few, tmp_path / "images")
@@ -429,6 +438,7 @@ def test_ours_is_shown_against_the_fastest_other():
     assert lines[lines.index("a plan") + 2].endswith("s  CutMix")
 
 
+@of_a_run
 def test_pictures_lie_beside_the_results(few, tmp_path):
     printed = plots.pictures(write(few, tmp_path), few)
     drawn = {"fastest-cpu.png", "growth-cpu.png", "peers-cpu.png", "loader-cpu.png"}
@@ -445,6 +455,7 @@ def test_no_picture_says_why(tmp_path, monkeypatch):
     assert plots.pictures(tmp_path / "a.json", alone).endswith('missing: pip install "mixcollate[bench]"')
 
 
+@of_a_run
 def test_command_line_condenses_and_shows(raw, tmp_path, capsys):
     source = tmp_path / "raw.json"
     source.write_text(json.dumps(raw))
