@@ -302,17 +302,16 @@ class TargetRule:
             return self._mix_in_torch(labels, None, plan)
         classes = indices.to(torch.int64).numpy()  # num_classes may not fit a narrower type
         known = self._known(classes, unsigned=indices.dtype == torch.uint64)
+        if self.targets == "dense" and self.label_mode == "union":
+            return self._mix_in_torch(labels, indices, plan)
+        sources, shares = map(np.asarray, _sources(plan))
         if self.targets == "sparse":
-            sources, shares = map(np.asarray, _sources(plan))
             chosen = classes.take(sources)
             return SoftTarget(torch.from_numpy(chosen), torch.from_numpy(shares.copy()))  # not in the plan's memory
-        if self.label_mode == "union":
-            return self._mix_in_torch(labels, indices, plan)
-        return smooth(torch.from_numpy(self._dense_rows(classes, known, plan)), self.label_smoothing)
+        return smooth(torch.from_numpy(self._dense_rows(classes, known, sources, shares)), self.label_smoothing)
 
-    def _dense_rows(self, classes: Array, known: Array | None, plan: MixPlan | PackedPlan) -> Array:
+    def _dense_rows(self, classes: Array, known: Array | None, sources: Array, shares: Array) -> Array:
         """Dense targets by NumPy, which takes a third of torch's time for a few numbers."""
-        sources, shares = map(np.asarray, _sources(plan))  # [B, S] each
         if known is not None:
             classes, shares = np.where(known, classes, 0), np.where(known[sources], shares, np.float32(0))
         rows = np.zeros((len(classes), self.num_classes or 0), np.float32)

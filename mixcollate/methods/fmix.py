@@ -84,9 +84,10 @@ def amplitudes(size: tuple[int, int], decay: float) -> tuple[Array, Array]:
     amplitude = np.maximum(frequency, 1 / max(size)) ** -decay
     amplitude[:, 2 * np.arange(width // 2 + 1) % width == 0] *= 2**0.5  # all others count twice, mirrored
     amplitude /= amplitude.max()
-    ascending = np.sort(amplitude**2, axis=None)
+    power = amplitude**2
+    ascending = np.sort(power, axis=None)
     least = ascending[np.searchsorted(ascending.cumsum(), FAINT * ascending.sum())]
-    rows, columns = (amplitude**2 >= least).nonzero()
+    rows, columns = (power >= least).nonzero()
     rows = np.unique(rows)
     return rows, amplitude[rows, : columns.max() + 1].astype(np.float32)
 
