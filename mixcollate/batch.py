@@ -19,7 +19,14 @@ class Owner(Protocol):
     name: str
 
     def mix_stacked(
-        self, batch: Any, roles: Roles, *, labels: Tensor | None, may_overwrite: bool, dtype: torch.dtype | None
+        self,
+        batch: Any,
+        roles: Roles,
+        *,
+        labels: Tensor | None,
+        may_overwrite: bool,
+        dtype: torch.dtype | None,
+        doubt: str | None,
     ) -> Any:
         """Draw the next plan and run it on a batch; ``labels`` are its first labels, on the host."""
 
@@ -45,12 +52,15 @@ class MixBatch:
     nor a dict, because data loaders and frameworks rebuild those. Threads that unpack it at once get the same tensors.
     """
 
-    def __init__(self, batch: Any, roles: Roles, owner: Owner, *, may_overwrite: bool) -> None:
+    def __init__(
+        self, batch: Any, roles: Roles, owner: Owner, *, may_overwrite: bool, doubt: str | None = None
+    ) -> None:
         self._batch, self._roles = batch, roles
         self._owner: Owner | None = owner
         self._name = owner.name
         self._labels = first_labels(batch, roles)  # on the host, where plans are drawn
         self._may_overwrite = may_overwrite  # whether the images may be mixed in their own memory
+        self._doubt = doubt  # what its owner is to warn of
         self._mixed: Any = None
         self._once = threading.RLock()
 
@@ -92,7 +102,12 @@ class MixBatch:
                 batch, self._batch = self._waiting(), None  # stays None if this is interrupted, perhaps half-way
                 try:
                     self._mixed = self.owner.mix_stacked(
-                        batch, self._roles, labels=self._labels, may_overwrite=self._may_overwrite, dtype=dtype
+                        batch,
+                        self._roles,
+                        labels=self._labels,
+                        may_overwrite=self._may_overwrite,
+                        dtype=dtype,
+                        doubt=self._doubt,
                     )
                 except Exception as error:
                     if isinstance(error, (ValueError, TypeError)) or not self._may_overwrite:

@@ -303,12 +303,13 @@ class MixupCollate(Settled):
         unstacked = {path: leaf for path, leaf in leaves(batch) if isinstance(leaf, Unstacked)} if self.eager else {}
         stacked = replace_at(batch, {path: leaf.like for path, leaf in unstacked.items()})  # only their shapes
         roles = self._find(stacked, kinds)
-        self._check_units(leaf_at(stacked, roles.images[0]))
+        doubt = self._check_units(leaf_at(stacked, roles.images[0]))
         if not self.eager:
-            return MixBatch(batch, roles, self, may_overwrite=may_overwrite)
+            return MixBatch(batch, roles, self, may_overwrite=may_overwrite, doubt=doubt)
         others = {path: leaf for path, leaf in unstacked.items() if path not in roles.images}
         batch = replace_at(batch, {path: self._stacking.join(leaf.samples) for path, leaf in others.items()})
-        return self.mix_stacked(batch, roles, labels=first_labels(batch, roles), may_overwrite=may_overwrite)
+        labels = first_labels(batch, roles)
+        return self.mix_stacked(batch, roles, labels=labels, may_overwrite=may_overwrite, doubt=doubt)
 
     def _collated(self, samples: Any) -> tuple[Any, dict[Path, type] | None, bool]:
         """Samples as a batch, the types that its items had (``None``: unknown), and whether its memory is not the
@@ -346,7 +347,14 @@ class MixupCollate(Settled):
         return self.mix_stacked(batch, roles, labels=first_labels(batch, roles), may_overwrite=may_overwrite)
 
     def mix_stacked(
-        self, batch: Any, roles: Roles, *, labels: Tensor | None, may_overwrite: bool, dtype: torch.dtype | None = None
+        self,
+        batch: Any,
+        roles: Roles,
+        *,
+        labels: Tensor | None,
+        may_overwrite: bool,
+        dtype: torch.dtype | None = None,
+        doubt: str | None = None,
     ) -> Any:
         """Draw the next plan and apply it to a batch whose roles are known; called by :class:`MixBatch`.
 
@@ -356,15 +364,19 @@ class MixupCollate(Settled):
             labels: the first labels, on the host, if there are any.
             may_overwrite: whether the images may be mixed in place.
             dtype: dtype of the resulting images; default: the collate's.
+            doubt: what to warn of, unless that was done: by one process, while each worker would do it in each epoch.
         """
         if is_compiling():
-            options: dict[str, Any] = {"labels": labels, "may_overwrite": may_overwrite, "dtype": dtype}
+            options: dict[str, Any] = {"labels": labels, "may_overwrite": may_overwrite, "dtype": dtype, "doubt": doubt}
             return uncompiled(self.mix_stacked, batch, roles, **options)
         if self.transform is None:
             raise RuntimeError("this MixupCollate was sent to a worker without its transform, which cannot be pickled")
         if roles.unclear and not self._warned_of_unclear:
             roles.warn()
             self._warned_of_unclear = True  # Python would show it again whenever its filters change
+        if doubt is not None and not self._warned_of_units:
+            warnings.warn(doubt, stacklevel=2)
+            self._warned_of_units = True  # Python would show it again for each new range
         if roles.labels and self._mixes:
             self._warn_of_rows(leaf_at(batch, roles.labels[0]))
         plan = self.transform.make_plan(
@@ -396,32 +408,29 @@ class MixupCollate(Settled):
             return restrict(plan, np.zeros(len(plan), bool), alike=True, keep=ERASING)
         return without_mixing(plan)
 
-    def _check_units(self, images: Tensor) -> None:
-        """Refuse a mean and std in other units than the images, and warn once if images look normalised already."""
+    def _check_units(self, images: Tensor) -> str | None:
+        """Refuse a mean and std in other units than the images; return what to warn of if these look wrong."""
         mean, std = self.output["mean"], self.output["std"]
         if mean is None and std is None:
-            return
+            return None
         check_affine(mean, std, images=images.dtype)
         known = images.dtype.is_floating_point and is_readable(images) and images[:1].numel() > 0
-        if known and not self._warned_of_units:
-            low, high = torch.aminmax(images[:1])
-            if low < -0.01 or high > 2:
-                wrong = (
-                    f"mean and std are for images in [0, 1], but these range from {low:.2f} to {high:.2f}: are they "
-                    "normalised in the dataset already, or still in 0 … 255?"
-                )
-            elif max([*(as_list("mean", mean) or ()), *(as_list("std", std) or ())]) > 10:
-                wrong = (
-                    f"mean and std must be those of images in [0, 1], got mean={mean}, std={std} for images from "
-                    f"{low:.2f} to {high:.2f}: are they those of images in 0 … 255?"
-                )
-            else:
-                return
-            self._warned_of_units = True  # Python would show it again for each new range
-            warnings.warn(
-                f"{wrong} If mean and std are in the units of the images, as for spectrograms, ignore this",
-                stacklevel=2,
+        if not known or self._warned_of_units:
+            return None
+        low, high = torch.aminmax(images[:1])
+        if low < -0.01 or high > 2:
+            wrong = (
+                f"mean and std are for images in [0, 1], but these range from {low:.2f} to {high:.2f}: are they "
+                "normalised in the dataset already, or still in 0 … 255?"
             )
+        elif max([*(mean or ()), *(std or ())]) > 10:
+            wrong = (
+                f"mean and std must be those of images in [0, 1], got mean={mean}, std={std} for images from "
+                f"{low:.2f} to {high:.2f}: are they those of images in 0 … 255?"
+            )
+        else:
+            return None
+        return f"{wrong} If mean and std are in the units of the images, as for spectrograms, ignore this"
 
     def _warn_of_rows(self, labels: Any) -> None:
         """Warn once if labels are rows after class indices: they may be targets that this collate has made of those."""

@@ -6,6 +6,7 @@ import os
 import pickle
 import sys
 import threading
+import warnings
 from collections import UserDict
 from multiprocessing.context import set_spawning_popen
 from pathlib import Path
@@ -328,21 +329,36 @@ def test_the_first_images_are_those_whose_units_are_checked():
     collate = mc.MixupCollate(num_classes=10, mean=0.5, std=0.5, image_key=("image", "depth"))
     right, wrong = torch.rand(8, 3, 4, 4), torch.randn(8, 3, 4, 4) * 9
     with pytest.warns(UserWarning, match="mean and std are for images in"):
-        collate([{"image": wrong[k], "depth": right[k], "label": k} for k in range(8)])
-    collate([{"image": right[k], "depth": wrong[k], "label": k} for k in range(8)])  # which has units of its own
+        collate([{"image": wrong[k], "depth": right[k], "label": k} for k in range(8)]).mix()
+    collate([{"image": right[k], "depth": wrong[k], "label": k} for k in range(8)]).mix()  # which has units of its own
 
 
-def test_images_in_other_units_are_told_of_once():
+@pytest.mark.parametrize("eager", [False, True])
+def test_images_in_other_units_are_told_of_once(eager):
     """Each batch has another range, and so another text, which Python would show as a new warning."""
     samples = [(torch.full((1, 4, 4), 9.0 * k), k) for k in range(8)]
-    collate = mc.MixupCollate(num_classes=8, mean=0.5, std=0.5)
+    collate = mc.MixupCollate(num_classes=8, mean=0.5, std=0.5, eager=eager)
     with pytest.warns(UserWarning, match=r"in \[0, 1\], but these range from 9.00 to 9.00") as told:
         for begin in range(1, 7):
-            collate(samples[begin:])
+            _, _ = collate(samples[begin:])
     assert len(told) == 1
     for options, level in (({"mean": 0.5}, -0.5), ({"std": 0.5}, 2.5)):
         with pytest.warns(UserWarning, match=f"range from {level:.2f} to {level:.2f}"):
-            mc.MixupCollate(num_classes=8, **options)([(torch.full((1, 4, 4), level), 0)] * 2)
+            mc.MixupCollate(num_classes=8, **options)([(torch.full((1, 4, 4), level), 0)] * 2).mix()
+
+
+def test_the_process_that_mixes_tells_of_images_in_other_units():
+    """Each worker is new in each epoch, and would tell of it again."""
+    collate = mc.MixupCollate(num_classes=8, mean=0.5, std=0.5)
+    samples = [(torch.full((1, 4, 4), 9.0), k) for k in range(8)]
+    with pytest.warns(UserWarning, match="these range from 9.00 to 9.00") as told:
+        for _ in range(2):
+            with warnings.catch_warnings():
+                warnings.simplefilter("error")  # in the workers, which inherit it
+                batches = list(DataLoader(samples, batch_size=4, num_workers=2, collate_fn=collate))
+            for batch in batches:
+                batch.mix()
+    assert len(told) == 1
 
 
 @pytest.mark.parametrize("images", [torch.rand(0, 3, 8, 8), torch.rand(4, 3, 8, 8, device="meta")], ids=["no", "meta"])

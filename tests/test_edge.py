@@ -384,16 +384,16 @@ def test_numbers_in_other_units_are_refused_with_those_that_are_right(way):
         mc.MixupCollate(num_classes=B, mean=0.5, dtype=torch.int32)
     for normalised in ((COLOURS - 0.5) / 0.1, COLOURS * 255):
         with pytest.warns(UserWarning, match="normalised in the dataset already"):
-            mc.MixupCollate(num_classes=B, mean=0.5, std=0.25)(samples_of((normalised, LABELS)))
+            mc.MixupCollate(num_classes=B, mean=0.5, std=0.25)(samples_of((normalised, LABELS))).mix()
     for options in ({"mean": (123.7, 116.3, 103.5, 0), "std": (58.4, 57.1, 57.4, 1)}, {"std": 64.0}):
         with pytest.warns(UserWarning, match=r"from 0.00 to 1.00: are they those of images in 0 … 255\?") as told:
             collate = mc.MixupCollate(num_classes=B, **options)
             for _ in range(2):
-                collate(samples_of((COLOURS, LABELS)))
+                collate(samples_of((COLOURS, LABELS))).mix()
         assert len(told) == 1
     overshot = torch.zeros_like(COLOURS)  # as resizing leaves pixels at an edge
     overshot[0, 0, 0, :2] = torch.tensor([-0.01, 2.0])
-    mc.MixupCollate(num_classes=B, mean=0.5, std=0.25)(samples_of((overshot, LABELS)))
+    mc.MixupCollate(num_classes=B, mean=0.5, std=0.25)(samples_of((overshot, LABELS))).mix()
 
 
 @pytest.mark.parametrize("way", WAYS)
