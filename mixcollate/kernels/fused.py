@@ -780,7 +780,10 @@ def _bilinear(corner, right_of, under, opposite, across, down, SHAPE: tl.constex
 @triton.jit
 def _nearest(inside, length, LENGTH: tl.constexpr):
     """The pixel that a place of a box shows, on one axis."""
-    return (2 * tl.minimum(tl.maximum(inside, 0), length - 1) + 1) * LENGTH // (2 * length)
+    inside = tl.minimum(tl.maximum(inside, 0), length - 1)
+    if 2 * LENGTH * LENGTH >= 2**31:  # as of a long signal; 64 bits would slow down all others
+        inside = inside.to(tl.int64)
+    return (2 * inside + 1) * LENGTH // (2 * length)
 
 
 @triton.jit
