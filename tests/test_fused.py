@@ -1210,6 +1210,20 @@ def test_a_gradient_that_is_differentiated_again(kind, reduction, monkeypatch):
     torch.testing.assert_close(penalty(DEVICE), wanted)
 
 
+@pytest.mark.parametrize("kind", KINDS_OF_TARGET)
+def test_gradients_of_all_samples_at_once(kind, monkeypatch):
+    """By ``is_grads_batched``, which vectorises the backward pass over wrappers without memory."""
+    numbers = np.random.default_rng(30)
+    target = as_kind(kind, draw_target(4, 5, 2, numbers), 5)
+    logits = torch.from_numpy(numbers.standard_normal((4, 5)).astype(np.float32)).to(DEVICE).requires_grad_()
+    monkeypatch.setattr(losses, "is_fusible", lambda logits: True)
+    monkeypatch.setattr(torch.cuda, "device", lambda device: contextlib.nullcontext())
+    loss, each = soft_cross_entropy(logits, target, reduction="none"), torch.eye(4, device=DEVICE)
+    (batched,) = torch.autograd.grad(loss, logits, each, is_grads_batched=True, retain_graph=True)
+    wanted = [torch.autograd.grad(loss, logits, one, retain_graph=True)[0] for one in each]
+    torch.testing.assert_close(batched, torch.stack(wanted))
+
+
 def test_numbers_of_numpy_and_torch_reach_kernels_as_pythons(as_on_a_device, monkeypatch):
     """The interpreter runs with any; the compiler knows no others."""
     given = []

@@ -282,9 +282,11 @@ class _SoftCrossEntropy(torch.autograd.Function):
     def backward(ctx, grad_loss):
         # hooks may bring them back with other strides, as torch.autograd.graph.save_on_cpu does
         logits, shares, *others = ctx.saved_tensors
-        if torch.is_grad_enabled():  # for create_graph=True, what a kernel writes would be a constant
-            loss = ctx.plain(logits, shares, None if ctx.constants[1] else others[0])
-            return *torch.autograd.grad(loss, logits, grad_loss, create_graph=True), *[None] * 7
+        again = torch.is_grad_enabled()  # for create_graph=True: what a kernel writes would be a constant
+        if again or not torch._C._has_storage(grad_loss):  # for is_grads_batched=True a kernel could not read it
+            with torch.enable_grad():
+                loss = ctx.plain(logits, shares, None if ctx.constants[1] else others[0])
+            return *torch.autograd.grad(loss, logits, grad_loss, create_graph=again), *[None] * 7
         logits, shares = _with_dense_rows(logits), _with_dense_rows(shares)
         labels, counted, scale, total = [tensor.contiguous() for tensor in others]
         batch, classes = logits.shape
