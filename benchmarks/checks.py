@@ -148,6 +148,7 @@ def compiled(device: torch.device) -> None:
     plans = [transform.make_plan(images) for _ in range(4)]  # a CUDA graph is recorded by the second call
     for options in ({}, {"mode": "reduce-overhead"}) if device.type == "cuda" else ({"backend": "aot_eager"},):
         torch._dynamo.reset()
+        torch._dynamo.utils.counters.clear()
         packed = pack(plans[0], device)
         step = torch.compile(lambda images, packed: mix(images, packed, **NORMALISED) * 2, fullgraph=True, **options)
         step(images, packed)
@@ -156,6 +157,8 @@ def compiled(device: torch.device) -> None:
                 packed.copy_(plan)
                 wanted = mix(images.cpu(), plan, **NORMALISED, impl="reference")
                 same(step(images, packed) / 2, wanted, f"compiled, {options}")
+        skipped = torch._dynamo.utils.counters["inductor"]["cudagraph_skips"]
+        assert not skipped, f"compiled, {options}: no CUDA graph was recorded"
 
 
 def sync(device: torch.device) -> None:

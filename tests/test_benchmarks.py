@@ -142,6 +142,19 @@ def test_checks_find_what_is_wrong():
         checks.same(images * 1.01, images, "off")
 
 
+def test_a_step_without_a_cuda_graph_is_found(monkeypatch):
+    """Inductor leaves it out with no more than a line in its log, and counts."""
+    make = torch.compile
+
+    def without_graph(*arguments, **options):
+        torch._dynamo.utils.counters["inductor"]["cudagraph_skips"] += 1
+        return make(*arguments, **options)
+
+    monkeypatch.setattr(torch, "compile", without_graph)
+    with pytest.raises(AssertionError, match="no CUDA graph was recorded"):
+        checks.compiled(torch.device("cpu"))
+
+
 @pytest.mark.slow  # starts every step of the GPU run, each in a process
 def test_dry_run_of_the_gpu_script(monkeypatch, tmp_path, capsys):
     """A step that fails is reported, and the rest still runs."""
