@@ -1,6 +1,7 @@
 """``MixBatch``: a stacked batch that is mixed once, on the device of its consumer."""
 
 import copy
+import dataclasses
 import threading
 import weakref
 from collections.abc import ItemsView, Iterator, KeysView, Mapping, ValuesView
@@ -124,14 +125,14 @@ class MixBatch:
 
         Takes the arguments of ``Tensor.to``: ``to(device, dtype, non_blocking)``. The dtype applies to the images,
         which are mixed in float32 and then cast. Copies to CUDA do not block the host unless ``non_blocking=False``.
-        Objects other than tensors stay where they are, unless they have a ``to``.
+        Objects other than tensors stay where they are, unless they have a ``to``; dataclasses of tensors need one.
         """
         device, dtype, non_blocking = _parse_to(*args, **kwargs)
         with self._once:
             if self._mixed is None and device is not None:
-                self._batch = self._copied(_moved(self._waiting(), device, non_blocking))
+                self._batch = self._copied(moved(self._waiting(), device, non_blocking=non_blocking))
             mixed = self.mix(dtype=dtype)
-            return mixed if device is None else _moved(mixed, device, non_blocking)
+            return mixed if device is None else moved(mixed, device, non_blocking=non_blocking)
 
     @property
     def stacked(self) -> Any:
@@ -256,19 +257,26 @@ def _parse_to(*args: Any, **kwargs: Any) -> tuple[torch.device | None, torch.dty
     return device, dtype, bool(non_blocking) if given else True
 
 
-def _moved(batch: Any, device: torch.device, non_blocking: bool) -> Any:
-    """The batch with its tensors, and whatever else has a ``to``, on the device."""
+def moved(batch: Any, device: torch.device, *, non_blocking: bool = False) -> Any:
+    """The batch with its tensors, and whatever else has a ``to``, on the device; anything else stays as it is."""
     # only copies to CUDA are ordered by a stream: on the host a non-blocking one could be read before it has arrived
     non_blocking = non_blocking and device.type == "cuda"
     there: dict[Path, Any] = {}
     for path, leaf in leaves(batch):
         if isinstance(leaf, Tensor):
             there[path] = leaf.to(device, non_blocking=non_blocking)
-        elif knows_to(leaf):
+        elif callable(getattr(leaf, "to", None)) and not isinstance(leaf, type):
             there[path] = leaf.to(device)
+        else:
+            _refuse_tensors_in(leaf)
     return replace_at(batch, there)
 
 
-def knows_to(leaf: Any) -> bool:
-    """Whether an item of a batch can be moved by ``leaf.to(device)``."""
-    return callable(getattr(leaf, "to", None)) and not isinstance(leaf, type)
+def _refuse_tensors_in(leaf: Any) -> None:
+    """Refuse a dataclass with tensors, which would be left behind."""
+    fields = dataclasses.fields(leaf) if dataclasses.is_dataclass(leaf) and not isinstance(leaf, type) else ()
+    if any(isinstance(getattr(leaf, field.name, None), Tensor) for field in fields):
+        raise TypeError(
+            f"a batch must be of tensors in tuples, lists and mappings, got a {type(leaf).__name__} with tensors, "
+            "which has no to(device); add one, or let the collate_fn return vars(batch)"
+        )

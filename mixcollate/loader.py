@@ -1,7 +1,6 @@
 """``DeviceLoader``: copies the next batch to the device while the current one trains, and mixes it there."""
 
 import copy
-import dataclasses
 import itertools
 import warnings
 from collections import deque
@@ -12,10 +11,10 @@ import torch
 from torch import Tensor
 from torch.utils.data import BatchSampler, DataLoader, RandomSampler, SequentialSampler, default_collate
 
-from mixcollate.batch import MixBatch, knows_to
+from mixcollate.batch import MixBatch, moved
 from mixcollate.checks import Settled, check_count, check_device, count_in_environment, shown
 from mixcollate.collate import MixupCollate
-from mixcollate.roles import leaves, map_tensors, replace_at
+from mixcollate.roles import leaves, map_tensors
 
 # attributes of the loader, from which loops count batches and samples, among other things
 _PASSED_ON = ("dataset", "sampler", "batch_sampler", "batch_size", "drop_last", "num_workers", "collate_fn")
@@ -300,23 +299,7 @@ def _check_usable(device: torch.device) -> None:
 
 
 def _delivered(batch: Any, device: torch.device) -> Any:
-    if isinstance(batch, MixBatch):
-        return batch.to(device)
-    moved = {path: _moved(leaf, device) for path, leaf in leaves(batch)}
-    return replace_at(batch, moved)
-
-
-def _moved(leaf: Any, device: torch.device) -> Any:
-    """An item of a batch on the device, if it is a tensor or has a ``to``; anything else is returned as it is."""
-    if knows_to(leaf):
-        return leaf.to(device)
-    fields = dataclasses.fields(leaf) if dataclasses.is_dataclass(leaf) and not isinstance(leaf, type) else ()
-    if any(isinstance(getattr(leaf, field.name, None), Tensor) for field in fields):
-        raise TypeError(
-            f"a batch must be of tensors in tuples, lists and mappings, got a {type(leaf).__name__} with tensors, "
-            "which has no to(device); add one, or let the collate_fn return vars(batch)"
-        )
-    return leaf
+    return batch.to(device) if isinstance(batch, MixBatch) else moved(batch, device)
 
 
 def _state_of(loader: Any) -> Any:

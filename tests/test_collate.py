@@ -1,6 +1,7 @@
 """MixupCollate in real loaders: one stream whatever the workers do, switches that act at once, nothing half mixed."""
 
 import copy
+import functools
 import gc
 import os
 import pickle
@@ -8,6 +9,7 @@ import sys
 import threading
 import warnings
 from collections import UserDict
+from dataclasses import dataclass
 from multiprocessing.context import set_spawning_popen
 from pathlib import Path
 from types import SimpleNamespace
@@ -779,6 +781,22 @@ def test_a_mapping_that_keeps_its_tensors_on_a_device_is_moved_all_the_same():
     moved = mc.MixupCollate(num_classes=10)(table).to("meta")
     assert {tensor.device.type for tensor in moved.data.values()} == {"meta"}
     assert table.device == "cpu" and table["image"].device.type == "cpu"
+
+
+@dataclass
+class Extra:
+    weights: torch.Tensor
+
+
+def test_a_dataclass_whose_tensors_would_stay_behind_is_refused():
+    """Before anything is mixed, as by a loader of the same batches, which says the same."""
+    given = {"image": IMAGES[:4], "label": LABELS[:4], "extra": Extra(torch.ones(4))}
+    batch = mc.MixupCollate(num_classes=10)(given)
+    loaders = [mc.DeviceLoader([one], "cpu") for one in (given, batch)]
+    for move in (lambda: batch.to("cpu"), *[functools.partial(list, one) for one in loaders]):
+        with pytest.raises(TypeError, match=r"got a Extra with tensors, which has no to\(device\)"):
+            move()
+    assert batch.mix()["extra"] is given["extra"]
 
 
 class Indexed(NamedTuple):
