@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 from typing_extensions import Unpack
 
-from mixcollate.checks import check_count, check_probability, shown
+from mixcollate.checks import check_count, check_probability, is_list, shown
 from mixcollate.methods.boxes import shorter_side
 from mixcollate.methods.fill import Fill, check_fill, filled
 from mixcollate.plan import Draw, MixPlan, identity
@@ -72,6 +72,6 @@ class HideAndSeek(ErasingTransform):
 
 
 def _check_sizes(sizes: Sequence[int]) -> tuple[int, ...]:
-    if isinstance(sizes, str) or not isinstance(sizes, (Sequence, np.ndarray)) or not len(sizes):
+    if not is_list(sizes) or not len(sizes):
         raise TypeError(f"sizes must be a list of integers, in pixels, got {shown(sizes)}")
     return tuple(check_count(f"sizes[{k}]", size, least=0) for k, size in enumerate(sizes))
