@@ -288,6 +288,12 @@ PLACES = frozenset(name for name, one in PARTS.items() if one.places)
 APART = frozenset(name for name, one in PARTS.items() if one.apart)
 
 
+def beside(tensor: Tensor, part: Array | Tensor | None) -> Tensor:
+    """A part of a plan, packed or not, that is known to be present, as a tensor on the device of ``tensor``."""
+    part = np.array(part) if isinstance(part, np.ndarray) else part  # torch takes none read-only, or stored backwards
+    return torch.as_tensor(part, device=tensor.device)
+
+
 def identity(batch: int, size: tuple[int, int], **erasing: Any) -> MixPlan:
     """The plan that leaves ``batch`` images unchanged, except for the ``erasing`` parts."""
     partners, shares = np.empty((batch, 0), np.int64), np.ones((batch, 1), np.float32)

@@ -23,7 +23,7 @@ from mixcollate.checks import (
 from mixcollate.kernels.bounds import check_bounds
 from mixcollate.kernels.packed import PackedPlan, pack
 from mixcollate.kernels.support import Impl, is_differentiated, is_fusible
-from mixcollate.plan import Array, MixPlan, takes_partners
+from mixcollate.plan import Array, MixPlan, beside, takes_partners
 
 if TYPE_CHECKING:
     from mixcollate.kernels.fused_targets import UnwrittenTargets
@@ -269,7 +269,7 @@ class TargetRule:
         if indices is None:
             return smooth(_mix_rows(labels.to(torch.float32), plan, self.label_mode), self.label_smoothing)
         indices = indices.to(torch.int64)
-        sources, shares = (_beside(indices, part) for part in _sources(plan))
+        sources, shares = (beside(indices, part) for part in _sources(plan))
         target = SoftTarget(indices[sources], shares.clone())  # not in the memory of the plan
         if self.targets == "sparse":
             return target
@@ -361,16 +361,10 @@ def _sources(plan: MixPlan | PackedPlan) -> tuple[Any, Any]:
     return sources, shares
 
 
-def _beside(labels: Tensor, part: Array | Tensor) -> Tensor:
-    """A part of the plan as a tensor on the device of the labels."""
-    part = np.array(part) if isinstance(part, np.ndarray) else part  # torch takes none read-only, or stored backwards
-    return torch.as_tensor(part, device=labels.device)
-
-
 def _mix_rows(rows: Tensor, plan: MixPlan | PackedPlan | None, label_mode: LabelMode) -> Tensor:
     """The sum of ``rows [B, ...]`` weighted by their shares, or the maximum of those whose share is not 0."""
     while plan is not None:
-        partners, shares = (_beside(rows, part) for part in (plan.partners, plan.shares))
+        partners, shares = (beside(rows, part) for part in (plan.partners, plan.shares))
         if label_mode == "union":
             shares = (shares > 0).to(rows.dtype)
         own, *others = shares.T.reshape(shares.shape[1], len(rows), *[1] * (rows.ndim - 1))

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from mixcollate.kernels.noise import noise
 from mixcollate.kernels.pixels import Affine
-from mixcollate.plan import Array, MixPlan
+from mixcollate.plan import Array, MixPlan, beside
 
 
 def mix(images: Tensor, plan: MixPlan, out: Tensor, *, affine: Affine | None) -> None:
@@ -59,9 +59,9 @@ def blend(values: Tensor, other: Tensor, plan: MixPlan, *, rounded: bool) -> Ten
     """
     if plan.resized is not None:
         other = resize_into_box(other, plan, rounded=rounded)
-    own = _beside(values, plan.own_outside)[:, None, None]  # [B, 1, 1]
+    own = beside(values, plan.own_outside)[:, None, None]  # [B, 1, 1]
     if plan.box is not None:
-        own = torch.where(in_box(values, plan), _beside(values, plan.own_inside)[:, None, None], own)  # [B, H, W]
+        own = torch.where(in_box(values, plan), beside(values, plan.own_inside)[:, None, None], own)  # [B, H, W]
     own = own[:, None]  # [B, 1, H, W]
     difference = (1 - own) * (other - values)  # [B, C, H, W]
     blended = values + (difference.round() if rounded else difference)
@@ -71,11 +71,11 @@ def blend(values: Tensor, other: Tensor, plan: MixPlan, *, rounded: bool) -> Ten
 def in_box(values: Tensor, plan: MixPlan) -> Tensor:
     """``[B, H, W]`` bool: the pixels in each image's box whose bit is set."""
     rows, cols = _rows_and_columns(values)
-    top, left, bottom, right = _beside(values, plan.box)[:, :, None, None].unbind(1)  # [B, 1, 1]
+    top, left, bottom, right = beside(values, plan.box)[:, :, None, None].unbind(1)  # [B, 1, 1]
     inside = (rows >= top) & (rows < bottom) & (cols >= left) & (cols < right)
     if plan.bitmap is None:
         return inside
-    return inside & _bits_at(_beside(values, plan.bitmap), cols.expand_as(inside))
+    return inside & _bits_at(beside(values, plan.bitmap), cols.expand_as(inside))
 
 
 def resize_into_box(other: Tensor, plan: MixPlan, *, rounded: bool) -> Tensor:
@@ -85,7 +85,7 @@ def resize_into_box(other: Tensor, plan: MixPlan, *, rounded: bool) -> Tensor:
     """
     height, width = other.shape[2:]
     rows, cols = _rows_and_columns(other)
-    top, left, bottom, right = _beside(other, plan.box)[:, :, None, None].unbind(1)  # [B, 1, 1]
+    top, left, bottom, right = beside(other, plan.box)[:, :, None, None].unbind(1)  # [B, 1, 1]
     row, nearest_row = _shown_at(rows - top, bottom - top, height, other.dtype)  # [B, H, 1]
     col, nearest_col = _shown_at(cols - left, right - left, width, other.dtype)  # [B, 1, W]
     above, before = row.long(), col.long()
@@ -99,7 +99,7 @@ def resize_into_box(other: Tensor, plan: MixPlan, *, rounded: bool) -> Tensor:
     )
     bilinear = upper + down * (lower - upper)
     nearest = _pixels_at(other, nearest_row, nearest_col)
-    kind = _beside(other, plan.resized)[:, None, None, None]
+    kind = beside(other, plan.resized)[:, None, None, None]
     resized = torch.where(kind == 2, bilinear.round() if rounded else bilinear, nearest)
     return torch.where(kind == 0, other, resized)
 
@@ -115,10 +115,10 @@ def _shown_at(inside: Tensor, shown: Tensor, length: int, dtype: torch.dtype) ->
 def join_pieces(images: Tensor, plan: MixPlan, rows: Array) -> Tensor:
     """Four pieces that meet at ``corner``, each read from its image at its ``shift``."""
     row, col = _rows_and_columns(images)
-    corner_row, corner_col = _beside(images, plan.corner)[:, :, None, None].unbind(1)  # [B, 1, 1]
+    corner_row, corner_col = beside(images, plan.corner)[:, :, None, None].unbind(1)  # [B, 1, 1]
     piece = 2 * (row >= corner_row).long() + (col >= corner_col).long()  # [B, H, W]
-    source = _beside(images, np.concatenate([rows[:, None], plan.partners], 1))  # [B, 4]
-    shift = _beside(images, plan.shift).long()  # [B, 4, 2]
+    source = beside(images, np.concatenate([rows[:, None], plan.partners], 1))  # [B, 4]
+    shift = beside(images, plan.shift).long()  # [B, 4, 2]
     image = torch.arange(len(rows), device=images.device)[:, None, None]
     row, col = row + shift[image, piece, 0], col + shift[image, piece, 1]  # [B, H, W]
     joined = images[source[image, piece], :, row, col].permute(0, 3, 1, 2)
@@ -129,15 +129,15 @@ def erase(values: Tensor, plan: MixPlan, *, integer: bool) -> Tensor:
     """Overwrite the plan's boxes, grids and cells with its fill or noise."""
     channels, height, width = values.shape[1:]
     rows, cols = _rows_and_columns(values)
-    fill = _beside(values, plan.fill).to(values.dtype)  # [B, N, F]
+    fill = beside(values, plan.fill).to(values.dtype)  # [B, N, F]
     fills = fill.repeat(1, 1, channels // fill.shape[2])[..., None, None].unbind(1)  # [B, C, 1, 1] each
     if plan.noise is not None:
-        key = _beside(values, plan.noise)[:, None, None, None]
+        key = beside(values, plan.noise)[:, None, None, None]
         place = torch.arange(channels * height * width, device=values.device).view(1, channels, height, width)
         random = noise(place, key, integer=integer).to(values.dtype)  # [B, C, H, W]
         fills = tuple(torch.where(key == 0, one, random) for one in fills)
     if plan.erase_box is not None:
-        for one, box in zip(fills, _beside(values, plan.erase_box).unbind(1), strict=False):  # fills may be more
+        for one, box in zip(fills, beside(values, plan.erase_box).unbind(1), strict=False):  # fills may be more
             top, left, bottom, right = box[:, :, None, None].unbind(1)  # [B, 1, 1]
             inside = (rows >= top) & (rows < bottom) & (cols >= left) & (cols < right)
             values = torch.where(inside[:, None], one, values)
@@ -151,8 +151,8 @@ def erase(values: Tensor, plan: MixPlan, *, integer: bool) -> Tensor:
 def on_grid(values: Tensor, plan: MixPlan) -> Tensor:
     """``[B, H, W]`` bool: the pixels that each image's (rotated) grid erases; a tile of 0 erases none."""
     rows, cols = _rows_and_columns(values)
-    tile, hole, down, across, inverted = _beside(values, plan.grid)[:, :, None, None].unbind(1)  # [B, 1, 1]
-    cosine, sine = _beside(values, plan.turn)[:, :, None, None].unbind(1)
+    tile, hole, down, across, inverted = beside(values, plan.grid)[:, :, None, None].unbind(1)  # [B, 1, 1]
+    cosine, sine = beside(values, plan.turn)[:, :, None, None].unbind(1)
     y = rows.float() + (0.5 - values.shape[2] / 2)
     x = cols.float() + (0.5 - values.shape[3] / 2)
     rows, cols = (cosine * y - sine * x).floor().long(), (sine * y + cosine * x).floor().long()  # [B, H, W]
@@ -163,9 +163,9 @@ def on_grid(values: Tensor, plan: MixPlan) -> Tensor:
 def in_hidden_cell(values: Tensor, plan: MixPlan) -> Tensor:
     """``[B, H, W]`` bool: the pixels in cells whose bit is set."""
     rows, cols = _rows_and_columns(values)
-    side = _beside(values, plan.cell)[:, None, None]
+    side = beside(values, plan.cell)[:, None, None]
     image = torch.arange(len(values), device=values.device)[:, None]
-    cells = _beside(values, plan.hidden)[image, (rows // side)[:, :, 0]]  # [B, H, ceil(Q / 8)]
+    cells = beside(values, plan.hidden)[image, (rows // side)[:, :, 0]]  # [B, H, ceil(Q / 8)]
     return _bits_at(cells, (cols // side).expand(-1, rows.shape[1], -1))
 
 
@@ -174,12 +174,7 @@ def _arithmetic_dtype(images: Tensor) -> torch.dtype:
 
 
 def _images_numbered(images: Tensor, rows: Array) -> Tensor:
-    return images[_beside(images, rows)].to(_arithmetic_dtype(images))
-
-
-def _beside(values: Tensor, part: Array | None) -> Tensor:
-    """A part of the plan as a tensor on the device of the images."""
-    return torch.as_tensor(part, device=values.device)
+    return images[beside(images, rows)].to(_arithmetic_dtype(images))
 
 
 def _rows_and_columns(values: Tensor) -> tuple[Tensor, Tensor]:
