@@ -36,7 +36,7 @@ from mixcollate.kernels.pixels import as_list, check_affine, check_output
 from mixcollate.kernels.prepare import AXES
 from mixcollate.kernels.support import is_differentiated
 from mixcollate.methods import MixUp
-from mixcollate.plan import ERASING, Array, MixPlan, Stream, restrict, without_mixing
+from mixcollate.plan import ERASING, Array, MixPlan, restrict, without_mixing
 from mixcollate.roles import (
     Key,
     Keys,
@@ -55,6 +55,7 @@ from mixcollate.roles import (
 )
 from mixcollate.schedules import EpochNotSet
 from mixcollate.stacking import Stacking, Unstacked
+from mixcollate.stream import Stream
 from mixcollate.targets import TargetRule, for_each_label
 from mixcollate.transforms import MixTransform, Unchanged
 

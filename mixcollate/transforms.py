@@ -29,9 +29,10 @@ from mixcollate.kernels import Axes, Impl, PackedPlan, Statistic
 from mixcollate.kernels.api import cannot_be_exported, uncompiled
 from mixcollate.kernels.bounds import check_bounds, mark_as_checked
 from mixcollate.kernels.prepare import AXES, check_layout
-from mixcollate.plan import PLACES, Draw, MixPlan, Pairing, PairingFunction, Per, Stream, draw_from, identity, restrict
+from mixcollate.plan import PLACES, Draw, MixPlan, Pairing, PairingFunction, Per, draw_from, identity, restrict
 from mixcollate.roles import IMAGES_AND_LABELS, IMAGES_ONLY, Keys, LabelsGetter, find, first_labels
 from mixcollate.schedules import EpochNotSet, Scheduled, value_in_epoch
+from mixcollate.stream import Stream
 from mixcollate.targets import LabelMode, TargetRule, Targets
 
 

@@ -7,7 +7,8 @@ import numpy as np
 
 from mixcollate import methods
 from mixcollate.methods.fill import Fill
-from mixcollate.plan import Draw, MixPlan, Pairing, Per, chain, draw_from, numbers, select, two_shares
+from mixcollate.plan import Draw, MixPlan, Pairing, Per, chain, draw_from, select, two_shares
+from mixcollate.stream import numbers
 from mixcollate.transforms import MixTransform
 
 Shape = tuple[int, int, int, int]

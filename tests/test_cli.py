@@ -32,7 +32,7 @@ from mixcollate.commands.cli import main
 from mixcollate.commands.data import load
 from mixcollate.commands.training import Run, data_of, judge
 from mixcollate.kernels import support
-from mixcollate.plan import Stream
+from mixcollate.stream import Stream
 
 HUGE = "9" * 30
 QUICK = ["--epochs", "1", "--runs", "1", "--workers", "0", "--device", "cpu"]

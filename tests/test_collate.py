@@ -168,7 +168,7 @@ def test_eager_stacks_while_it_mixes(transform, kind, workers, monkeypatch):
     """Large images are not stacked first; what comes out is the same, and no sample is written."""
     monkeypatch.setattr(mc.stacking, "LARGE", 0)
     monkeypatch.setattr(mc.kernels.host, "LARGE", 0)
-    monkeypatch.setattr(mc.plan, "get_worker_info", lambda: None)  # one stream, wherever it is drawn
+    monkeypatch.setattr(mc.stream, "get_worker_info", lambda: None)  # one stream, wherever it is drawn
     kept = IMAGES.clone()
     rows = [(image if kind == "tensors" else image.numpy(), 3, image / 2) for image in IMAGES]
     for options in ({}, {"mean": 0.5, "std": 0.25}, {"memory_format": torch.channels_last}, {"dtype": torch.bfloat16}):

@@ -22,7 +22,7 @@ PACKAGE = Path(mixcollate.__file__).parent
 ROOT = Path(__file__).parent.parent
 LAYERS = [  # a module imports only what stands above it
     ["checks", "kernels.launch"],
-    ["plan", "schedules"],
+    ["plan", "schedules", "stream"],
     ["memory", "kernels.noise", "kernels.compiled", "kernels.support", "kernels.pixels", "kernels.overlap"],
     ["kernels.bounds"],
     ["kernels.packed", "kernels.fused_targets"],

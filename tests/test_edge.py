@@ -23,7 +23,7 @@ from torchvision import tv_tensors
 from torchvision.transforms import v2
 
 import mixcollate as mc
-from mixcollate import execution, plan
+from mixcollate import execution, stream
 from mixcollate.kernels import host, mix, mix_masks, pack
 from tests.test_collate import Samples
 
@@ -686,7 +686,7 @@ def test_collates_and_transforms_have_streams_and_epochs_of_their_own():
 def test_the_first_plan_of_a_thread_may_be_drawn_in_any_mode(mode, monkeypatch):
     """What is made then is kept, and drawn into outside of the mode."""
     with mode():
-        monkeypatch.setattr(plan, "_WORD", plan._Word())
+        monkeypatch.setattr(stream, "_WORD", stream._Word())
     seeds = []
     for _ in range(2):
         torch.manual_seed(5)

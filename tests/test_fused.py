@@ -32,7 +32,7 @@ from mixcollate.kernels.pixels import Affine  # noqa: E402
 from mixcollate.kernels.prepare import run_passes  # noqa: E402
 from mixcollate.losses import soft_cross_entropy  # noqa: E402
 from mixcollate.plan import MixPlan, draw_from, identity, select, two_shares  # noqa: E402
-from mixcollate.plan import numbers as numbers_at  # noqa: E402
+from mixcollate.stream import numbers as numbers_at  # noqa: E402
 from mixcollate.targets import SoftTarget, mix_targets  # noqa: E402
 from tests import cases  # noqa: E402
 from tests.ahead_of_time import arguments_of, compiling  # noqa: E402

@@ -14,7 +14,8 @@ import pytest
 import torch
 
 import mixcollate as mc
-from mixcollate.plan import MixPlan, Stream, draw_from, numbers
+from mixcollate.plan import MixPlan, draw_from
+from mixcollate.stream import Stream, numbers
 
 SHAPES = [(7, 3, 33, 25), (4, 1, 8, 64)]
 ADDRESSES = [(0, 0, 0), (0, 0, 1), (0, 1, 0), (2**63 + 5, 0, 0), (0, 0, 2**40)]  # (seed, rank, step)

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from mixcollate import methods
 from mixcollate.kernels import host, mix
-from mixcollate.plan import MixPlan, chain, draw_from, numbers, restrict, select, two_shares
+from mixcollate.plan import MixPlan, chain, draw_from, restrict, select, two_shares
+from mixcollate.stream import numbers
 from tests import cases
 
 DTYPES = [torch.uint8, torch.float16, torch.bfloat16, torch.float32, torch.float64]

@@ -7,8 +7,8 @@ from PIL import Image, ImageColor
 
 from mixcollate import CutMix, Cutout, MixUp, RandomChoice, RandomErasing
 from mixcollate.commands.preview import COLOURS, _shares, preview
-from mixcollate.plan import Stream
 from mixcollate.schedules import until
+from mixcollate.stream import Stream
 
 TWO = torch.tensor([30, 220], dtype=torch.uint8)[:, None, None, None].expand(2, 3, 160, 160)  # drawn as they are
 

@@ -13,7 +13,8 @@ from torch import Tensor
 from mixcollate import methods
 from mixcollate.kernels import mix
 from mixcollate.kernels.noise import noise
-from mixcollate.plan import MixPlan, draw_from, identity, numbers, select
+from mixcollate.plan import MixPlan, draw_from, identity, select
+from mixcollate.stream import numbers
 from tests import cases
 
 DTYPES = [torch.uint8, torch.float16, torch.bfloat16, torch.float32, torch.float64]

@@ -16,7 +16,7 @@ from mixcollate import methods
 from mixcollate.commands import Refusal, refusing
 from mixcollate.commands.preview import preview
 from mixcollate.commands.recipes import parse
-from mixcollate.plan import Stream
+from mixcollate.stream import Stream
 from mixcollate.transforms import MixTransform
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")

@@ -9,7 +9,7 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from mixcollate.kernels import mix
-from mixcollate.plan import Stream
+from mixcollate.stream import Stream
 from mixcollate.targets import mix_targets
 from mixcollate.transforms import MixTransform
 

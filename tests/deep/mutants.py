@@ -30,8 +30,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent.parent
-TESTS = ["plan", "golden", "targets", "collate", "loader", "timm", "transforms", "edge", "methods", "operator"]
-TESTS += ["execution", "losses", "memory", "kernels", "wrong_calls", "defaults", "fuzz"]
+TESTS = ["stream", "plan", "golden", "targets", "collate", "loader", "timm", "transforms", "edge", "methods"]
+TESTS += ["operator", "execution", "losses", "memory", "kernels", "wrong_calls", "defaults", "fuzz"]
 TESTS = [f"tests/test_{name}.py" for name in TESTS]
 TESTS += [
     "tests/test_fused.py::test_mix_targets_is_fused",
@@ -40,7 +40,19 @@ TESTS += [
     "tests/test_fused.py::test_saved_tensors_may_come_back_in_another_order",
     "tests/test_fused.py::test_numbers_of_numpy_and_torch_reach_kernels_as_pythons",
 ]
-ROOMS = ["plan", "targets", "losses", "roles", "stacking", "execution", "batch", "collate", "loader", "methods"]
+ROOMS = [
+    "stream",
+    "plan",
+    "targets",
+    "losses",
+    "roles",
+    "stacking",
+    "execution",
+    "batch",
+    "collate",
+    "loader",
+    "methods",
+]
 ASLEEP = 1200  # seconds after which the tests of a mutant count as hanging, even on a busy machine
 IMPORT_FAILED = 70
 # Tests that start interpreters or compilers are left out.
