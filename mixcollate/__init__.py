@@ -4,6 +4,7 @@ import mixcollate.kernels.operator as _operator  # noqa: F401  # registers it wi
 from mixcollate.batch import MixBatch
 from mixcollate.collate import MixupCollate
 from mixcollate.containers import Compose, RandomChoice
+from mixcollate.draw import Draw
 from mixcollate.loader import DeviceLoader
 from mixcollate.losses import soft_accuracy, soft_binary_cross_entropy, soft_cross_entropy
 from mixcollate.methods import (
@@ -18,7 +19,7 @@ from mixcollate.methods import (
     RandomErasing,
     ResizeMix,
 )
-from mixcollate.plan import Draw, MixPlan
+from mixcollate.plan import MixPlan
 from mixcollate.targets import SoftTarget
 from mixcollate.transforms import ErasingTransform, MixTransform
 

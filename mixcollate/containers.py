@@ -9,8 +9,9 @@ import torch
 from typing_extensions import Unpack
 
 from mixcollate.checks import check_probability, is_list, shown
+from mixcollate.draw import Draw, Per, draw_from
 from mixcollate.kernels import Axes
-from mixcollate.plan import Draw, MixPlan, Per, chain, draw_from, identity, select
+from mixcollate.plan import MixPlan, chain, identity, select
 from mixcollate.transforms import LabelOptions, MixTransform
 
 ROUNDING = 1e-6

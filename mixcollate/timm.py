@@ -2,9 +2,9 @@
 
 from mixcollate.checks import check_choice, check_count, check_flag, check_number, check_probability, check_range
 from mixcollate.containers import Compose, RandomChoice
+from mixcollate.draw import Per
 from mixcollate.methods import CutMix, MixUp, RandomErasing
 from mixcollate.methods.fill import Fill
-from mixcollate.plan import Per
 from mixcollate.transforms import MixOptions, MixTransform
 
 _PER: dict[str, Per] = {"batch": "batch", "pair": "pair", "elem": "sample"}

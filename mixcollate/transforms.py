@@ -24,12 +24,13 @@ from mixcollate.checks import (
     result_of,
     shown,
 )
+from mixcollate.draw import Draw, Pairing, PairingFunction, Per, draw_from
 from mixcollate.execution import Executor, execute, first_images, refuse_class_indices
 from mixcollate.kernels import Axes, Impl, PackedPlan, Statistic
 from mixcollate.kernels.api import cannot_be_exported, uncompiled
 from mixcollate.kernels.bounds import check_bounds, mark_as_checked
 from mixcollate.kernels.prepare import AXES, check_layout
-from mixcollate.plan import PLACES, Draw, MixPlan, Pairing, PairingFunction, Per, draw_from, identity, restrict
+from mixcollate.plan import PLACES, MixPlan, identity, restrict
 from mixcollate.roles import IMAGES_AND_LABELS, IMAGES_ONLY, Keys, LabelsGetter, find, first_labels
 from mixcollate.schedules import EpochNotSet, Scheduled, value_in_epoch
 from mixcollate.stream import Stream

@@ -6,8 +6,9 @@ from dataclasses import replace
 import numpy as np
 
 from mixcollate import methods
+from mixcollate.draw import Draw, Pairing, Per, draw_from
 from mixcollate.methods.fill import Fill
-from mixcollate.plan import Draw, MixPlan, Pairing, Per, chain, draw_from, select, two_shares
+from mixcollate.plan import MixPlan, chain, select, two_shares
 from mixcollate.stream import numbers
 from mixcollate.transforms import MixTransform
 

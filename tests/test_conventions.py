@@ -23,7 +23,7 @@ ROOT = Path(__file__).parent.parent
 LAYERS = [  # a module imports only what stands above it
     ["checks", "kernels.launch"],
     ["plan", "schedules", "stream"],
-    ["memory", "kernels.noise", "kernels.compiled", "kernels.support", "kernels.pixels", "kernels.overlap"],
+    ["draw", "memory", "kernels.noise", "kernels.compiled", "kernels.support", "kernels.pixels", "kernels.overlap"],
     ["kernels.bounds"],
     ["kernels.packed", "kernels.fused_targets"],
     ["kernels.reference", "kernels.fused", "targets"],

@@ -26,12 +26,13 @@ if not has_right_triton():
 fused = pytest.importorskip("mixcollate.kernels.fused", reason="Triton is not installed")
 
 from mixcollate import RICAP, Compose, CutMix, Cutout, MixUp, RandomChoice, RandomErasing, losses, targets  # noqa: E402
+from mixcollate.draw import draw_from  # noqa: E402
 from mixcollate.kernels import fused_targets, reference  # noqa: E402
 from mixcollate.kernels.packed import pack  # noqa: E402
 from mixcollate.kernels.pixels import Affine  # noqa: E402
 from mixcollate.kernels.prepare import run_passes  # noqa: E402
 from mixcollate.losses import soft_cross_entropy  # noqa: E402
-from mixcollate.plan import MixPlan, draw_from, identity, select, two_shares  # noqa: E402
+from mixcollate.plan import MixPlan, identity, select, two_shares  # noqa: E402
 from mixcollate.stream import numbers as numbers_at  # noqa: E402
 from mixcollate.targets import SoftTarget, mix_targets  # noqa: E402
 from tests import cases  # noqa: E402

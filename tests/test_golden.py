@@ -14,7 +14,8 @@ import pytest
 import torch
 
 import mixcollate as mc
-from mixcollate.plan import MixPlan, draw_from
+from mixcollate.draw import draw_from
+from mixcollate.plan import MixPlan
 from mixcollate.stream import Stream, numbers
 
 SHAPES = [(7, 3, 33, 25), (4, 1, 8, 64)]

@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 
 from mixcollate import methods
+from mixcollate.draw import draw_from
 from mixcollate.kernels import host, mix
-from mixcollate.plan import MixPlan, chain, draw_from, restrict, select, two_shares
+from mixcollate.plan import MixPlan, chain, restrict, select, two_shares
 from mixcollate.stream import numbers
 from tests import cases
 

@@ -10,10 +10,10 @@ import pytest
 import torch
 
 import mixcollate as mc
+from mixcollate.draw import draw_from
 from mixcollate.kernels import packed
 from mixcollate.kernels.packed import pack
 from mixcollate.kernels.support import FUSED_FROM, has_right_triton
-from mixcollate.plan import draw_from
 from mixcollate.stream import numbers
 from tests.simulated_kernel import Kernel
 from tests.simulated_streams import SimulatedStreams

@@ -18,10 +18,11 @@ from torch.utils.data import DataLoader
 
 import mixcollate
 from mixcollate import Compose, RandomChoice, methods
+from mixcollate.draw import Draw, draw_from, own_shares
 from mixcollate.kernels import mix
 from mixcollate.methods import fmix
 from mixcollate.methods.boxes import signal_axis
-from mixcollate.plan import Array, Draw, MixPlan, draw_from, own_shares
+from mixcollate.plan import Array, MixPlan
 from mixcollate.stream import numbers
 from mixcollate.transforms import DrawOptions, ErasingOptions, ErasingTransform, LabelOptions, MixOptions, MixTransform
 from tests import cases

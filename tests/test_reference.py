@@ -11,9 +11,10 @@ import torch
 from torch import Tensor
 
 from mixcollate import methods
+from mixcollate.draw import draw_from
 from mixcollate.kernels import mix
 from mixcollate.kernels.noise import noise
-from mixcollate.plan import MixPlan, draw_from, identity, select
+from mixcollate.plan import MixPlan, identity, select
 from mixcollate.stream import numbers
 from tests import cases
 

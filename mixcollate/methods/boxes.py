@@ -5,7 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from mixcollate.plan import Array, Draw, MixPlan, two_shares
+from mixcollate.draw import Draw
+from mixcollate.plan import Array, MixPlan, two_shares
 
 
 def edges(

@@ -6,8 +6,9 @@ import numpy as np
 from typing_extensions import Unpack
 
 from mixcollate.checks import check_choice, check_flag, check_not_negative, check_positive, check_range, check_scheduled
+from mixcollate.draw import Draw, own_shares
 from mixcollate.methods.boxes import as_boxes, below, counted_share, edges, is_signal, pasted, shorter_side, signal_axis
-from mixcollate.plan import Draw, MixPlan, own_shares
+from mixcollate.plan import MixPlan
 from mixcollate.schedules import Scheduled, value_in_epoch
 from mixcollate.transforms import MixOptions, MixTransform
 

@@ -4,9 +4,10 @@ import numpy as np
 from typing_extensions import Unpack
 
 from mixcollate.checks import check_count, check_flag, check_number
+from mixcollate.draw import Draw
 from mixcollate.methods.boxes import as_boxes, edges, shorter_side, signal_axis
 from mixcollate.methods.fill import Fill, check_fill, filled
-from mixcollate.plan import Draw, MixPlan, identity
+from mixcollate.plan import MixPlan, identity
 from mixcollate.transforms import ErasingOptions, ErasingTransform
 
 

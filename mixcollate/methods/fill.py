@@ -6,7 +6,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 
 from mixcollate.checks import check_choice, check_number, is_list, shown
-from mixcollate.plan import Draw, Per
+from mixcollate.draw import Draw, Per
 
 Kind = Literal["mean", "noise", "channel_noise"]
 Fill = float | tuple[float, ...] | Kind

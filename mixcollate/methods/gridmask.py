@@ -6,9 +6,10 @@ import numpy as np
 from typing_extensions import Unpack
 
 from mixcollate.checks import check_count, check_counts, check_flag, check_number
+from mixcollate.draw import Draw
 from mixcollate.methods.boxes import shorter_side, signal_axis
 from mixcollate.methods.fill import Fill, check_fill, filled
-from mixcollate.plan import Draw, MixPlan, identity
+from mixcollate.plan import MixPlan, identity
 from mixcollate.schedules import Scheduled
 from mixcollate.transforms import DrawOptions, ErasingTransform
 

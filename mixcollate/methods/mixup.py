@@ -4,7 +4,8 @@ import numpy as np
 from typing_extensions import Unpack
 
 from mixcollate.checks import check_not_negative, check_positive, check_scheduled
-from mixcollate.plan import Draw, MixPlan, own_shares, two_shares
+from mixcollate.draw import Draw, own_shares
+from mixcollate.plan import MixPlan, two_shares
 from mixcollate.schedules import Scheduled, value_in_epoch
 from mixcollate.transforms import MixOptions, MixTransform
 

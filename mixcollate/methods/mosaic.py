@@ -4,9 +4,10 @@ import numpy as np
 from typing_extensions import Unpack
 
 from mixcollate.checks import check_range
+from mixcollate.draw import Draw
 from mixcollate.methods.boxes import signal_axis
 from mixcollate.methods.ricap import joined
-from mixcollate.plan import Draw, MixPlan
+from mixcollate.plan import MixPlan
 from mixcollate.transforms import MixOptions, MixTransform
 
 

@@ -7,9 +7,10 @@ import numpy as np
 from typing_extensions import Unpack
 
 from mixcollate.checks import check_count, check_counts, check_flag, check_range
+from mixcollate.draw import Draw
 from mixcollate.methods.boxes import as_boxes, edges, is_signal, signal_axis
 from mixcollate.methods.fill import KINDS, Fill, check_fill, filled
-from mixcollate.plan import Array, Draw, MixPlan, identity
+from mixcollate.plan import Array, MixPlan, identity
 from mixcollate.schedules import Scheduled
 from mixcollate.transforms import DrawOptions, ErasingTransform
 

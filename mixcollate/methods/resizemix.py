@@ -6,8 +6,9 @@ import numpy as np
 from typing_extensions import Unpack
 
 from mixcollate.checks import check_choice, check_flag, check_range
+from mixcollate.draw import Draw
 from mixcollate.methods.boxes import as_boxes, counted_share, edges, pasted, signal_axis
-from mixcollate.plan import Draw, MixPlan
+from mixcollate.plan import MixPlan
 from mixcollate.transforms import MixOptions, MixTransform
 
 Interpolation = Literal["bilinear", "nearest"]

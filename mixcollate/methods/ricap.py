@@ -4,8 +4,9 @@ import numpy as np
 from typing_extensions import Unpack
 
 from mixcollate.checks import check_not_negative, check_positive, check_scheduled
+from mixcollate.draw import Draw, own_shares
 from mixcollate.methods.boxes import signal_axis
-from mixcollate.plan import Array, Draw, MixPlan, own_shares
+from mixcollate.plan import Array, MixPlan
 from mixcollate.schedules import Scheduled, value_in_epoch
 from mixcollate.transforms import MixOptions, MixTransform
 

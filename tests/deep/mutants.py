@@ -30,8 +30,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent.parent
-TESTS = ["stream", "plan", "golden", "targets", "collate", "loader", "timm", "transforms", "edge", "methods"]
-TESTS += ["operator", "execution", "losses", "memory", "kernels", "wrong_calls", "defaults", "fuzz"]
+TESTS = ["stream", "plan", "draw", "golden", "targets", "collate", "loader", "timm", "transforms", "edge"]
+TESTS += ["methods", "operator", "execution", "losses", "memory", "kernels", "wrong_calls", "defaults", "fuzz"]
 TESTS = [f"tests/test_{name}.py" for name in TESTS]
 TESTS += [
     "tests/test_fused.py::test_mix_targets_is_fused",
