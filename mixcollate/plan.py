@@ -116,6 +116,10 @@ class MixPlan:
     fill_mean: bool = False
     then: "MixPlan | None" = None
 
+    # A plan also remembers what follows from its numbers: `parts`, `pairs` and `mutual` (which a draw may set), and the
+    # numbers that passed the check in `kernels.bounds`. These are no fields: `replace` must forget them, and whoever
+    # makes a plan of another's fields need not know them.
+
     def __len__(self) -> int:
         try:  # it is asked for before anything is checked
             return len(self.shares)
