@@ -35,23 +35,92 @@ _NUMPY_BLENDS = (torch.float32, torch.float64)
 _SAME_BITS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
+def mix(images: Tensor, plan: MixPlan, out: Tensor, *, affine: Affine | None) -> None:
+    """One pass over ``images [B, C, H, W]`` into ``out``, which may be ``images``; both on the CPU."""
+    in_place = out.data_ptr() == images.data_ptr()
+    few = images.numel() <= CHUNK  # so few that copying and then blending apart takes less time than blending in place
+    order = _order(out) if few or not in_place else None
+    if not _is_fast(images, out, affine):
+        mix_slowly(images, plan, out, affine=affine)
+    elif order is not None and _is_one_pass(images, plan, out, affine):
+        blend_apart_compiled(_copied(images) if in_place else images, plan, out, order, affine)
+        erase(plan, out)
+    elif in_place and not (few and _blends_all_by_torch(plan, out)):
+        overwritten = plan.mixes and not plan.mutual  # some images are read after they are written
+        mix_lazily(_copied(images) if overwritten else out, LazyCopy([], out, affine), plan)
+    else:
+        source = _copied(images) if in_place else images
+        replaced = plan.corner is not None  # pieces overwrite every pixel
+        mix_lazily(out if plan.mutual else source, LazyCopy([] if replaced else source, out, affine), plan)
+
+
+def mix_samples(samples: Sequence[Tensor], plan: MixPlan, out: Tensor, *, affine: Affine | None) -> None:
+    """:func:`mix` of images ``[C, H, W]`` that are stacked along the way."""
+    if _is_fast(samples[0], out, affine) and (plan.mutual or not plan.mixes):
+        mix_lazily(out, LazyCopy(samples, out, affine), plan)
+    else:
+        stacked = _SCRATCH.empty((len(samples), *samples[0].shape), samples[0].dtype)
+        mix(torch.stack(list(samples), out=stacked), plan, out, affine=affine)
+
+
+def mix_slowly(images: Tensor, plan: MixPlan, out: Tensor, *, affine: Affine | None) -> None:
+    """Any other dtypes: by way of float32, in which the reference computes too; float64 by the reference."""
+    if torch.float64 in (images.dtype, out.dtype):
+        reference.mix(images, plan, out, affine=affine)
+    else:
+        wide = _SCRATCH.empty_like(out, dtype=torch.float32)
+        if images.dtype != torch.uint8:
+            images = _copied(images, torch.float32)
+        mix(images, plan, wide, affine=affine)
+        out.copy_(wide)
+
+
+def _is_fast(images: Tensor, out: Tensor, affine: Affine | None) -> bool:
+    """Whether the functions below support these dtypes."""
+    if out.dtype == torch.float32:
+        return images.dtype in (torch.float32, torch.uint8)
+    return out.dtype == images.dtype and affine is None
+
+
+def _is_one_pass(images: Tensor, plan: MixPlan, out: Tensor, affine: Affine | None) -> bool:
+    """Whether one compiled pass that reads every image twice is fastest: they fit the cache, or are also converted."""
+    if plan.own_outside is None or not {"bitmap", "resized", "corner"}.isdisjoint(plan.parts):
+        return False
+    converts = images.dtype.itemsize < out.dtype.itemsize or affine is not None
+    return (out.numel() < CHUNK * out.shape[0] or converts) and loops() is not None
+
+
+def _blends_all_by_torch(plan: MixPlan, out: Tensor) -> bool:
+    """Whether all pixels are blended, by torch in place, which takes twice the calls that blending apart takes."""
+    return plan.own_outside is not None and plan.box is None and out.dtype in _NUMPY_BLENDS and not _is_for_numpy(out)
+
+
+def _copied(images: Tensor, dtype: torch.dtype | None = None) -> Tensor:
+    """A copy that nobody keeps, by default of the same dtype."""
+    return _SCRATCH.empty_like(images, dtype=dtype).copy_(images)
+
+
 class LazyCopy:
     """A copy of images into ``out``, one by one: each is copied just before it is mixed, and normalised just after,
-    while it is in the cache.
+    while it is in the cache. Small ones are copied, and normalised, all at once.
 
     Attributes:
         images: ``[B, C, H, W]``, or one tensor each; none, if ``out`` holds them already.
+        out: ``[B, C, H, W]``, where they are mixed.
+        small: whether they have fewer than ``LARGE`` elements each.
         uncopied: the numbers of those that are not in ``out`` yet.
+        lines, affine: ``out`` and the numbers that normalise it, if it is normalised, as :func:`_in_lines` puts them.
         normalised: the numbers of those that are finished.
     """
 
     def __init__(self, images: Tensor | Sequence[Tensor], out: Tensor, affine: Affine | None) -> None:
         self.images, self.out = images, out
+        self.small = out.numel() < LARGE * out.shape[0]
+        self.uncopied = set(range(len(images)))
         self.lines, self.affine = out, affine
         if affine is not None:
             self.lines, self.affine = _in_lines(out, affine)
-        self.small = out.numel() < LARGE * out.shape[0]
-        self.uncopied, self.normalised = set(range(len(images))), set[int]()
+        self.normalised = set[int]()
 
     @functools.cached_property
     def rows(self) -> tuple[Tensor, ...]:
@@ -115,69 +184,6 @@ def _normalise(lines: Tensor, affine: Affine) -> None:
     """Normalise images, arranged by :func:`_in_lines`, in place, as many at a time as fit the cache."""
     for chunk in torch.split(lines, torch.get_num_threads() * _images_in_chunk(lines)):
         chunk.mul_(affine.scale).add_(affine.bias)
-
-
-def mix(images: Tensor, plan: MixPlan, out: Tensor, *, affine: Affine | None) -> None:
-    """One pass over ``images [B, C, H, W]`` into ``out``, which may be ``images``; both on the CPU."""
-    if not _is_fast(images, out, affine):
-        mix_slowly(images, plan, out, affine=affine)
-        return
-    in_place = out.data_ptr() == images.data_ptr()
-    few = images.numel() <= CHUNK  # so few that copying and then blending apart takes less time than blending in place
-    order = _order(out) if few or not in_place else None
-    if order is not None and _is_one_pass(images, plan, out, affine):
-        blend_apart_compiled(_copied(images) if in_place else images, plan, out, order, affine)
-        erase(plan, out)
-        return
-    blends_all = plan.own_outside is not None and plan.box is None
-    if in_place and few and blends_all and out.dtype in _NUMPY_BLENDS and not _is_for_numpy(out):
-        images, in_place = _copied(images), False  # which takes half of the calls
-    nothing_to_copy = in_place or plan.corner is not None  # pieces overwrite every pixel
-    lazy = LazyCopy([] if nothing_to_copy else images, out, affine)
-    if in_place and plan.mixes and not plan.mutual:
-        images = _copied(images)  # some images are read after they are written
-    mix_lazily(out if plan.mutual else images, lazy, plan)
-
-
-def _copied(images: Tensor, dtype: torch.dtype | None = None) -> Tensor:
-    """A copy that nobody keeps, by default of the same dtype."""
-    return _SCRATCH.empty_like(images, dtype=dtype).copy_(images)
-
-
-def mix_samples(samples: Sequence[Tensor], plan: MixPlan, out: Tensor, *, affine: Affine | None) -> None:
-    """:func:`mix` of images ``[C, H, W]`` that are stacked along the way."""
-    if _is_fast(samples[0], out, affine) and (plan.mutual or not plan.mixes):
-        mix_lazily(out, LazyCopy(samples, out, affine), plan)
-    else:
-        stacked = _SCRATCH.empty((len(samples), *samples[0].shape), samples[0].dtype)
-        mix(torch.stack(list(samples), out=stacked), plan, out, affine=affine)
-
-
-def _is_one_pass(images: Tensor, plan: MixPlan, out: Tensor, affine: Affine | None) -> bool:
-    """Whether one compiled pass that reads every image twice is fastest: they fit the cache, or are also converted."""
-    if plan.own_outside is None or not {"bitmap", "resized", "corner"}.isdisjoint(plan.parts):
-        return False
-    converts = images.dtype.itemsize < out.dtype.itemsize or affine is not None
-    return (out.numel() < CHUNK * out.shape[0] or converts) and loops() is not None
-
-
-def _is_fast(images: Tensor, out: Tensor, affine: Affine | None) -> bool:
-    """Whether the functions below support these dtypes."""
-    if out.dtype == torch.float32:
-        return images.dtype in (torch.float32, torch.uint8)
-    return out.dtype == images.dtype and affine is None
-
-
-def mix_slowly(images: Tensor, plan: MixPlan, out: Tensor, *, affine: Affine | None) -> None:
-    """Any other dtypes: by way of float32, in which the reference computes too; float64 by the reference."""
-    if torch.float64 in (images.dtype, out.dtype):
-        reference.mix(images, plan, out, affine=affine)
-    else:
-        wide = _SCRATCH.empty_like(out, dtype=torch.float32)
-        if images.dtype != torch.uint8:
-            images = _copied(images, torch.float32)
-        mix(images, plan, wide, affine=affine)
-        out.copy_(wide)
 
 
 def mix_lazily(source: Tensor, lazy: LazyCopy, plan: MixPlan) -> None:
