@@ -26,6 +26,7 @@ LAYERS = [  # a module imports only what stands above it
     ["draw", "memory", "kernels.noise", "kernels.compiled", "kernels.support", "kernels.pixels", "kernels.overlap"],
     ["kernels.bounds"],
     ["kernels.packed", "kernels.fused_targets"],
+    ["kernels.tiling"],
     ["kernels.reference", "kernels.fused", "targets"],
     ["losses"],
     ["kernels.host"],
@@ -131,7 +132,10 @@ def test_the_map_shows_every_folder_and_file():
 
 @pytest.mark.parametrize(
     "compiler, ways",
-    [("triton", {"kernels.launch", "kernels.fused", "kernels.fused_targets"}), ("numba", {"kernels.compiled"})],
+    [
+        ("triton", {"kernels.launch", "kernels.tiling", "kernels.fused", "kernels.fused_targets"}),
+        ("numba", {"kernels.compiled"}),
+    ],
 )
 def test_who_imports_a_compiler(compiler, ways):
     for name, path in modules().items():

@@ -27,7 +27,7 @@ fused = pytest.importorskip("mixcollate.kernels.fused", reason="Triton is not in
 
 from mixcollate import RICAP, Compose, CutMix, Cutout, MixUp, RandomChoice, RandomErasing, losses, targets  # noqa: E402
 from mixcollate.draw import draw_from  # noqa: E402
-from mixcollate.kernels import fused_targets, reference  # noqa: E402
+from mixcollate.kernels import fused_targets, reference, tiling  # noqa: E402
 from mixcollate.kernels.packed import pack  # noqa: E402
 from mixcollate.kernels.pixels import Affine  # noqa: E402
 from mixcollate.kernels.prepare import run_passes  # noqa: E402
@@ -49,7 +49,7 @@ SIZES = [(1, 3, 1, 1), (2, 3, 4, 16), (3, 1, 7, 5), (7, 3, 3, 5), (2, 4, 1, 33)]
 @pytest.fixture(autouse=True)
 def small_tiles(monkeypatch):
     """Tiles of a few pixels, so that small images need several and the last one is partial."""
-    monkeypatch.setattr(fused, "VECTORS", 8)
+    monkeypatch.setattr(tiling, "VECTORS", 8)
     monkeypatch.setattr(fused, "VECTORS_OF_ALL", 8)
 
 
@@ -298,9 +298,9 @@ def test_pixels_that_take_long_are_sorted(rule, dtypes, size, monkeypatch):
     """From lines to lines, too, so that three channels share what is computed for a pixel. Images lie apart and start
     at an odd address.
     """
-    geometries, launch = [], fused.launch
+    tilings, launch = [], fused.launch
     monkeypatch.setattr(
-        fused, "launch", lambda *given, **options: geometries.append(given[4][1]) or launch(*given, **options)
+        fused, "launch", lambda *given, **options: tilings.append(given[4][1]) or launch(*given, **options)
     )
     numbers = np.random.default_rng(21)
     shape = (3, 3, *size)
@@ -316,7 +316,7 @@ def test_pixels_that_take_long_are_sorted(rule, dtypes, size, monkeypatch):
     if dtypes[0] == dtypes[1]:
         mix_fused(images, plan, images, **UNCHANGED)
         assert torch.equal(images, wanted)
-    assert {(one.read, one.write) for one in geometries} == {(order, order)}
+    assert {(one.read, one.write) for one in tilings} == {(order, order)}
 
 
 @pytest.mark.parametrize("rule", ["cutmix, roll", "bitmap, roll"])
@@ -353,8 +353,8 @@ def test_between_planes_and_lines(rule, orders, offset, channels, size, gap, ord
     plan = draw_erasing("erased boxes", draw_plan(rule, shape, numbers), channels, numbers)
     images, _ = spread(draw_images(shape, U8, numbers), FORMATS[orders[0]], gap, offset)
     out, memory = spread(torch.full(shape, float("nan"), device=DEVICE), FORMATS[orders[1]], gap, offset)
-    geometry = fused._geometry(images, out, in_place=False, normalise=True, by_pixel=False)
-    assert (geometry.read if orders[0] == "nhwc" else geometry.write) == order
+    chosen = tiling.tiling_of(images, out, in_place=False, normalise=True, by_pixel=False)
+    assert (chosen.read if orders[0] == "nhwc" else chosen.write) == order
     wanted = expected(images, plan, F32, affine(channels))
     mix_fused(images, plan, out, **affine(channels))
     assert torch.equal(out, wanted)

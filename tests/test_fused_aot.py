@@ -162,6 +162,7 @@ def launch_of_mix(
 ):
     """The kernel that ``mix`` would launch for one batch; images on ``meta`` have shapes and strides, no memory."""
     from mixcollate.kernels import fused, fused_targets, packed
+    from mixcollate.kernels.tiling import VECTORS_OF_ALL, is_by_pixel, of_all_images, tiling_of
     from tests.ahead_of_time import TYPES
 
     formats = {"nchw": torch.contiguous_format, "nhwc": torch.channels_last}
@@ -169,17 +170,17 @@ def launch_of_mix(
     out = torch.empty(B, 3, *size, dtype=target, device="meta").to(memory_format=formats[write])
     layout = packed.pack(plan, "cpu").layout
     normalise = source == torch.uint8 and target != torch.uint8
-    by_pixel = fused.is_by_pixel(layout.entry, source.itemsize + target.itemsize)
-    shape = fused._geometry(images, out, in_place=in_place, normalise=normalise, by_pixel=by_pixel)
+    by_pixel = is_by_pixel(layout.entry, source.itemsize + target.itemsize)
+    tiling = tiling_of(images, out, in_place=in_place, normalise=normalise, by_pixel=by_pixel)
     if all_of:
-        shape = fused._of_all_images(shape, all_of, fused.VECTORS_OF_ALL)
+        tiling = of_all_images(tiling, all_of, VECTORS_OF_ALL)
     strides = [*images.stride(), *out.stride()]
     pointers = [f"*{TYPES[source]}", f"*{TYPES[target]}", "*i32", "*fp32", "*fp32"]
-    elements = shape.vectors * shape.vec * shape.group * layout.entry.images
+    elements = tiling.vectors * tiling.vec * tiling.group * layout.entry.images
     if noise:
         arguments = [pointers[1], "*i32", *out.stride()]
-        elements = shape.vectors * shape.vec * shape.channels
-        return Launch(fused.noise_kernel, arguments, [layout.entry, shape], elements, shape.warps)
+        elements = tiling.vectors * tiling.vec * tiling.channels
+        return Launch(fused.noise_kernel, arguments, [layout.entry, tiling], elements, tiling.warps)
     rows, made, numbers = fused_targets.NO_ROWS, [pointers[1]] * 3, [0, 0]
     if targets is not None:
         rows = fused_targets._rows_of(targets, layout.partner_count, 1000, 0.1 if targets != "sparse" else 0.0)
@@ -188,7 +189,7 @@ def launch_of_mix(
         ]
         numbers = [256, 4096]
     arguments = [*pointers, *made, *strides, *numbers]
-    return Launch(fused.mix_kernel, arguments, [layout.entry, shape, rows], elements, shape.warps)
+    return Launch(fused.mix_kernel, arguments, [layout.entry, tiling, rows], elements, tiling.warps)
 
 
 U8, BF16, F32 = torch.uint8, torch.bfloat16, torch.float32

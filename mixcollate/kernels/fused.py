@@ -1,23 +1,13 @@
-"""The pixel rules of ``reference`` in Triton: one pass over the pixels, specialised on the parts that a plan has.
-
-A program works on a tile of ``VECTORS`` x ``VEC`` places of one image, or of both images of a pair, where ``VEC``
-places are 16 bytes of the output. A place is a pixel, of which a program handles several channels; from channels-last
-to channels-last ("lines") a place is one element, in memory order. If images that are not pairs are mixed in place, a
-tile holds a few vectors of every image, so that everything is read before anything is overwritten.
-"""
+"""The pixel rules of ``reference`` in Triton: one pass over the pixels, specialised on the parts that a plan has."""
 
 # ruff: noqa: RUF005 - Triton adds tuples, but does not unpack them
 # mypy: disable-error-code="attr-defined, no-untyped-call, call-arg, arg-type, assignment, misc, var-annotated"
 # (to mypy a kernel is a plain function, and constexpr a class without attributes)
 #
-# How to read this file. `ENTRY` holds the offsets of the parts in an entry of the plan, `SHAPE` describes images and
-# tiles. Both are compile-time constants: an `if` on them costs nothing, and parts that a plan lacks are not compiled.
-# Per-place tensors are `[vectors, vec]`, or `[vectors, 1]` if they are equal within a vector: a thread holds whole
-# vectors, so such values are computed once per vector.
-#
-# Memory orders. "planes" and "lines" are the two dense ones, where a vector is 16 contiguous bytes. Between the two, a
-# place would be read and written at different strides; for three channels ("interleaved") three whole vectors are read
-# and sorted in registers instead. Anything else is "strided": correct, but slow.
+# How to read this file. `ENTRY` holds the offsets of the parts in an entry of the plan (see `packed`), `TILING` says
+# what tiles, vectors and places are (see `tiling`). Both are compile-time constants: an `if` on them costs nothing, and
+# parts that a plan lacks are not compiled. Tensors are `[vectors, vec]`, a number for each place, or `[vectors, 1]` if
+# places of a vector have the same: a thread holds whole vectors, so such numbers are computed once per vector.
 #
 # Three levels of skipping, since in place unchanged pixels need not move: nothing is launched if no part of the plan
 # has an effect (`mix`); a program whose rows are unchanged returns after a few scalar loads (`_any_changed_in_tile`);
@@ -26,10 +16,6 @@ tile holds a few vectors of every image, so that everything is read before anyth
 #
 # Triton also compiles the code after a `return` in a branch: if results differ in shape, that code needs an `else`.
 
-import functools
-from typing import Any, NamedTuple
-
-import torch
 import triton
 import triton.language as tl
 from torch import Tensor
@@ -39,13 +25,11 @@ from mixcollate.kernels.fused_targets import NO_ROWS, UNSPECIALISED, UnwrittenTa
 from mixcollate.kernels.launch import launch
 from mixcollate.kernels.noise import ERFINV_CENTRE, ERFINV_TAIL
 from mixcollate.kernels.overlap import reach_into_each_other
-from mixcollate.kernels.packed import EntryFormat, PackedPlan
+from mixcollate.kernels.packed import PackedPlan
 from mixcollate.kernels.pixels import Affine
+from mixcollate.kernels.tiling import MOST_IMAGES, VECTORS_OF_ALL, is_by_pixel, of_all_images, tile_count, tiling_of
 from mixcollate.plan import FAR
 
-VECTORS = 128  # one per thread, in 4 warps
-VECTORS_OF_ALL = 2048  # in a tile of all images: two per thread, in 32 warps
-MOST_IMAGES = 1024  # in such a tile; the values of more would not fit into registers
 GRID_LIMIT = 65535  # programs on the second axis of a launch
 
 _GRID_LIMIT = tl.constexpr(GRID_LIMIT)
@@ -53,49 +37,6 @@ _FAR = tl.constexpr(FAR)
 _ONE = tl.constexpr(ONE)  # shares are compared as bits: the interpreter cannot compare scalar floats
 _CENTRE = tl.constexpr(ERFINV_CENTRE)
 _TAIL = tl.constexpr(ERFINV_TAIL)
-
-
-class Geometry(NamedTuple):
-    """What a kernel is specialised on, in addition to the plan's layout.
-
-    Attributes:
-        height, width, channels: of an image.
-        group: channels per program; 1 in lines, where each place belongs to one channel.
-        read: memory order of the images: ``"planes"`` (each channel dense), ``"lines"`` (dense channels-last),
-            ``"interleaved"`` (lines of 3 channels, where places are pixels: read in whole vectors, and sorted in
-            registers) or ``"strided"``.
-        write: memory order of the output, likewise.
-        vectors, vec: the size of a tile.
-        programs: number of programs for one entry of the plan, with all of its channels.
-        batch: number of images, if a tile holds vectors of all of them; otherwise 0.
-        each: number of vectors of each image.
-        normalise: whether there are scale and bias.
-        skip: whether only vectors that change are read and written (in place, without normalising).
-        exact: whether to select instead of multiplying for shares of 0 and 1, as floats may be infinite.
-        rounded: whether the output is integer.
-        real: the dtype of the arithmetic.
-        warps: per program, so that a thread has one vector, or two in a tile of all images.
-    """
-
-    height: int
-    width: int
-    channels: int
-    group: int
-    read: str
-    write: str
-    vectors: int
-    vec: int
-    programs: int
-    batch: int
-    each: int
-    normalise: bool
-    skip: bool
-    exact: bool
-    rounded: bool
-    real: tl.dtype
-    warps: int
-
-    __hash__ = object.__hash__  # cached, one object per kind of batch: no need to hash twenty fields at each launch
 
 
 def mix(
@@ -121,155 +62,33 @@ def mix(
     if together and (entry.corner or entry.resized or entries > MOST_IMAGES):
         images, together = images.clone(), False
     by_pixel = is_by_pixel(entry, images.itemsize + out.itemsize) and not together
-    geometry = _geometry(images, out, in_place=in_place, normalise=affine is not None, by_pixel=by_pixel)
-    shape = geometry
+    tiling = each = tiling_of(images, out, in_place=in_place, normalise=affine is not None, by_pixel=by_pixel)
     if together:
-        shape, entries = _of_all_images(geometry, entries, VECTORS_OF_ALL), 1
+        tiling, entries = of_all_images(each, entries, VECTORS_OF_ALL), 1
     # The first level of skipping: no part of the plan has an effect.
-    if entry.own_outside or entry.corner or entry.erase_box or entry.grid or entry.hidden or not shape.skip:
+    if entry.own_outside or entry.corner or entry.erase_box or entry.grid or entry.hidden or not tiling.skip:
         # One further program per image writes its soft target: a launch of its own would cost more.
-        programs = shape.programs if targets is None else shape.programs + -(-len(targets.labels) // entries)
+        programs = tiling.programs if targets is None else tiling.programs + -(-len(targets.labels) // entries)
         launch(
             mix_kernel,
             _launch_grid(entries, programs),
             (images, out, plan.words, *(affine or (out, out)), *(targets.tensors if targets else (out, out, out))),
             (*images.stride(), *out.stride(), *(targets.numbers if targets else (0, 0))),
-            (entry, shape, targets.rows if targets else NO_ROWS),
-            num_warps=shape.warps,
+            (entry, tiling, targets.rows if targets else NO_ROWS),
+            num_warps=tiling.warps,
             enable_fp_fusion=False,  # so that a * b + c is rounded twice, as in plain torch
         )
     elif targets is not None:
         targets.write()
     if entry.noise:
-        grid = _launch_grid(plan.layout.entries * entry.images, _tile_count(geometry))
-        options = {"num_warps": geometry.warps, "enable_fp_fusion": False}
-        launch(noise_kernel, grid, (out, plan.words), out.stride(), (entry, geometry), **options)
-
-
-def is_by_pixel(entry: EntryFormat, moved: int) -> bool:
-    """Whether a plan computes so much for each pixel that its channels should share it.
-
-    Sorting channels-last pixels in registers makes memory slower, the more bytes are ``moved`` for an element. Measured
-    on an H200: it pays for grids and resizing, except of float32, and for pieces and cells of uint8 that stays uint8 or
-    becomes half precision.
-    """
-    return bool((entry.grid or entry.resized) and moved < 8) or bool((entry.corner or entry.hidden) and moved <= 3)
-
-
-def _geometry(images: Tensor, out: Tensor, *, in_place: bool, normalise: bool, by_pixel: bool) -> Geometry:
-    source, target = (images.stride(), images.dtype), (out.stride(), out.dtype)
-    return _geometry_of(images.shape, source, target, in_place, normalise, by_pixel, VECTORS)
-
-
-@functools.lru_cache(maxsize=256)
-def _geometry_of(
-    shape: tuple[int, ...], source: Any, target: Any, in_place: bool, normalise: bool, by_pixel: bool, vectors: int
-) -> Geometry:
-    """Cached: computed once per kind of batch."""
-    strides, dtype = source
-    out_strides, out_dtype = target
-    channels, height, width = shape[1:]
-    for one in (strides, out_strides):
-        _check_extent(shape, one)
-    read, write = _memory_order(shape, strides), _memory_order(shape, out_strides)
-    vec = max(16 // out_dtype.itemsize, 1)  # the widest that a thread can write at once
-    if by_pixel:
-        vec = min(vec, 8)  # whose registers leave room for more threads
-    # A vector is read in one access only if its address is known to be a multiple of its size: images and channels must
-    # start at multiples of 16 elements, on which Triton specialises strides.
-    steps = (height * width, strides[0], out_strides[0])
-    aligned = all(step % 16 == 0 for step in steps)
-    # If both sides have the same order, every access is a whole vector. Between planes and lines one side would be
-    # accessed 2 bytes at a time; three channels are sorted in registers instead. If the channels of a pixel should
-    # share what is computed, they are sorted even between lines and lines.
-    sorts = by_pixel or read != write
-    if sorts and "lines" in (read, write) and "strided" not in (read, write) and channels == 3 and aligned:
-        read, write = ("interleaved" if order == "lines" else order for order in (read, write))
-    elif read != write:
-        read = write = "strided"
-    vectors = 2 * vectors if write == "lines" else vectors  # one channel per place, so twice as many
-    geometry = Geometry(
-        height=height,
-        width=width,
-        channels=channels,
-        group=1 if write == "lines" else 3 if channels % 3 == 0 else 2 if channels % 2 == 0 else 1,
-        read=read,
-        write=write,
-        vectors=vectors,
-        vec=vec,
-        programs=0,
-        batch=0,
-        each=vectors,
-        normalise=normalise,
-        skip=in_place and not normalise,  # normalising changes every pixel
-        exact=dtype.is_floating_point,
-        rounded=not out_dtype.is_floating_point,
-        real=tl.float64 if dtype == torch.float64 else tl.float32,
-        warps=0,
-    )
-    vectors = min(vectors, _vectors_of_image(geometry))
-    return _with_extent(geometry._replace(vectors=vectors, each=vectors))
-
-
-@functools.lru_cache(maxsize=256)
-def _of_all_images(geometry: Geometry, batch: int, vectors: int) -> Geometry:
-    """The same geometry with tiles that hold two or more vectors of every image."""
-    images: int = triton.next_power_of_2(batch)
-    each = max(min(vectors // images, _vectors_of_image(geometry)), 2)
-    # Many vectors of one channel rather than few of three: longer contiguous runs make memory faster.
-    return _with_extent(geometry._replace(vectors=each * images, batch=batch, each=each, group=1))
-
-
-def _with_extent(geometry: Geometry) -> Geometry:
-    """The same geometry with the number of programs and their warps."""
-    groups = 1 if geometry.write == "lines" else geometry.channels // geometry.group
-    most = 32 if geometry.batch else 4
-    warps = max(min(geometry.vectors // 32, most) * 32 // _threads_in_a_warp(), 1)
-    return geometry._replace(programs=_tile_count(geometry) * groups, warps=warps)
-
-
-def _places_of_image(geometry: Geometry) -> int:
-    """Number of places in an image, or in one of its channels."""
-    return geometry.height * geometry.width * (geometry.channels if geometry.write == "lines" else 1)
-
-
-def _vectors_of_image(geometry: Geometry) -> int:
-    """Number of vectors that hold them, rounded up to a power of two."""
-    count: int = triton.next_power_of_2(-(-_places_of_image(geometry) // geometry.vec))
-    return count
-
-
-def _tile_count(geometry: Geometry) -> int:
-    return -(-_places_of_image(geometry) // (geometry.each * geometry.vec))
-
-
-def _memory_order(shape: tuple[int, ...], strides: tuple[int, ...]) -> str:
-    """The memory order of the pixels of one image; the stride of an axis of length 1 is ignored."""
-    channels, height, width = shape[1:]
-    _, channel, row, col = strides
-    if (width == 1 or col == 1) and (height == 1 or row == width):
-        return "planes"
-    if channel == 1 and (width == 1 or col == channels) and (height == 1 or row == width * channels):
-        return "lines"
-    return "strided"
-
-
-def _check_extent(shape: tuple[int, ...], strides: tuple[int, ...]) -> None:
-    """Refuse images whose offsets do not fit into 32 bits."""
-    last = sum((length - 1) * abs(stride) for length, stride in zip(shape[1:], strides[1:], strict=True))
-    if last >= 2**30:
-        raise ValueError(f"an image must span at most 2**30 elements for impl='fused', got {last + 1}")
+        grid = _launch_grid(plan.layout.entries * entry.images, tile_count(each))
+        options = {"num_warps": each.warps, "enable_fp_fusion": False}
+        launch(noise_kernel, grid, (out, plan.words), out.stride(), (entry, each), **options)
 
 
 def _launch_grid(rows: int, programs: int) -> tuple[int, int, int]:
     """The grid, with images on the fastest axis: partners that other programs read at the same time are then cached."""
     return rows, min(programs, GRID_LIMIT), -(-programs // GRID_LIMIT)
-
-
-@functools.cache
-def _threads_in_a_warp() -> int:
-    """64 on some AMD GPUs, otherwise 32."""
-    return 32 if torch.version.hip is None else int(torch.cuda.get_device_properties(0).warp_size)
 
 
 @triton.jit(do_not_specialize=UNSPECIALISED)
@@ -293,42 +112,42 @@ def mix_kernel(
     batch,
     partners,
     ENTRY: tl.constexpr,
-    SHAPE: tl.constexpr,
+    TILING: tl.constexpr,
     ROWS: tl.constexpr,
 ):
     """One program mixes a tile of a group of channels of one image, of a pair, or of all images; or it writes a soft
     target.
     """
-    group: tl.constexpr = SHAPE.group
+    group: tl.constexpr = TILING.group
     program = tl.program_id(1) + tl.program_id(2) * _GRID_LIMIT
     # All threads of a program take the same branch, and targets need fewer registers than pixels.
     if ROWS.kind != "":
-        if program >= SHAPE.programs:
-            row = (program - SHAPE.programs) * tl.num_programs(0) + tl.program_id(0)
+        if program >= TILING.programs:
+            row = (program - TILING.programs) * tl.num_programs(0) + tl.program_id(0)
             if row < batch:
                 write_soft_target(row, batch, partners, plan_ptr, labels_ptr, target_ptr, shares_ptr, ROWS)
             return
-    entry_ptr = plan_ptr + _entry_index(SHAPE).to(tl.int64) * ENTRY.width
-    tile, channel = _tile_and_channel(program, SHAPE)
+    entry_ptr = plan_ptr + _entry_index(TILING).to(tl.int64) * ENTRY.width
+    tile, channel = _tile_and_channel(program, TILING)
     # The second level of skipping; a tile of all images has no single entry to look at.
-    if SHAPE.skip and SHAPE.batch == 0:
-        if not _any_changed_in_tile(entry_ptr, tile, ENTRY, SHAPE):
+    if TILING.skip and TILING.batch == 0:
+        if not _any_changed_in_tile(entry_ptr, tile, ENTRY, TILING):
             return
-    start, place, row, x, live = _places_of_tile(tile, SHAPE)
+    start, place, row, x, live = _places_of_tile(tile, TILING)
     col = x
-    if SHAPE.write == "lines":
-        col = x // SHAPE.channels
-        channel = x - col * SHAPE.channels
+    if TILING.write == "lines":
+        col = x // TILING.channels
+        channel = x - col * TILING.channels
     image = tl.load(entry_ptr).to(tl.int64)
     other = image
     if ENTRY.partner_count > 0:
         other = tl.load(entry_ptr + 1).to(tl.int64)
-    own = own_share(entry_ptr, row, col, x, live, ENTRY, SHAPE)
+    own = own_share(entry_ptr, row, col, x, live, ENTRY, TILING)
     others_own = own  # a mutual pair shares its numbers, so one difference serves both
     if ENTRY.images == 2 and not ENTRY.mutual:
-        others_own = own_share(entry_ptr + ENTRY.second, row, col, x, live, ENTRY, SHAPE)
-    itself = _is_its_own_partner(entry_ptr, image, other, ENTRY, SHAPE)
-    mine, theirs, written = _needed_vectors(entry_ptr, start, row, col, x, live, ENTRY, SHAPE)
+        others_own = own_share(entry_ptr + ENTRY.second, row, col, x, live, ENTRY, TILING)
+    itself = _is_its_own_partner(entry_ptr, image, other, ENTRY, TILING)
+    mine, theirs, written = _needed_vectors(entry_ptr, start, row, col, x, live, ENTRY, TILING)
 
     # All loads come before any store: without alias analysis Triton cannot move a load above a store, and in a tile of
     # all images one thread reads what another writes.
@@ -336,105 +155,107 @@ def mix_kernel(
     image_ptr = images_ptr + image * image_stride
     other_ptr = images_ptr + other * image_stride
     if ENTRY.corner:
-        values = join_pieces(images_ptr, entry_ptr, row, col, channel, mine, image_stride, strides, ENTRY, SHAPE)
+        values = join_pieces(images_ptr, entry_ptr, row, col, channel, mine, image_stride, strides, ENTRY, TILING)
     else:
-        values = _load_values(image_ptr, start, place, row, col, channel, mine, strides, SHAPE)
+        values = _load_values(image_ptr, start, place, row, col, channel, mine, strides, TILING)
     others = values
     if ENTRY.resized:
         others = _load_partner(
-            other_ptr, entry_ptr, tile, start, place, row, col, channel, theirs, strides, ENTRY, SHAPE
+            other_ptr, entry_ptr, tile, start, place, row, col, channel, theirs, strides, ENTRY, TILING
         )
     elif ENTRY.own_outside:
-        others = _load_values(other_ptr, start, place, row, col, channel, theirs, strides, SHAPE)
-    if SHAPE.normalise:
-        scales = _load_per_channel(scale_ptr, channel, start, SHAPE)
-        biases = _load_per_channel(bias_ptr, channel, start, SHAPE)
+        others = _load_values(other_ptr, start, place, row, col, channel, theirs, strides, TILING)
+    if TILING.normalise:
+        scales = _load_per_channel(scale_ptr, channel, start, TILING)
+        biases = _load_per_channel(bias_ptr, channel, start, TILING)
 
     # Tuples, because Triton has no lists of tensors. The loop is unrolled, so each channel stays in its registers.
     first = ()
     second = ()
     for c in tl.static_range(group):
-        mixed, swapped = values[c].to(SHAPE.real), others[c].to(SHAPE.real)
+        mixed, swapped = values[c].to(TILING.real), others[c].to(TILING.real)
         if ENTRY.own_outside:
             value, other_value = mixed, swapped
-            mixed, swapped = blend(value, other_value, own, itself, SHAPE)
+            mixed, swapped = blend(value, other_value, own, itself, TILING)
             if ENTRY.images == 2 and not ENTRY.mutual:
-                swapped, _ = blend(other_value, value, others_own, itself, SHAPE)
-        if SHAPE.normalise:
+                swapped, _ = blend(other_value, value, others_own, itself, TILING)
+        if TILING.normalise:
             mixed = mixed * scales[c] + biases[c]
             swapped = swapped * scales[c] + biases[c]
         first = first + (mixed,)
         second = second + (swapped,)
     if ENTRY.fill:
-        first = erase_tile(first, entry_ptr, tile, start, row, col, x, channel, live, ENTRY, SHAPE)
+        first = erase_tile(first, entry_ptr, tile, start, row, col, x, channel, live, ENTRY, TILING)
         if ENTRY.images == 2:
-            second = erase_tile(second, entry_ptr + ENTRY.second, tile, start, row, col, x, channel, live, ENTRY, SHAPE)
+            second = erase_tile(
+                second, entry_ptr + ENTRY.second, tile, start, row, col, x, channel, live, ENTRY, TILING
+            )
 
-    order: tl.constexpr = SHAPE.write
+    order: tl.constexpr = TILING.write
     if order == "interleaved":
         first = _interleave(first[0], first[1], first[2])
         second = _interleave(second[0], second[1], second[2])
     out_strides = (out_channel_stride, out_row_stride, out_col_stride)
-    if SHAPE.batch > 0:
+    if TILING.batch > 0:
         tl.debug_barrier()  # partners belong to other threads: all must have read before any writes
     for c in tl.static_range(group):
-        target = _offsets(start, place, row, col, channel + c, out_strides, order, SHAPE)
+        target = _offsets(start, place, row, col, channel + c, out_strides, order, TILING)
         tl.store(out_ptr + image * out_image_stride + target, first[c].to(out_ptr.dtype.element_ty), mask=written)
         if ENTRY.images == 2:
             tl.store(out_ptr + other * out_image_stride + target, second[c].to(out_ptr.dtype.element_ty), mask=written)
 
 
 @triton.jit
-def _entry_index(SHAPE: tl.constexpr):
+def _entry_index(TILING: tl.constexpr):
     """The row of the plan for this program; in a tile of all images, the row for each vector."""
-    if SHAPE.batch == 0:
+    if TILING.batch == 0:
         return tl.program_id(0)
     else:
-        return tl.minimum(tl.arange(0, SHAPE.vectors) // SHAPE.each, SHAPE.batch - 1)[:, None]
+        return tl.minimum(tl.arange(0, TILING.vectors) // TILING.each, TILING.batch - 1)[:, None]
 
 
 @triton.jit
-def _tile_and_channel(program, SHAPE: tl.constexpr):
+def _tile_and_channel(program, TILING: tl.constexpr):
     """The tile of this program, and its first channel."""
-    groups: tl.constexpr = 1 if SHAPE.write == "lines" else SHAPE.channels // SHAPE.group
-    return program // groups, program % groups * SHAPE.group
+    groups: tl.constexpr = 1 if TILING.write == "lines" else TILING.channels // TILING.group
+    return program // groups, program % groups * TILING.group
 
 
 @triton.jit
-def _places_of_tile(tile, SHAPE: tl.constexpr):
+def _places_of_tile(tile, TILING: tl.constexpr):
     """The start of each vector of a tile, and for each place its index in memory order, its row, its position in that
     row, and whether it exists. Rows are ``[vectors, 1]`` if no vector crosses from one to the next.
     """
-    unit: tl.constexpr = SHAPE.channels if SHAPE.write == "lines" else 1
-    line: tl.constexpr = SHAPE.width * unit
-    count: tl.constexpr = SHAPE.height * line
+    unit: tl.constexpr = TILING.channels if TILING.write == "lines" else 1
+    line: tl.constexpr = TILING.width * unit
+    count: tl.constexpr = TILING.height * line
     # A vector within one row has one row number, and a vector wholly within the image has one mask. Shapes [vectors, 1]
     # tell the compiler so; then accesses stay 16 bytes wide, and divisions are made per vector, not per place.
-    vector = tl.arange(0, SHAPE.vectors)
-    start = ((tile * SHAPE.each + vector % SHAPE.each) * SHAPE.vec)[:, None]
-    lane = tl.arange(0, SHAPE.vec)[None, :]
+    vector = tl.arange(0, TILING.vectors)
+    start = ((tile * TILING.each + vector % TILING.each) * TILING.vec)[:, None]
+    lane = tl.arange(0, TILING.vec)[None, :]
     place = start + lane
-    if line % SHAPE.vec == 0:
+    if line % TILING.vec == 0:
         row = start // line
         x = start % line + lane
     else:
         row = place // line
         x = place % line
-    if count % SHAPE.vec == 0:
+    if count % TILING.vec == 0:
         live = start < count
     else:
         live = place < count
-    if SHAPE.batch > 0:
-        live = live & (vector // SHAPE.each < SHAPE.batch)[:, None]  # padded to a power of two
+    if TILING.batch > 0:
+        live = live & (vector // TILING.each < TILING.batch)[:, None]  # padded to a power of two
     return start, place, row, x, live
 
 
 @triton.jit
-def _any_changed_in_tile(entry_ptr, tile, ENTRY: tl.constexpr, SHAPE: tl.constexpr):
+def _any_changed_in_tile(entry_ptr, tile, ENTRY: tl.constexpr, TILING: tl.constexpr):
     """Whether the plan changes any pixel in the rows of a tile."""
     images: tl.constexpr = ENTRY.images
     mixings: tl.constexpr = 1 if ENTRY.mutual else images  # erasing is separate even in a mutual pair
-    top, bottom = _rows_of_tile(tile, SHAPE)
+    top, bottom = _rows_of_tile(tile, TILING)
     changes = top < 0  # never: a scalar False that the compiler can add to
     if ENTRY.corner:
         changes = top >= 0
@@ -476,10 +297,10 @@ def _any_erased_in_rows(entry_ptr, top, bottom, ENTRY: tl.constexpr):
 
 
 @triton.jit
-def _rows_of_tile(tile, SHAPE: tl.constexpr):
+def _rows_of_tile(tile, TILING: tl.constexpr):
     """The first row of a tile, and the one after its last."""
-    line: tl.constexpr = SHAPE.width * (SHAPE.channels if SHAPE.write == "lines" else 1)
-    places: tl.constexpr = SHAPE.vectors * SHAPE.vec
+    line: tl.constexpr = TILING.width * (TILING.channels if TILING.write == "lines" else 1)
+    places: tl.constexpr = TILING.vectors * TILING.vec
     return tile * places // line, ((tile + 1) * places - 1) // line + 1
 
 
@@ -491,13 +312,13 @@ def _box_meets_rows(box_ptr, top, bottom):
 
 
 @triton.jit
-def own_share(entry_ptr, row, col, x, live, ENTRY: tl.constexpr, SHAPE: tl.constexpr):
+def own_share(entry_ptr, row, col, x, live, ENTRY: tl.constexpr, TILING: tl.constexpr):
     """``[vectors, 1 or vec]``: the image's own share of each place."""
-    own = tl.full([SHAPE.vectors, 1], 1.0, tl.float32)
+    own = tl.full([TILING.vectors, 1], 1.0, tl.float32)
     if ENTRY.own_outside:
         own = own * _load_float(entry_ptr + ENTRY.own_outside)
         if ENTRY.box:
-            inside = in_box(entry_ptr + ENTRY.box, row, x, SHAPE)
+            inside = in_box(entry_ptr + ENTRY.box, row, x, TILING)
             if ENTRY.bitmap:
                 inside = inside & _load_bits(entry_ptr + ENTRY.bitmap, row * ENTRY.bitmap_line + col, live)
             own = tl.where(inside, _load_float(entry_ptr + ENTRY.own_inside), own)
@@ -505,9 +326,9 @@ def own_share(entry_ptr, row, col, x, live, ENTRY: tl.constexpr, SHAPE: tl.const
 
 
 @triton.jit
-def in_box(box_ptr, row, x, SHAPE: tl.constexpr):
+def in_box(box_ptr, row, x, TILING: tl.constexpr):
     """Which places lie in a box. In lines its edges are scaled, instead of dividing every position by the channels."""
-    unit: tl.constexpr = SHAPE.channels if SHAPE.write == "lines" else 1
+    unit: tl.constexpr = TILING.channels if TILING.write == "lines" else 1
     top, left, bottom, right = tl.load(box_ptr), tl.load(box_ptr + 1), tl.load(box_ptr + 2), tl.load(box_ptr + 3)
     # One comparison per place: positions left of the box wrap around, and in other rows the box has width 0.
     width = tl.where((row >= top) & (row < bottom), tl.maximum(right - left, 0) * unit, 0)
@@ -515,7 +336,7 @@ def in_box(box_ptr, row, x, SHAPE: tl.constexpr):
 
 
 @triton.jit
-def _needed_vectors(entry_ptr, start, row, col, x, live, ENTRY: tl.constexpr, SHAPE: tl.constexpr):
+def _needed_vectors(entry_ptr, start, row, col, x, live, ENTRY: tl.constexpr, TILING: tl.constexpr):
     """For which vectors the image is read, for which its partner, and which are written; possibly a few too many.
 
     ``[vectors, 1]`` if possible, because with one mask value per vector accesses stay 16 bytes wide.
@@ -523,15 +344,15 @@ def _needed_vectors(entry_ptr, start, row, col, x, live, ENTRY: tl.constexpr, SH
     images: tl.constexpr = ENTRY.images
     mixings: tl.constexpr = 1 if ENTRY.mutual else images
     written = live
-    if SHAPE.skip and not ENTRY.corner:
+    if TILING.skip and not ENTRY.corner:
         changes = start < 0
         for side in tl.static_range(mixings):
             changes = changes | _vectors_with_share_other_than(
-                1, entry_ptr + side * ENTRY.second, start, row, x, ENTRY, SHAPE
+                1, entry_ptr + side * ENTRY.second, start, row, x, ENTRY, TILING
             )
         for side in tl.static_range(images):
             changes = changes | _vectors_with_erased_places(
-                entry_ptr + side * ENTRY.second, start, row, col, x, live, ENTRY, SHAPE
+                entry_ptr + side * ENTRY.second, start, row, col, x, live, ENTRY, TILING
             )
         written = live & changes
     # At a share of 0 the image need not be read, at 1 its partner need not: CutMix moves no more bytes than a copy. A
@@ -539,23 +360,23 @@ def _needed_vectors(entry_ptr, start, row, col, x, live, ENTRY: tl.constexpr, SH
     mine = written
     theirs = written
     if ENTRY.own_outside and ENTRY.images == 1:
-        mine = written & _vectors_with_share_other_than(0, entry_ptr, start, row, x, ENTRY, SHAPE)
-        theirs = written & _vectors_with_share_other_than(1, entry_ptr, start, row, x, ENTRY, SHAPE)
+        mine = written & _vectors_with_share_other_than(0, entry_ptr, start, row, x, ENTRY, TILING)
+        theirs = written & _vectors_with_share_other_than(1, entry_ptr, start, row, x, ENTRY, TILING)
     return mine, theirs, written
 
 
 @triton.jit
 def _vectors_with_share_other_than(
-    SHARE: tl.constexpr, entry_ptr, start, row, x, ENTRY: tl.constexpr, SHAPE: tl.constexpr
+    SHARE: tl.constexpr, entry_ptr, start, row, x, ENTRY: tl.constexpr, TILING: tl.constexpr
 ):
     """Which vectors hold an own share other than ``SHARE``, 0 or 1."""
     bits: tl.constexpr = _ONE * SHARE  # of 1.0 or 0.0
     vectors = start < (1 - SHARE) * 0x7FFFFFFF
     if ENTRY.own_outside:
-        vectors = (tl.full([SHAPE.vectors, 1], 0, tl.int32) + tl.load(entry_ptr + ENTRY.own_outside)) != bits
+        vectors = (tl.full([TILING.vectors, 1], 0, tl.int32) + tl.load(entry_ptr + ENTRY.own_outside)) != bits
         if ENTRY.box:
-            inside = (tl.full([SHAPE.vectors, 1], 0, tl.int32) + tl.load(entry_ptr + ENTRY.own_inside)) != bits
-            meets, within = _vectors_in_box(entry_ptr + ENTRY.box, start, row, x, SHAPE)
+            inside = (tl.full([TILING.vectors, 1], 0, tl.int32) + tl.load(entry_ptr + ENTRY.own_inside)) != bits
+            meets, within = _vectors_in_box(entry_ptr + ENTRY.box, start, row, x, TILING)
             # A vector wholly in the box has no place outside, unless there is a bitmap.
             if not ENTRY.bitmap:
                 vectors = vectors & ~within
@@ -564,32 +385,32 @@ def _vectors_with_share_other_than(
 
 
 @triton.jit
-def _vectors_in_box(box_ptr, start, row, x, SHAPE: tl.constexpr):
+def _vectors_in_box(box_ptr, start, row, x, TILING: tl.constexpr):
     """Which vectors have any place in a box, and which have all."""
-    unit: tl.constexpr = SHAPE.channels if SHAPE.write == "lines" else 1
-    line: tl.constexpr = SHAPE.width * unit
-    if line % SHAPE.vec != 0:  # vectors may cross the end of a row, so every place is checked
-        inside = in_box(box_ptr, row, x, SHAPE)
+    unit: tl.constexpr = TILING.channels if TILING.write == "lines" else 1
+    line: tl.constexpr = TILING.width * unit
+    if line % TILING.vec != 0:  # vectors may cross the end of a row, so every place is checked
+        inside = in_box(box_ptr, row, x, TILING)
         return _any_place(inside), tl.min(inside.to(tl.int32), axis=1)[:, None] > 0
     else:
         top, left, bottom, right = tl.load(box_ptr), tl.load(box_ptr + 1), tl.load(box_ptr + 2), tl.load(box_ptr + 3)
         first = start % line
         rows = (row >= top) & (row < bottom)
-        within = (first >= left * unit) & (first + SHAPE.vec <= right * unit)
-        meets = (first + SHAPE.vec > left * unit) & (first < right * unit)
+        within = (first >= left * unit) & (first + TILING.vec <= right * unit)
+        meets = (first + TILING.vec > left * unit) & (first < right * unit)
         return rows & meets, rows & within
 
 
 @triton.jit
-def _vectors_with_erased_places(entry_ptr, start, row, col, x, live, ENTRY: tl.constexpr, SHAPE: tl.constexpr):
+def _vectors_with_erased_places(entry_ptr, start, row, col, x, live, ENTRY: tl.constexpr, TILING: tl.constexpr):
     """Which vectors have places that are overwritten."""
     boxes: tl.constexpr = ENTRY.boxes
     vectors = start < 0
     for n in tl.static_range(boxes):
-        meets, _ = _vectors_in_box(entry_ptr + ENTRY.erase_box + 4 * n, start, row, x, SHAPE)
+        meets, _ = _vectors_in_box(entry_ptr + ENTRY.erase_box + 4 * n, start, row, x, TILING)
         vectors = vectors | meets
     if ENTRY.grid:
-        vectors = vectors | _any_place(on_grid(entry_ptr, row, col, ENTRY, SHAPE))
+        vectors = vectors | _any_place(on_grid(entry_ptr, row, col, ENTRY, TILING))
     if ENTRY.hidden:
         vectors = vectors | _any_place(in_hidden_cell(entry_ptr, row, col, live, ENTRY))
     return vectors
@@ -605,7 +426,7 @@ def _any_place(places):
 
 
 @triton.jit
-def _offsets(start, place, row, col, channel, strides, ORDER: tl.constexpr, SHAPE: tl.constexpr):
+def _offsets(start, place, row, col, channel, strides, ORDER: tl.constexpr, TILING: tl.constexpr):
     """Offsets within an image; for interleaved channels, of three consecutive vectors."""
     # Written as the vector's start plus the lane, so that the compiler sees that the places of a vector are contiguous.
     if ORDER == "lines":
@@ -613,19 +434,19 @@ def _offsets(start, place, row, col, channel, strides, ORDER: tl.constexpr, SHAP
     elif ORDER == "planes":
         return place + channel * strides[0]
     elif ORDER == "interleaved":
-        return place + 2 * start + channel * SHAPE.vec
+        return place + 2 * start + channel * TILING.vec
     else:
         return _strided_offsets(row, col, channel, strides)
 
 
 @triton.jit
-def _load_values(image_ptr, start, place, row, col, channel, mask, strides, SHAPE: tl.constexpr):
+def _load_values(image_ptr, start, place, row, col, channel, mask, strides, TILING: tl.constexpr):
     """The values of an image at the places of a tile, one tensor per channel."""
-    group: tl.constexpr = SHAPE.group
-    order: tl.constexpr = SHAPE.read
+    group: tl.constexpr = TILING.group
+    order: tl.constexpr = TILING.read
     values = ()
     for c in tl.static_range(group):
-        offset = _offsets(start, place, row, col, channel + c, strides, order, SHAPE)
+        offset = _offsets(start, place, row, col, channel + c, strides, order, TILING)
         values = values + (tl.load(image_ptr + offset, mask=mask, other=0),)
     if order == "interleaved":
         values = _separate(values[0], values[1], values[2])
@@ -676,9 +497,9 @@ def _join_halves(left, right):
 
 
 @triton.jit
-def _is_its_own_partner(entry_ptr, image, other, ENTRY: tl.constexpr, SHAPE: tl.constexpr):
+def _is_its_own_partner(entry_ptr, image, other, ENTRY: tl.constexpr, TILING: tl.constexpr):
     """``[vectors, 1]``: whether an image stays unchanged, infinite pixels too: its own partner, not resized."""
-    zeros = tl.full([SHAPE.vectors, 1], 0, tl.int64)
+    zeros = tl.full([TILING.vectors, 1], 0, tl.int64)
     itself = (zeros + image) == (zeros + other)
     if ENTRY.resized:
         itself = itself & ((zeros + tl.load(entry_ptr + ENTRY.resized)) == 0)
@@ -686,16 +507,16 @@ def _is_its_own_partner(entry_ptr, image, other, ENTRY: tl.constexpr, SHAPE: tl.
 
 
 @triton.jit
-def blend(values, other, own, itself, SHAPE: tl.constexpr):
+def blend(values, other, own, itself, TILING: tl.constexpr):
     """``image + (1 - own) * (other - image)``, and the same for the partner. A share of 1 or 0 copies, and so does an
     image that is its own partner, since the difference of infinite pixels is NaN.
     """
     # The partner loses what the image gains. It is rounded once, so the sum of a pair of integer images is preserved.
-    difference = (1 - own).to(SHAPE.real) * (other - values)
-    if SHAPE.rounded:
+    difference = (1 - own).to(TILING.real) * (other - values)
+    if TILING.rounded:
         difference = _round_half_to_even(difference)
     blended, swapped = values + difference, other - difference
-    if SHAPE.exact:
+    if TILING.exact:
         stays = (own == 1) | itself  # own == 0 goes first: there the image itself may not have been read
         blended = tl.where(own == 0, other, tl.where(stays, values, blended))
         swapped = tl.where(own == 0, values, tl.where(stays, other, swapped))
@@ -704,74 +525,85 @@ def blend(values, other, own, itself, SHAPE: tl.constexpr):
 
 @triton.jit
 def _load_partner(
-    other_ptr, entry_ptr, tile, start, place, row, col, channel, mask, strides, ENTRY: tl.constexpr, SHAPE: tl.constexpr
+    other_ptr,
+    entry_ptr,
+    tile,
+    start,
+    place,
+    row,
+    col,
+    channel,
+    mask,
+    strides,
+    ENTRY: tl.constexpr,
+    TILING: tl.constexpr,
 ):
     """The values of a partner; where ``resized`` says so, of all of it, resized into the box. About half of the tiles
     meet no box, and one branch spares them.
     """
     kind = tl.load(entry_ptr + ENTRY.resized)
-    top, bottom = _rows_of_tile(tile, SHAPE)
+    top, bottom = _rows_of_tile(tile, TILING)
     if (kind > 0) & _any_mixed_in_rows(entry_ptr, top, bottom, ENTRY):
-        values = resize_into_box(other_ptr, entry_ptr, kind, row, col, channel, mask, strides, ENTRY, SHAPE)
+        values = resize_into_box(other_ptr, entry_ptr, kind, row, col, channel, mask, strides, ENTRY, TILING)
     else:
-        values = _as_real(_load_values(other_ptr, start, place, row, col, channel, mask, strides, SHAPE), SHAPE)
+        values = _as_real(_load_values(other_ptr, start, place, row, col, channel, mask, strides, TILING), TILING)
     return values
 
 
 @triton.jit
-def _as_real(values, SHAPE: tl.constexpr):
+def _as_real(values, TILING: tl.constexpr):
     """The values of all channels in the dtype of the arithmetic."""
-    group: tl.constexpr = SHAPE.group
+    group: tl.constexpr = TILING.group
     real = ()
     for c in tl.static_range(group):
-        real = real + (values[c].to(SHAPE.real),)
+        real = real + (values[c].to(TILING.real),)
     return real
 
 
 @triton.jit
 def resize_into_box(
-    other_ptr, entry_ptr, kind, row, col, channel, mask, strides, ENTRY: tl.constexpr, SHAPE: tl.constexpr
+    other_ptr, entry_ptr, kind, row, col, channel, mask, strides, ENTRY: tl.constexpr, TILING: tl.constexpr
 ):
     """The values of an image that is resized into the box: bilinearly, or if ``kind`` is 1 to the nearest pixels."""
     box_ptr = entry_ptr + ENTRY.box
     top, left, bottom, right = tl.load(box_ptr), tl.load(box_ptr + 1), tl.load(box_ptr + 2), tl.load(box_ptr + 3)
     height, width = tl.maximum(bottom - top, 1), tl.maximum(right - left, 1)
     if kind == 1:
-        near_row = _nearest(row - top, height, SHAPE.height)
-        near_col = _nearest(col - left, width, SHAPE.width)
-        values = _load_strided(other_ptr, near_row, near_col, channel, mask, strides, SHAPE)
+        near_row = _nearest(row - top, height, TILING.height)
+        near_col = _nearest(col - left, width, TILING.width)
+        values = _load_strided(other_ptr, near_row, near_col, channel, mask, strides, TILING)
     else:
-        down, above, below = _between(row - top, height, SHAPE.height, SHAPE)
-        across, before, after = _between(col - left, width, SHAPE.width, SHAPE)
-        corner = _load_strided(other_ptr, above, before, channel, mask, strides, SHAPE)
-        right_of = _load_strided(other_ptr, above, after, channel, mask, strides, SHAPE)
-        under = _load_strided(other_ptr, below, before, channel, mask, strides, SHAPE)
-        opposite = _load_strided(other_ptr, below, after, channel, mask, strides, SHAPE)
-        values = _bilinear(corner, right_of, under, opposite, across, down, SHAPE)
+        down, above, below = _between(row - top, height, TILING.height, TILING)
+        across, before, after = _between(col - left, width, TILING.width, TILING)
+        corner = _load_strided(other_ptr, above, before, channel, mask, strides, TILING)
+        right_of = _load_strided(other_ptr, above, after, channel, mask, strides, TILING)
+        under = _load_strided(other_ptr, below, before, channel, mask, strides, TILING)
+        opposite = _load_strided(other_ptr, below, after, channel, mask, strides, TILING)
+        values = _bilinear(corner, right_of, under, opposite, across, down, TILING)
     return values
 
 
 @triton.jit
-def _load_strided(image_ptr, row, col, channel, mask, strides, SHAPE: tl.constexpr):
+def _load_strided(image_ptr, row, col, channel, mask, strides, TILING: tl.constexpr):
     """The values of an image at any rows and columns, one tensor per channel, in the dtype of the arithmetic."""
-    group: tl.constexpr = SHAPE.group
+    group: tl.constexpr = TILING.group
     values = ()
     for c in tl.static_range(group):
         offset = _strided_offsets(row, col, channel + c, strides)
-        values = values + (tl.load(image_ptr + offset, mask=mask, other=0).to(SHAPE.real),)
+        values = values + (tl.load(image_ptr + offset, mask=mask, other=0).to(TILING.real),)
     return values
 
 
 @triton.jit
-def _bilinear(corner, right_of, under, opposite, across, down, SHAPE: tl.constexpr):
+def _bilinear(corner, right_of, under, opposite, across, down, TILING: tl.constexpr):
     """Interpolate between four pixels."""
-    group: tl.constexpr = SHAPE.group
+    group: tl.constexpr = TILING.group
     values = ()
     for c in tl.static_range(group):
         upper = corner[c] + across * (right_of[c] - corner[c])
         lower = under[c] + across * (opposite[c] - under[c])
         value = upper + down * (lower - upper)
-        if SHAPE.rounded:
+        if TILING.rounded:
             value = _round_half_to_even(value)
         values = values + (value,)
     return values
@@ -787,17 +619,17 @@ def _nearest(inside, length, LENGTH: tl.constexpr):
 
 
 @triton.jit
-def _between(inside, length, LENGTH: tl.constexpr, SHAPE: tl.constexpr):
+def _between(inside, length, LENGTH: tl.constexpr, TILING: tl.constexpr):
     """The two pixels between which a place of a box lies, on one axis, and how far from the first."""
-    length = length.to(SHAPE.real)
-    if SHAPE.real == tl.float64:
+    length = length.to(TILING.real)
+    if TILING.real == tl.float64:
         reciprocal = 1 / length
     else:
         reciprocal = tl.div_rn(1.0, length)  # a plain float32 division is approximate on a GPU
-    source = (inside.to(SHAPE.real) + 0.5) * (reciprocal * LENGTH) - 0.5
+    source = (inside.to(TILING.real) + 0.5) * (reciprocal * LENGTH) - 0.5
     source = tl.minimum(tl.maximum(source, 0.0), LENGTH - 1.0)
     before = source.to(tl.int32)
-    return source - before.to(SHAPE.real), before, tl.minimum(before + 1, LENGTH - 1)
+    return source - before.to(TILING.real), before, tl.minimum(before + 1, LENGTH - 1)
 
 
 @triton.jit
@@ -807,7 +639,7 @@ def _strided_offsets(row, col, channel, strides):
 
 @triton.jit
 def join_pieces(
-    images_ptr, entry_ptr, row, col, channel, mask, image_stride, strides, ENTRY: tl.constexpr, SHAPE: tl.constexpr
+    images_ptr, entry_ptr, row, col, channel, mask, image_stride, strides, ENTRY: tl.constexpr, TILING: tl.constexpr
 ):
     """Four pieces that meet at ``corner``, each read from its image at its ``shift``."""
     under = row >= tl.load(entry_ptr + ENTRY.corner)
@@ -822,110 +654,110 @@ def join_pieces(
         )
     # Choosing the address of the piece instead of its value takes one load per place instead of four.
     piece = tl.where(under, tl.where(right, pieces[3], pieces[2]), tl.where(right, pieces[1], pieces[0]))
-    return _load_strided(images_ptr + piece, row, col, channel, mask, strides, SHAPE)
+    return _load_strided(images_ptr + piece, row, col, channel, mask, strides, TILING)
 
 
 @triton.jit
-def _load_per_channel(numbers_ptr, channel, start, SHAPE: tl.constexpr):
+def _load_per_channel(numbers_ptr, channel, start, TILING: tl.constexpr):
     """A number for each channel: scalars, or in lines a tensor."""
-    group: tl.constexpr = SHAPE.group
+    group: tl.constexpr = TILING.group
     numbers = ()
     for c in tl.static_range(group):
-        numbers = numbers + (_load_of_channel(numbers_ptr, channel + c, start, SHAPE),)
+        numbers = numbers + (_load_of_channel(numbers_ptr, channel + c, start, TILING),)
     return numbers
 
 
 @triton.jit
-def _load_of_channel(numbers_ptr, channel, start, SHAPE: tl.constexpr):
+def _load_of_channel(numbers_ptr, channel, start, TILING: tl.constexpr):
     """The number of a channel. For three channels in lines they are rotated to the first channel of each vector, so
     that the number of each lane is known at compile time.
     """
-    if SHAPE.write == "lines" and SHAPE.channels == 3:
+    if TILING.write == "lines" and TILING.channels == 3:
         a, b, c = tl.load(numbers_ptr), tl.load(numbers_ptr + 1), tl.load(numbers_ptr + 2)
         turn = start % 3
         one = tl.where(turn == 0, a, tl.where(turn == 1, b, c))
         two = tl.where(turn == 0, b, tl.where(turn == 1, c, a))
         three = tl.where(turn == 0, c, tl.where(turn == 1, a, b))
-        lane = tl.arange(0, SHAPE.vec)[None, :] % 3
+        lane = tl.arange(0, TILING.vec)[None, :] % 3
         number = tl.where(lane == 0, one, tl.where(lane == 1, two, three))
     else:
         number = tl.load(numbers_ptr + channel)
-    return number.to(tl.float32, bitcast=True).to(SHAPE.real)
+    return number.to(tl.float32, bitcast=True).to(TILING.real)
 
 
 @triton.jit
-def erase_tile(values, entry_ptr, tile, start, row, col, x, channel, live, ENTRY: tl.constexpr, SHAPE: tl.constexpr):
+def erase_tile(values, entry_ptr, tile, start, row, col, x, channel, live, ENTRY: tl.constexpr, TILING: tl.constexpr):
     """Erase in all channels of a tile. Most tiles meet no box, so one branch skips them. Grids and cells meet all
     tiles, and in place unchanged tiles were skipped before.
     """
-    if SHAPE.batch > 0 or SHAPE.skip or ENTRY.grid or ENTRY.hidden:
-        return _erase_channels(values, entry_ptr, start, row, col, x, channel, live, ENTRY, SHAPE)
+    if TILING.batch > 0 or TILING.skip or ENTRY.grid or ENTRY.hidden:
+        return _erase_channels(values, entry_ptr, start, row, col, x, channel, live, ENTRY, TILING)
     else:
-        top, bottom = _rows_of_tile(tile, SHAPE)
+        top, bottom = _rows_of_tile(tile, TILING)
         if _any_erased_in_rows(entry_ptr, top, bottom, ENTRY):
-            values = _erase_channels(values, entry_ptr, start, row, col, x, channel, live, ENTRY, SHAPE)
+            values = _erase_channels(values, entry_ptr, start, row, col, x, channel, live, ENTRY, TILING)
         return values
 
 
 @triton.jit
-def _erase_channels(values, entry_ptr, start, row, col, x, channel, live, ENTRY: tl.constexpr, SHAPE: tl.constexpr):
-    group: tl.constexpr = SHAPE.group
+def _erase_channels(values, entry_ptr, start, row, col, x, channel, live, ENTRY: tl.constexpr, TILING: tl.constexpr):
+    group: tl.constexpr = TILING.group
     erased = ()
     for c in tl.static_range(group):
-        erased = erased + (erase(values[c], entry_ptr, start, row, col, x, channel + c, live, ENTRY, SHAPE),)
+        erased = erased + (erase(values[c], entry_ptr, start, row, col, x, channel + c, live, ENTRY, TILING),)
     return erased
 
 
 @triton.jit
-def erase(values, entry_ptr, start, row, col, x, channel, live, ENTRY: tl.constexpr, SHAPE: tl.constexpr):
+def erase(values, entry_ptr, start, row, col, x, channel, live, ENTRY: tl.constexpr, TILING: tl.constexpr):
     """Overwrite the plan's boxes, grids and cells with its fill."""
     boxes: tl.constexpr = ENTRY.boxes
     for n in tl.static_range(boxes):
-        inside = in_box(entry_ptr + ENTRY.erase_box + 4 * n, row, x, SHAPE)
-        values = tl.where(inside, _load_fill(entry_ptr, n, channel, start, ENTRY, SHAPE), values)
+        inside = in_box(entry_ptr + ENTRY.erase_box + 4 * n, row, x, TILING)
+        values = tl.where(inside, _load_fill(entry_ptr, n, channel, start, ENTRY, TILING), values)
     if ENTRY.grid:
         values = tl.where(
-            on_grid(entry_ptr, row, col, ENTRY, SHAPE), _load_fill(entry_ptr, 0, channel, start, ENTRY, SHAPE), values
+            on_grid(entry_ptr, row, col, ENTRY, TILING), _load_fill(entry_ptr, 0, channel, start, ENTRY, TILING), values
         )
     if ENTRY.hidden:
         hidden = in_hidden_cell(entry_ptr, row, col, live, ENTRY)
-        values = tl.where(hidden, _load_fill(entry_ptr, 0, channel, start, ENTRY, SHAPE), values)
+        values = tl.where(hidden, _load_fill(entry_ptr, 0, channel, start, ENTRY, TILING), values)
     return values
 
 
 @triton.jit
-def erased(entry_ptr, row, col, x, live, ENTRY: tl.constexpr, SHAPE: tl.constexpr):
+def erased(entry_ptr, row, col, x, live, ENTRY: tl.constexpr, TILING: tl.constexpr):
     """Which places are overwritten."""
     boxes: tl.constexpr = ENTRY.boxes
     places = (row < 0) & (x < 0)
     for n in tl.static_range(boxes):
-        places = places | in_box(entry_ptr + ENTRY.erase_box + 4 * n, row, x, SHAPE)
+        places = places | in_box(entry_ptr + ENTRY.erase_box + 4 * n, row, x, TILING)
     if ENTRY.grid:
-        places = places | on_grid(entry_ptr, row, col, ENTRY, SHAPE)
+        places = places | on_grid(entry_ptr, row, col, ENTRY, TILING)
     if ENTRY.hidden:
         places = places | in_hidden_cell(entry_ptr, row, col, live, ENTRY)
     return places
 
 
 @triton.jit
-def _load_fill(entry_ptr, box, channel, start, ENTRY: tl.constexpr, SHAPE: tl.constexpr):
+def _load_fill(entry_ptr, box, channel, start, ENTRY: tl.constexpr, TILING: tl.constexpr):
     """The value of erased places; the frames of a video share those of their channels."""
     fill_ptr = entry_ptr + ENTRY.fill + box * ENTRY.fills
     if ENTRY.fills == 1:
-        return _load_float(fill_ptr).to(SHAPE.real)
+        return _load_float(fill_ptr).to(TILING.real)
     else:
-        return _load_of_channel(fill_ptr, channel % ENTRY.fills, start, SHAPE)
+        return _load_of_channel(fill_ptr, channel % ENTRY.fills, start, TILING)
 
 
 @triton.jit
-def on_grid(entry_ptr, row, col, ENTRY: tl.constexpr, SHAPE: tl.constexpr):
+def on_grid(entry_ptr, row, col, ENTRY: tl.constexpr, TILING: tl.constexpr):
     """Which places the (rotated) grid erases; a tile of 0 erases none."""
     tile = tl.load(entry_ptr + ENTRY.grid)
     hole = tl.load(entry_ptr + ENTRY.grid + 1)
     inverted = (tl.load(entry_ptr + ENTRY.grid + 4) > 0).to(tl.int32)
     cosine, sine = _load_float(entry_ptr + ENTRY.turn), _load_float(entry_ptr + ENTRY.turn + 1)
-    y = row.to(tl.float32) + (0.5 - SHAPE.height / 2)
-    x = col.to(tl.float32) + (0.5 - SHAPE.width / 2)
+    y = row.to(tl.float32) + (0.5 - TILING.height / 2)
+    x = col.to(tl.float32) + (0.5 - TILING.width / 2)
     row = tl.floor(cosine * y - sine * x).to(tl.int32)
     col = tl.floor(sine * y + cosine * x).to(tl.int32)
     down = _modulo(row + tl.load(entry_ptr + ENTRY.grid + 2), tile)
@@ -977,46 +809,46 @@ def noise_kernel(
     out_row_stride,
     out_col_stride,
     ENTRY: tl.constexpr,
-    SHAPE: tl.constexpr,
+    TILING: tl.constexpr,
 ):
     """One program writes noise to the erased places of a tile of one image, in all channels.
 
     It is a separate kernel because its registers would slow down every plan that erases.
     """
-    order: tl.constexpr = "strided" if SHAPE.write == "interleaved" else SHAPE.write
+    order: tl.constexpr = "strided" if TILING.write == "interleaved" else TILING.write
     side = tl.program_id(0) % ENTRY.images
     entry_ptr = plan_ptr + (tl.program_id(0) // ENTRY.images).to(tl.int64) * ENTRY.width
     image = tl.load(entry_ptr + side).to(tl.int64)
     entry_ptr += side * ENTRY.second
     tile = tl.program_id(1) + tl.program_id(2) * _GRID_LIMIT
     key = tl.load(entry_ptr + ENTRY.noise)
-    top, bottom = _rows_of_tile(tile, SHAPE)
+    top, bottom = _rows_of_tile(tile, TILING)
     if (key != 0) & _any_erased_in_rows(entry_ptr, top, bottom, ENTRY):
-        start, place, row, x, live = _places_of_tile(tile, SHAPE)
+        start, place, row, x, live = _places_of_tile(tile, TILING)
         col = x
-        if SHAPE.write == "lines":
-            col = x // SHAPE.channels
-        mask = live & erased(entry_ptr, row, col, x, live, ENTRY, SHAPE)
+        if TILING.write == "lines":
+            col = x // TILING.channels
+        mask = live & erased(entry_ptr, row, col, x, live, ENTRY, TILING)
         strides = (out_channel_stride, out_row_stride, out_col_stride)
         image_ptr = out_ptr + image * out_image_stride
-        pixel = row * SHAPE.width + col
-        if SHAPE.write == "lines":
-            channel = x - col * SHAPE.channels
-            values = noise(channel * (SHAPE.height * SHAPE.width) + pixel, key, SHAPE)
+        pixel = row * TILING.width + col
+        if TILING.write == "lines":
+            channel = x - col * TILING.channels
+            values = noise(channel * (TILING.height * TILING.width) + pixel, key, TILING)
             tl.store(image_ptr + place, values.to(out_ptr.dtype.element_ty), mask=mask)
         else:
-            for channel in range(SHAPE.channels):
-                values = noise(channel * (SHAPE.height * SHAPE.width) + pixel, key, SHAPE)
-                target = image_ptr + _offsets(start, place, row, col, channel, strides, order, SHAPE)
+            for channel in range(TILING.channels):
+                values = noise(channel * (TILING.height * TILING.width) + pixel, key, TILING)
+                target = image_ptr + _offsets(start, place, row, col, channel, strides, order, TILING)
                 tl.store(target, values.to(out_ptr.dtype.element_ty), mask=mask)
 
 
 @triton.jit
-def noise(place, key, SHAPE: tl.constexpr):
+def noise(place, key, TILING: tl.constexpr):
     """Normal float32 noise, or uniform in 0 … 255, for every place."""
     # Scramble the place before adding the key: otherwise the noise of key + 1 would be that of key, one place further.
     bits = _scramble(_scramble(place.to(tl.uint32)) + key.to(tl.uint32, bitcast=True))
-    if SHAPE.rounded:
+    if TILING.rounded:
         return (bits >> 24).to(tl.float32)
     uniform = ((bits >> 16).to(tl.float32) + 0.5) * (1 / 65536)  # exact, and never 0 or 1
     return 1.4142135623730951 * _erfinv(2 * uniform - 1)
