@@ -226,21 +226,19 @@ def _places_of_tile(tile, TILING: tl.constexpr):
     """The start of each vector of a tile, and for each place its index in memory order, its row, its position in that
     row, and whether it exists. Rows are ``[vectors, 1]`` if no vector crosses from one to the next.
     """
-    unit: tl.constexpr = TILING.channels if TILING.write == "lines" else 1
-    line: tl.constexpr = TILING.width * unit
-    count: tl.constexpr = TILING.height * line
+    count: tl.constexpr = TILING.height * TILING.line
     # A vector within one row has one row number, and a vector wholly within the image has one mask. Shapes [vectors, 1]
     # tell the compiler so; then accesses stay 16 bytes wide, and divisions are made per vector, not per place.
     vector = tl.arange(0, TILING.vectors)
     start = ((tile * TILING.each + vector % TILING.each) * TILING.vec)[:, None]
     lane = tl.arange(0, TILING.vec)[None, :]
     place = start + lane
-    if line % TILING.vec == 0:
-        row = start // line
-        x = start % line + lane
+    if TILING.line % TILING.vec == 0:
+        row = start // TILING.line
+        x = start % TILING.line + lane
     else:
-        row = place // line
-        x = place % line
+        row = place // TILING.line
+        x = place % TILING.line
     if count % TILING.vec == 0:
         live = start < count
     else:
@@ -299,9 +297,8 @@ def _any_erased_in_rows(entry_ptr, top, bottom, ENTRY: tl.constexpr):
 @triton.jit
 def _rows_of_tile(tile, TILING: tl.constexpr):
     """The first row of a tile, and the one after its last."""
-    line: tl.constexpr = TILING.width * (TILING.channels if TILING.write == "lines" else 1)
     places: tl.constexpr = TILING.vectors * TILING.vec
-    return tile * places // line, ((tile + 1) * places - 1) // line + 1
+    return tile * places // TILING.line, ((tile + 1) * places - 1) // TILING.line + 1
 
 
 @triton.jit
@@ -328,7 +325,7 @@ def own_share(entry_ptr, row, col, x, live, ENTRY: tl.constexpr, TILING: tl.cons
 @triton.jit
 def in_box(box_ptr, row, x, TILING: tl.constexpr):
     """Which places lie in a box. In lines its edges are scaled, instead of dividing every position by the channels."""
-    unit: tl.constexpr = TILING.channels if TILING.write == "lines" else 1
+    unit: tl.constexpr = TILING.unit
     top, left, bottom, right = tl.load(box_ptr), tl.load(box_ptr + 1), tl.load(box_ptr + 2), tl.load(box_ptr + 3)
     # One comparison per place: positions left of the box wrap around, and in other rows the box has width 0.
     width = tl.where((row >= top) & (row < bottom), tl.maximum(right - left, 0) * unit, 0)
@@ -387,14 +384,13 @@ def _vectors_with_share_other_than(
 @triton.jit
 def _vectors_in_box(box_ptr, start, row, x, TILING: tl.constexpr):
     """Which vectors have any place in a box, and which have all."""
-    unit: tl.constexpr = TILING.channels if TILING.write == "lines" else 1
-    line: tl.constexpr = TILING.width * unit
-    if line % TILING.vec != 0:  # vectors may cross the end of a row, so every place is checked
+    unit: tl.constexpr = TILING.unit
+    if TILING.line % TILING.vec != 0:  # vectors may cross the end of a row, so every place is checked
         inside = in_box(box_ptr, row, x, TILING)
         return _any_place(inside), tl.min(inside.to(tl.int32), axis=1)[:, None] > 0
     else:
         top, left, bottom, right = tl.load(box_ptr), tl.load(box_ptr + 1), tl.load(box_ptr + 2), tl.load(box_ptr + 3)
-        first = start % line
+        first = start % TILING.line
         rows = (row >= top) & (row < bottom)
         within = (first >= left * unit) & (first + TILING.vec <= right * unit)
         meets = (first + TILING.vec > left * unit) & (first < right * unit)

@@ -35,6 +35,7 @@ class Tiling(NamedTuple):
             ``"interleaved"`` (lines of 3 channels, where places are pixels: read in whole vectors, and sorted in
             registers) or ``"strided"``.
         write: memory order of the output, likewise.
+        unit, line: places of a pixel, which in lines are its channels, and of a row.
         vectors, vec: the size of a tile.
         programs: number of programs for one entry of the plan, with all of its channels.
         batch: number of images, if a tile holds vectors of all of them; otherwise 0.
@@ -53,6 +54,8 @@ class Tiling(NamedTuple):
     group: int
     read: str
     write: str
+    unit: int
+    line: int
     vectors: int
     vec: int
     programs: int
@@ -113,6 +116,7 @@ def _tiling_of(
     elif read != write:
         read = write = "strided"
     vectors = 2 * vectors if write == "lines" else vectors  # one channel per place, so twice as many
+    unit = channels if write == "lines" else 1
     tiling = Tiling(
         height=height,
         width=width,
@@ -120,6 +124,8 @@ def _tiling_of(
         group=1 if write == "lines" else 3 if channels % 3 == 0 else 2 if channels % 2 == 0 else 1,
         read=read,
         write=write,
+        unit=unit,
+        line=width * unit,
         vectors=vectors,
         vec=vec,
         programs=0,
@@ -155,7 +161,7 @@ def _with_extent(tiling: Tiling) -> Tiling:
 
 def _places_of_image(tiling: Tiling) -> int:
     """Number of places in an image, or in one of its channels."""
-    return tiling.height * tiling.width * (tiling.channels if tiling.write == "lines" else 1)
+    return tiling.height * tiling.line
 
 
 def _vectors_of_image(tiling: Tiling) -> int:
