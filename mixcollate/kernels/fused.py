@@ -4,10 +4,14 @@
 # mypy: disable-error-code="attr-defined, no-untyped-call, call-arg, arg-type, assignment, misc, var-annotated"
 # (to mypy a kernel is a plain function, and constexpr a class without attributes)
 #
-# How to read this file. `ENTRY` holds the offsets of the parts in an entry of the plan (see `packed`), `TILING` says
-# what tiles, vectors and places are (see `tiling`). Both are compile-time constants: an `if` on them costs nothing, and
-# parts that a plan lacks are not compiled. Tensors are `[vectors, vec]`, a number for each place, or `[vectors, 1]` if
-# places of a vector have the same: a thread holds whole vectors, so such numbers are computed once per vector.
+# How to read this file. First what is launched, then the kernel that mixes, the rules in the order of `reference`, and
+# noise; then what need not be read or written; last how numbers are read, and sorted between memory orders.
+#
+# `ENTRY` holds the offsets of the parts in an entry of the plan (see `packed`), `TILING` says what tiles, vectors and
+# places are (see `tiling`). Both are compile-time constants: an `if` on them costs nothing, and parts that a plan lacks
+# are not compiled. Tensors are `[vectors, vec]`, a number for each place, or `[vectors, 1]` if places of a vector have
+# the same: a thread holds whole vectors, so such numbers are computed once per vector. Along a row, `x` counts places,
+# and `col` pixels.
 #
 # Three levels of skipping, since in place unchanged pixels need not move: nothing is launched if no part of the plan
 # has an effect (`mix`); a program whose rows are unchanged returns after a few scalar loads (`_any_changed_in_tile`);
@@ -62,9 +66,9 @@ def mix(
     if together and (entry.corner or entry.resized or entries > MOST_IMAGES):
         images, together = images.clone(), False
     by_pixel = is_by_pixel(entry, images.itemsize + out.itemsize) and not together
-    tiling = each = tiling_of(images, out, in_place=in_place, normalise=affine is not None, by_pixel=by_pixel)
+    tiling = of_one = tiling_of(images, out, in_place=in_place, normalise=affine is not None, by_pixel=by_pixel)
     if together:
-        tiling, entries = of_all_images(each, entries, VECTORS_OF_ALL), 1
+        tiling, entries = of_all_images(of_one, entries, VECTORS_OF_ALL), 1
     # The first level of skipping: no part of the plan has an effect.
     if entry.own_outside or entry.corner or entry.erase_box or entry.grid or entry.hidden or not tiling.skip:
         # One further program per image writes its soft target: a launch of its own would cost more.
@@ -81,9 +85,9 @@ def mix(
     elif targets is not None:
         targets.write()
     if entry.noise:
-        grid = _launch_grid(plan.layout.entries * entry.images, tile_count(each))
-        options = {"num_warps": each.warps, "enable_fp_fusion": False}
-        launch(noise_kernel, grid, (out, plan.words), out.stride(), (entry, each), **options)
+        grid = _launch_grid(plan.layout.entries * entry.images, tile_count(of_one))
+        options = {"num_warps": of_one.warps, "enable_fp_fusion": False}
+        launch(noise_kernel, grid, (out, plan.words), out.stride(), (entry, of_one), **options)
 
 
 def _launch_grid(rows: int, programs: int) -> tuple[int, int, int]:
@@ -249,66 +253,6 @@ def _places_of_tile(tile, TILING: tl.constexpr):
 
 
 @triton.jit
-def _any_changed_in_tile(entry_ptr, tile, ENTRY: tl.constexpr, TILING: tl.constexpr):
-    """Whether the plan changes any pixel in the rows of a tile."""
-    images: tl.constexpr = ENTRY.images
-    mixings: tl.constexpr = 1 if ENTRY.mutual else images  # erasing is separate even in a mutual pair
-    top, bottom = _rows_of_tile(tile, TILING)
-    changes = top < 0  # never: a scalar False that the compiler can add to
-    if ENTRY.corner:
-        changes = top >= 0
-    for side in tl.static_range(mixings):
-        changes = changes | _any_mixed_in_rows(entry_ptr + side * ENTRY.second, top, bottom, ENTRY)
-    for side in tl.static_range(images):
-        changes = changes | _any_erased_in_rows(entry_ptr + side * ENTRY.second, top, bottom, ENTRY)
-    return changes
-
-
-@triton.jit
-def _any_mixed_in_rows(entry_ptr, top, bottom, ENTRY: tl.constexpr):
-    """Whether any pixel between two rows comes from the partner."""
-    # Shares are compared as bits: the interpreter cannot compare scalar floats, and equal bits are equal shares.
-    mixes = top < 0
-    if ENTRY.own_outside:
-        mixes = mixes | (tl.load(entry_ptr + ENTRY.own_outside) != _ONE)
-        if ENTRY.box:
-            mixes = mixes | (
-                (tl.load(entry_ptr + ENTRY.own_inside) != _ONE) & _box_meets_rows(entry_ptr + ENTRY.box, top, bottom)
-            )
-    return mixes
-
-
-@triton.jit
-def _any_erased_in_rows(entry_ptr, top, bottom, ENTRY: tl.constexpr):
-    """Whether anything is erased between two rows."""
-    # Grids and cells only count as present or not: finding their rows would cost as much as it saves.
-    boxes: tl.constexpr = ENTRY.boxes
-    erases = top < 0
-    for n in tl.static_range(boxes):
-        erases = erases | _box_meets_rows(entry_ptr + ENTRY.erase_box + 4 * n, top, bottom)
-    if ENTRY.grid:
-        erases = erases | (tl.load(entry_ptr + ENTRY.grid) > 0)
-    if ENTRY.hidden:
-        # FAR is the side of the cells of images without hidden ones
-        erases = erases | (tl.load(entry_ptr + ENTRY.cell) < _FAR)
-    return erases
-
-
-@triton.jit
-def _rows_of_tile(tile, TILING: tl.constexpr):
-    """The first row of a tile, and the one after its last."""
-    places: tl.constexpr = TILING.vectors * TILING.vec
-    return tile * places // TILING.line, ((tile + 1) * places - 1) // TILING.line + 1
-
-
-@triton.jit
-def _box_meets_rows(box_ptr, top, bottom):
-    """Whether a box has any pixel between two rows."""
-    begin, left, end, right = tl.load(box_ptr), tl.load(box_ptr + 1), tl.load(box_ptr + 2), tl.load(box_ptr + 3)
-    return (begin < bottom) & (end > top) & (end > begin) & (right > left)
-
-
-@triton.jit
 def own_share(entry_ptr, row, col, x, live, ENTRY: tl.constexpr, TILING: tl.constexpr):
     """``[vectors, 1 or vec]``: the image's own share of each place."""
     own = tl.full([TILING.vectors, 1], 1.0, tl.float32)
@@ -330,166 +274,6 @@ def in_box(box_ptr, row, x, TILING: tl.constexpr):
     # One comparison per place: positions left of the box wrap around, and in other rows the box has width 0.
     width = tl.where((row >= top) & (row < bottom), tl.maximum(right - left, 0) * unit, 0)
     return (x - left * unit).to(tl.uint32, bitcast=True) < width.to(tl.uint32, bitcast=True)
-
-
-@triton.jit
-def _needed_vectors(entry_ptr, start, row, col, x, live, ENTRY: tl.constexpr, TILING: tl.constexpr):
-    """For which vectors the image is read, for which its partner, and which are written; possibly a few too many.
-
-    ``[vectors, 1]`` if possible, because with one mask value per vector accesses stay 16 bytes wide.
-    """
-    images: tl.constexpr = ENTRY.images
-    mixings: tl.constexpr = 1 if ENTRY.mutual else images
-    written = live
-    if TILING.skip and not ENTRY.corner:
-        changes = start < 0
-        for side in tl.static_range(mixings):
-            changes = changes | _vectors_with_share_other_than(
-                1, entry_ptr + side * ENTRY.second, start, row, x, ENTRY, TILING
-            )
-        for side in tl.static_range(images):
-            changes = changes | _vectors_with_erased_places(
-                entry_ptr + side * ENTRY.second, start, row, col, x, live, ENTRY, TILING
-            )
-        written = live & changes
-    # At a share of 0 the image need not be read, at 1 its partner need not: CutMix moves no more bytes than a copy. A
-    # pair reads both, since each needs the other.
-    mine = written
-    theirs = written
-    if ENTRY.own_outside and ENTRY.images == 1:
-        mine = written & _vectors_with_share_other_than(0, entry_ptr, start, row, x, ENTRY, TILING)
-        theirs = written & _vectors_with_share_other_than(1, entry_ptr, start, row, x, ENTRY, TILING)
-    return mine, theirs, written
-
-
-@triton.jit
-def _vectors_with_share_other_than(
-    SHARE: tl.constexpr, entry_ptr, start, row, x, ENTRY: tl.constexpr, TILING: tl.constexpr
-):
-    """Which vectors hold an own share other than ``SHARE``, 0 or 1."""
-    bits: tl.constexpr = _ONE * SHARE  # of 1.0 or 0.0
-    vectors = start < (1 - SHARE) * 0x7FFFFFFF
-    if ENTRY.own_outside:
-        vectors = (tl.full([TILING.vectors, 1], 0, tl.int32) + tl.load(entry_ptr + ENTRY.own_outside)) != bits
-        if ENTRY.box:
-            inside = (tl.full([TILING.vectors, 1], 0, tl.int32) + tl.load(entry_ptr + ENTRY.own_inside)) != bits
-            meets, within = _vectors_in_box(entry_ptr + ENTRY.box, start, row, x, TILING)
-            # A vector wholly in the box has no place outside, unless there is a bitmap.
-            if not ENTRY.bitmap:
-                vectors = vectors & ~within
-            vectors = vectors | (meets & inside)
-    return vectors
-
-
-@triton.jit
-def _vectors_in_box(box_ptr, start, row, x, TILING: tl.constexpr):
-    """Which vectors have any place in a box, and which have all."""
-    unit: tl.constexpr = TILING.unit
-    if TILING.line % TILING.vec != 0:  # vectors may cross the end of a row, so every place is checked
-        inside = in_box(box_ptr, row, x, TILING)
-        return _any_place(inside), tl.min(inside.to(tl.int32), axis=1)[:, None] > 0
-    else:
-        top, left, bottom, right = tl.load(box_ptr), tl.load(box_ptr + 1), tl.load(box_ptr + 2), tl.load(box_ptr + 3)
-        first = start % TILING.line
-        rows = (row >= top) & (row < bottom)
-        within = (first >= left * unit) & (first + TILING.vec <= right * unit)
-        meets = (first + TILING.vec > left * unit) & (first < right * unit)
-        return rows & meets, rows & within
-
-
-@triton.jit
-def _vectors_with_erased_places(entry_ptr, start, row, col, x, live, ENTRY: tl.constexpr, TILING: tl.constexpr):
-    """Which vectors have places that are overwritten."""
-    boxes: tl.constexpr = ENTRY.boxes
-    vectors = start < 0
-    for n in tl.static_range(boxes):
-        meets, _ = _vectors_in_box(entry_ptr + ENTRY.erase_box + 4 * n, start, row, x, TILING)
-        vectors = vectors | meets
-    if ENTRY.grid:
-        vectors = vectors | _any_place(on_grid(entry_ptr, row, col, ENTRY, TILING))
-    if ENTRY.hidden:
-        vectors = vectors | _any_place(in_hidden_cell(entry_ptr, row, col, live, ENTRY))
-    return vectors
-
-
-@triton.jit
-def _any_place(places):
-    """``[vectors, 1]``: whether any place of a vector is set."""
-    if places.shape[1] == 1:
-        return places
-    else:
-        return tl.max(places.to(tl.int32), axis=1)[:, None] > 0
-
-
-@triton.jit
-def _offsets(start, place, row, col, channel, strides, ORDER: tl.constexpr, TILING: tl.constexpr):
-    """Offsets within an image; for interleaved channels, of three consecutive vectors."""
-    # Written as the vector's start plus the lane, so that the compiler sees that the places of a vector are contiguous.
-    if ORDER == "lines":
-        return place
-    elif ORDER == "planes":
-        return place + channel * strides[0]
-    elif ORDER == "interleaved":
-        return place + 2 * start + channel * TILING.vec
-    else:
-        return _strided_offsets(row, col, channel, strides)
-
-
-@triton.jit
-def _load_values(image_ptr, start, place, row, col, channel, mask, strides, TILING: tl.constexpr):
-    """The values of an image at the places of a tile, one tensor per channel."""
-    group: tl.constexpr = TILING.group
-    order: tl.constexpr = TILING.read
-    values = ()
-    for c in tl.static_range(group):
-        offset = _offsets(start, place, row, col, channel + c, strides, order, TILING)
-        values = values + (tl.load(image_ptr + offset, mask=mask, other=0),)
-    if order == "interleaved":
-        values = _separate(values[0], values[1], values[2])
-    return values
-
-
-@triton.jit
-def _interleave(red, green, blue):
-    """The values of three channels in channels-last order, as three consecutive vectors.
-
-    Recursively by halves, down to single pixels. A thread holds whole vectors, so this only renames registers.
-    """
-    if red.shape[1] == 1:
-        return red, green, blue
-    else:
-        red, red_right = _split_in_halves(red)
-        green, green_right = _split_in_halves(green)
-        blue, blue_right = _split_in_halves(blue)
-        a, b, c = _interleave(red, green, blue)
-        d, e, f = _interleave(red_right, green_right, blue_right)
-        return _join_halves(a, b), _join_halves(c, d), _join_halves(e, f)
-
-
-@triton.jit
-def _separate(first, second, third):
-    """The inverse of ``_interleave``: three channels from three consecutive interleaved vectors."""
-    if first.shape[1] == 1:
-        return first, second, third
-    else:
-        a, b = _split_in_halves(first)
-        c, d = _split_in_halves(second)
-        e, f = _split_in_halves(third)
-        red, green, blue = _separate(a, b, c)
-        red_right, green_right, blue_right = _separate(d, e, f)
-        return _join_halves(red, red_right), _join_halves(green, green_right), _join_halves(blue, blue_right)
-
-
-@triton.jit
-def _split_in_halves(values):
-    """The left and the right half of each vector."""
-    return tl.split(tl.permute(tl.reshape(values, [values.shape[0], 2, values.shape[1] // 2]), [0, 2, 1]))
-
-
-@triton.jit
-def _join_halves(left, right):
-    """Vectors of twice the length."""
-    return tl.reshape(tl.permute(tl.join(left, right), [0, 2, 1]), [left.shape[0], 2 * left.shape[1]])
 
 
 @triton.jit
@@ -547,16 +331,6 @@ def _load_partner(
 
 
 @triton.jit
-def _as_real(values, TILING: tl.constexpr):
-    """The values of all channels in the dtype of the arithmetic."""
-    group: tl.constexpr = TILING.group
-    real = ()
-    for c in tl.static_range(group):
-        real = real + (values[c].to(TILING.real),)
-    return real
-
-
-@triton.jit
 def resize_into_box(
     other_ptr, entry_ptr, kind, row, col, channel, mask, strides, ENTRY: tl.constexpr, TILING: tl.constexpr
 ):
@@ -576,17 +350,6 @@ def resize_into_box(
         under = _load_strided(other_ptr, below, before, channel, mask, strides, TILING)
         opposite = _load_strided(other_ptr, below, after, channel, mask, strides, TILING)
         values = _bilinear(corner, right_of, under, opposite, across, down, TILING)
-    return values
-
-
-@triton.jit
-def _load_strided(image_ptr, row, col, channel, mask, strides, TILING: tl.constexpr):
-    """The values of an image at any rows and columns, one tensor per channel, in the dtype of the arithmetic."""
-    group: tl.constexpr = TILING.group
-    values = ()
-    for c in tl.static_range(group):
-        offset = _strided_offsets(row, col, channel + c, strides)
-        values = values + (tl.load(image_ptr + offset, mask=mask, other=0).to(TILING.real),)
     return values
 
 
@@ -629,11 +392,6 @@ def _between(inside, length, LENGTH: tl.constexpr, TILING: tl.constexpr):
 
 
 @triton.jit
-def _strided_offsets(row, col, channel, strides):
-    return row * strides[1] + col * strides[2] + channel * strides[0]
-
-
-@triton.jit
 def join_pieces(
     images_ptr, entry_ptr, row, col, channel, mask, image_stride, strides, ENTRY: tl.constexpr, TILING: tl.constexpr
 ):
@@ -651,34 +409,6 @@ def join_pieces(
     # Choosing the address of the piece instead of its value takes one load per place instead of four.
     piece = tl.where(under, tl.where(right, pieces[3], pieces[2]), tl.where(right, pieces[1], pieces[0]))
     return _load_strided(images_ptr + piece, row, col, channel, mask, strides, TILING)
-
-
-@triton.jit
-def _load_per_channel(numbers_ptr, channel, start, TILING: tl.constexpr):
-    """A number for each channel: scalars, or in lines a tensor."""
-    group: tl.constexpr = TILING.group
-    numbers = ()
-    for c in tl.static_range(group):
-        numbers = numbers + (_load_of_channel(numbers_ptr, channel + c, start, TILING),)
-    return numbers
-
-
-@triton.jit
-def _load_of_channel(numbers_ptr, channel, start, TILING: tl.constexpr):
-    """The number of a channel. For three channels in lines they are rotated to the first channel of each vector, so
-    that the number of each lane is known at compile time.
-    """
-    if TILING.write == "lines" and TILING.channels == 3:
-        a, b, c = tl.load(numbers_ptr), tl.load(numbers_ptr + 1), tl.load(numbers_ptr + 2)
-        turn = start % 3
-        one = tl.where(turn == 0, a, tl.where(turn == 1, b, c))
-        two = tl.where(turn == 0, b, tl.where(turn == 1, c, a))
-        three = tl.where(turn == 0, c, tl.where(turn == 1, a, b))
-        lane = tl.arange(0, TILING.vec)[None, :] % 3
-        number = tl.where(lane == 0, one, tl.where(lane == 1, two, three))
-    else:
-        number = tl.load(numbers_ptr + channel)
-    return number.to(tl.float32, bitcast=True).to(TILING.real)
 
 
 @triton.jit
@@ -778,25 +508,6 @@ def in_hidden_cell(entry_ptr, row, col, live, ENTRY: tl.constexpr):
 
 
 @triton.jit
-def _load_bits(words_ptr, index, mask):
-    """Bits of a bitmap, lowest first, which makes them the same in bytes and in words."""
-    word = tl.load(words_ptr + (index >> 5), mask=mask, other=0)  # beyond the image there may be no bitmap
-    return ((word >> (index & 31)) & 1) != 0
-
-
-@triton.jit
-def _load_float(word_ptr):
-    return tl.load(word_ptr).to(tl.float32, bitcast=True)
-
-
-@triton.jit
-def _round_half_to_even(values):
-    """Round to integers, half to even; for values below 2**22."""
-    # 1.5 * 2**23 leaves float32 no bits for a fraction, so the addition itself rounds
-    return (values + 12582912.0) - 12582912.0
-
-
-@triton.jit
 def noise_kernel(
     out_ptr,
     plan_ptr,
@@ -868,3 +579,296 @@ def _erfinv(x):
     for k in tl.static_range(9):
         result = result * t + tl.where(central, _CENTRE[k], _TAIL[k])
     return result * x
+
+
+@triton.jit
+def _any_changed_in_tile(entry_ptr, tile, ENTRY: tl.constexpr, TILING: tl.constexpr):
+    """Whether the plan changes any pixel in the rows of a tile."""
+    images: tl.constexpr = ENTRY.images
+    mixings: tl.constexpr = 1 if ENTRY.mutual else images  # erasing is separate even in a mutual pair
+    top, bottom = _rows_of_tile(tile, TILING)
+    changes = top < 0  # never: a scalar False that the compiler can add to
+    if ENTRY.corner:
+        changes = top >= 0
+    for side in tl.static_range(mixings):
+        changes = changes | _any_mixed_in_rows(entry_ptr + side * ENTRY.second, top, bottom, ENTRY)
+    for side in tl.static_range(images):
+        changes = changes | _any_erased_in_rows(entry_ptr + side * ENTRY.second, top, bottom, ENTRY)
+    return changes
+
+
+@triton.jit
+def _any_mixed_in_rows(entry_ptr, top, bottom, ENTRY: tl.constexpr):
+    """Whether any pixel between two rows comes from the partner."""
+    # Shares are compared as bits: the interpreter cannot compare scalar floats, and equal bits are equal shares.
+    mixes = top < 0
+    if ENTRY.own_outside:
+        mixes = mixes | (tl.load(entry_ptr + ENTRY.own_outside) != _ONE)
+        if ENTRY.box:
+            mixes = mixes | (
+                (tl.load(entry_ptr + ENTRY.own_inside) != _ONE) & _box_meets_rows(entry_ptr + ENTRY.box, top, bottom)
+            )
+    return mixes
+
+
+@triton.jit
+def _any_erased_in_rows(entry_ptr, top, bottom, ENTRY: tl.constexpr):
+    """Whether anything is erased between two rows."""
+    # Grids and cells only count as present or not: finding their rows would cost as much as it saves.
+    boxes: tl.constexpr = ENTRY.boxes
+    erases = top < 0
+    for n in tl.static_range(boxes):
+        erases = erases | _box_meets_rows(entry_ptr + ENTRY.erase_box + 4 * n, top, bottom)
+    if ENTRY.grid:
+        erases = erases | (tl.load(entry_ptr + ENTRY.grid) > 0)
+    if ENTRY.hidden:
+        # FAR is the side of the cells of images without hidden ones
+        erases = erases | (tl.load(entry_ptr + ENTRY.cell) < _FAR)
+    return erases
+
+
+@triton.jit
+def _rows_of_tile(tile, TILING: tl.constexpr):
+    """The first row of a tile, and the one after its last."""
+    places: tl.constexpr = TILING.vectors * TILING.vec
+    return tile * places // TILING.line, ((tile + 1) * places - 1) // TILING.line + 1
+
+
+@triton.jit
+def _box_meets_rows(box_ptr, top, bottom):
+    """Whether a box has any pixel between two rows."""
+    begin, left, end, right = tl.load(box_ptr), tl.load(box_ptr + 1), tl.load(box_ptr + 2), tl.load(box_ptr + 3)
+    return (begin < bottom) & (end > top) & (end > begin) & (right > left)
+
+
+@triton.jit
+def _needed_vectors(entry_ptr, start, row, col, x, live, ENTRY: tl.constexpr, TILING: tl.constexpr):
+    """For which vectors the image is read, for which its partner, and which are written; possibly a few too many.
+
+    ``[vectors, 1]`` if possible, because with one mask value per vector accesses stay 16 bytes wide.
+    """
+    images: tl.constexpr = ENTRY.images
+    mixings: tl.constexpr = 1 if ENTRY.mutual else images
+    written = live
+    if TILING.skip and not ENTRY.corner:
+        changes = start < 0
+        for side in tl.static_range(mixings):
+            changes = changes | _vectors_with_share_other_than(
+                1, entry_ptr + side * ENTRY.second, start, row, x, ENTRY, TILING
+            )
+        for side in tl.static_range(images):
+            changes = changes | _vectors_with_erased_places(
+                entry_ptr + side * ENTRY.second, start, row, col, x, live, ENTRY, TILING
+            )
+        written = live & changes
+    # At a share of 0 the image need not be read, at 1 its partner need not: CutMix moves no more bytes than a copy. A
+    # pair reads both, since each needs the other.
+    mine = written
+    theirs = written
+    if ENTRY.own_outside and ENTRY.images == 1:
+        mine = written & _vectors_with_share_other_than(0, entry_ptr, start, row, x, ENTRY, TILING)
+        theirs = written & _vectors_with_share_other_than(1, entry_ptr, start, row, x, ENTRY, TILING)
+    return mine, theirs, written
+
+
+@triton.jit
+def _vectors_with_share_other_than(
+    SHARE: tl.constexpr, entry_ptr, start, row, x, ENTRY: tl.constexpr, TILING: tl.constexpr
+):
+    """Which vectors hold an own share other than ``SHARE``, 0 or 1."""
+    bits: tl.constexpr = _ONE * SHARE  # of 1.0 or 0.0
+    vectors = start < (1 - SHARE) * 0x7FFFFFFF
+    if ENTRY.own_outside:
+        vectors = (tl.full([TILING.vectors, 1], 0, tl.int32) + tl.load(entry_ptr + ENTRY.own_outside)) != bits
+        if ENTRY.box:
+            inside = (tl.full([TILING.vectors, 1], 0, tl.int32) + tl.load(entry_ptr + ENTRY.own_inside)) != bits
+            meets, within = _vectors_in_box(entry_ptr + ENTRY.box, start, row, x, TILING)
+            # A vector wholly in the box has no place outside, unless there is a bitmap.
+            if not ENTRY.bitmap:
+                vectors = vectors & ~within
+            vectors = vectors | (meets & inside)
+    return vectors
+
+
+@triton.jit
+def _vectors_in_box(box_ptr, start, row, x, TILING: tl.constexpr):
+    """Which vectors have any place in a box, and which have all."""
+    unit: tl.constexpr = TILING.unit
+    if TILING.line % TILING.vec != 0:  # vectors may cross the end of a row, so every place is checked
+        inside = in_box(box_ptr, row, x, TILING)
+        return _any_place(inside), tl.min(inside.to(tl.int32), axis=1)[:, None] > 0
+    else:
+        top, left, bottom, right = tl.load(box_ptr), tl.load(box_ptr + 1), tl.load(box_ptr + 2), tl.load(box_ptr + 3)
+        first = start % TILING.line
+        rows = (row >= top) & (row < bottom)
+        within = (first >= left * unit) & (first + TILING.vec <= right * unit)
+        meets = (first + TILING.vec > left * unit) & (first < right * unit)
+        return rows & meets, rows & within
+
+
+@triton.jit
+def _vectors_with_erased_places(entry_ptr, start, row, col, x, live, ENTRY: tl.constexpr, TILING: tl.constexpr):
+    """Which vectors have places that are overwritten."""
+    boxes: tl.constexpr = ENTRY.boxes
+    vectors = start < 0
+    for n in tl.static_range(boxes):
+        meets, _ = _vectors_in_box(entry_ptr + ENTRY.erase_box + 4 * n, start, row, x, TILING)
+        vectors = vectors | meets
+    if ENTRY.grid:
+        vectors = vectors | _any_place(on_grid(entry_ptr, row, col, ENTRY, TILING))
+    if ENTRY.hidden:
+        vectors = vectors | _any_place(in_hidden_cell(entry_ptr, row, col, live, ENTRY))
+    return vectors
+
+
+@triton.jit
+def _any_place(places):
+    """``[vectors, 1]``: whether any place of a vector is set."""
+    if places.shape[1] == 1:
+        return places
+    else:
+        return tl.max(places.to(tl.int32), axis=1)[:, None] > 0
+
+
+@triton.jit
+def _load_values(image_ptr, start, place, row, col, channel, mask, strides, TILING: tl.constexpr):
+    """The values of an image at the places of a tile, one tensor per channel."""
+    group: tl.constexpr = TILING.group
+    order: tl.constexpr = TILING.read
+    values = ()
+    for c in tl.static_range(group):
+        offset = _offsets(start, place, row, col, channel + c, strides, order, TILING)
+        values = values + (tl.load(image_ptr + offset, mask=mask, other=0),)
+    if order == "interleaved":
+        values = _separate(values[0], values[1], values[2])
+    return values
+
+
+@triton.jit
+def _load_strided(image_ptr, row, col, channel, mask, strides, TILING: tl.constexpr):
+    """The values of an image at any rows and columns, one tensor per channel, in the dtype of the arithmetic."""
+    group: tl.constexpr = TILING.group
+    values = ()
+    for c in tl.static_range(group):
+        offset = _strided_offsets(row, col, channel + c, strides)
+        values = values + (tl.load(image_ptr + offset, mask=mask, other=0).to(TILING.real),)
+    return values
+
+
+@triton.jit
+def _offsets(start, place, row, col, channel, strides, ORDER: tl.constexpr, TILING: tl.constexpr):
+    """Offsets within an image; for interleaved channels, of three consecutive vectors."""
+    # Written as the vector's start plus the lane, so that the compiler sees that the places of a vector are contiguous.
+    if ORDER == "lines":
+        return place
+    elif ORDER == "planes":
+        return place + channel * strides[0]
+    elif ORDER == "interleaved":
+        return place + 2 * start + channel * TILING.vec
+    else:
+        return _strided_offsets(row, col, channel, strides)
+
+
+@triton.jit
+def _strided_offsets(row, col, channel, strides):
+    return row * strides[1] + col * strides[2] + channel * strides[0]
+
+
+@triton.jit
+def _interleave(red, green, blue):
+    """The values of three channels in channels-last order, as three consecutive vectors.
+
+    Recursively by halves, down to single pixels. A thread holds whole vectors, so this only renames registers.
+    """
+    if red.shape[1] == 1:
+        return red, green, blue
+    else:
+        red, red_right = _split_in_halves(red)
+        green, green_right = _split_in_halves(green)
+        blue, blue_right = _split_in_halves(blue)
+        a, b, c = _interleave(red, green, blue)
+        d, e, f = _interleave(red_right, green_right, blue_right)
+        return _join_halves(a, b), _join_halves(c, d), _join_halves(e, f)
+
+
+@triton.jit
+def _separate(first, second, third):
+    """The inverse of ``_interleave``: three channels from three consecutive interleaved vectors."""
+    if first.shape[1] == 1:
+        return first, second, third
+    else:
+        a, b = _split_in_halves(first)
+        c, d = _split_in_halves(second)
+        e, f = _split_in_halves(third)
+        red, green, blue = _separate(a, b, c)
+        red_right, green_right, blue_right = _separate(d, e, f)
+        return _join_halves(red, red_right), _join_halves(green, green_right), _join_halves(blue, blue_right)
+
+
+@triton.jit
+def _split_in_halves(values):
+    """The left and the right half of each vector."""
+    return tl.split(tl.permute(tl.reshape(values, [values.shape[0], 2, values.shape[1] // 2]), [0, 2, 1]))
+
+
+@triton.jit
+def _join_halves(left, right):
+    """Vectors of twice the length."""
+    return tl.reshape(tl.permute(tl.join(left, right), [0, 2, 1]), [left.shape[0], 2 * left.shape[1]])
+
+
+@triton.jit
+def _load_per_channel(numbers_ptr, channel, start, TILING: tl.constexpr):
+    """A number for each channel: scalars, or in lines a tensor."""
+    group: tl.constexpr = TILING.group
+    numbers = ()
+    for c in tl.static_range(group):
+        numbers = numbers + (_load_of_channel(numbers_ptr, channel + c, start, TILING),)
+    return numbers
+
+
+@triton.jit
+def _load_of_channel(numbers_ptr, channel, start, TILING: tl.constexpr):
+    """The number of a channel. For three channels in lines they are rotated to the first channel of each vector, so
+    that the number of each lane is known at compile time.
+    """
+    if TILING.write == "lines" and TILING.channels == 3:
+        a, b, c = tl.load(numbers_ptr), tl.load(numbers_ptr + 1), tl.load(numbers_ptr + 2)
+        turn = start % 3
+        one = tl.where(turn == 0, a, tl.where(turn == 1, b, c))
+        two = tl.where(turn == 0, b, tl.where(turn == 1, c, a))
+        three = tl.where(turn == 0, c, tl.where(turn == 1, a, b))
+        lane = tl.arange(0, TILING.vec)[None, :] % 3
+        number = tl.where(lane == 0, one, tl.where(lane == 1, two, three))
+    else:
+        number = tl.load(numbers_ptr + channel)
+    return number.to(tl.float32, bitcast=True).to(TILING.real)
+
+
+@triton.jit
+def _load_bits(words_ptr, index, mask):
+    """Bits of a bitmap, lowest first, which makes them the same in bytes and in words."""
+    word = tl.load(words_ptr + (index >> 5), mask=mask, other=0)  # beyond the image there may be no bitmap
+    return ((word >> (index & 31)) & 1) != 0
+
+
+@triton.jit
+def _load_float(word_ptr):
+    return tl.load(word_ptr).to(tl.float32, bitcast=True)
+
+
+@triton.jit
+def _as_real(values, TILING: tl.constexpr):
+    """The values of all channels in the dtype of the arithmetic."""
+    group: tl.constexpr = TILING.group
+    real = ()
+    for c in tl.static_range(group):
+        real = real + (values[c].to(TILING.real),)
+    return real
+
+
+@triton.jit
+def _round_half_to_even(values):
+    """Round to integers, half to even; for values below 2**22."""
+    # 1.5 * 2**23 leaves float32 no bits for a fraction, so the addition itself rounds
+    return (values + 12582912.0) - 12582912.0
