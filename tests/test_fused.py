@@ -243,7 +243,7 @@ def test_the_nearest_pixel_is_that_of_the_reference(length, shown, dtype):
 
 def test_the_nearest_pixel_of_a_long_signal(monkeypatch):
     """Its place is a quotient of numbers that do not fit into 32 bits; a wrong one lies outside the image."""
-    monkeypatch.setattr(fused, "VECTORS", 512)
+    monkeypatch.setattr(tiling, "VECTORS", 512)
     plan = replace(cases.shown_nearest(40_000, (0, 0, 1, 30_000)), size=(1, 40_000))
     check(draw_images((2, 1, 1, 40_000), U8, np.random.default_rng(0)), plan, U8, UNCHANGED)
 
