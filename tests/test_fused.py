@@ -598,6 +598,8 @@ def test_more_programs_than_one_axis_holds(monkeypatch):
 def test_launches_happen_on_the_device_of_the_tensors(monkeypatch):
     """Triton launches on the current device, which need not be theirs."""
     entered = []
+    images, logits = torch.zeros(2, 3, 4, 4, device=DEVICE), torch.zeros(2, 5, device=DEVICE)
+    labels, plan = torch.zeros(2, dtype=torch.int64, device=DEVICE), pack(identity(2, (4, 4)), DEVICE)
 
     class Recorded(contextlib.nullcontext):
         def __enter__(self):
@@ -613,9 +615,7 @@ def test_launches_happen_on_the_device_of_the_tensors(monkeypatch):
     for module in (targets, losses):
         monkeypatch.setattr(module, "is_fusible", lambda tensor: True)
     monkeypatch.setattr(targets, "is_readable", lambda tensor: False)
-    images, logits = torch.zeros(2, 3, 4, 4, device=DEVICE), torch.zeros(2, 5, device=DEVICE)
-    labels, plan = torch.zeros(2, dtype=torch.int64, device=DEVICE), identity(2, (4, 4))
-    run_passes("fused", images, pack(plan, DEVICE), images, None)
+    run_passes("fused", images, plan, images, None)
     mix_targets(labels, plan, num_classes=5)
     for target in (labels, torch.ones_like(logits)):
         soft_cross_entropy(logits, target, reduction="none")
