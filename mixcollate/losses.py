@@ -33,16 +33,14 @@ def soft_cross_entropy(
     ``a, b = target.labels.T`` and ``lam = target.shares[:, 0]``; the corresponding dense target gives the same. It
     differs from ``F.cross_entropy`` with class probabilities:
 
-    ======================  ========================================  =====================================
-    \\                       here                                      ``F.cross_entropy``
-    ======================  ========================================  =====================================
-    ``"mean"``              over the total (weighted) share           over the rows
-    ``label_smoothing``     spreads each row's own sum                spreads 1 in each row
-    share 0 of -inf logits  0                                         NaN
-    ``ignore_index``        that class does not count                 must be negative
-    NaN in the target       left out, if ``ignore_nan``               NaN
-    half-precision logits   a float32 loss                            a loss in their dtype
-    ======================  ========================================  =====================================
+    |                        | here                            | ``F.cross_entropy``   |
+    | ---------------------- | ------------------------------- | --------------------- |
+    | ``"mean"``             | over the total (weighted) share | over the rows         |
+    | ``label_smoothing``    | spreads each row's own sum      | spreads 1 in each row |
+    | share 0 of -inf logits | 0                               | NaN                   |
+    | ``ignore_index``       | that class does not count       | must be negative      |
+    | NaN in the target      | left out, if ``ignore_nan``     | NaN                   |
+    | half-precision logits  | a float32 loss                  | a loss in their dtype |
 
     On a GPU, one kernel computes the loss of logits ``[B, num_classes]`` and one the gradient; each reads the logits
     and the target once. With ``weight``, float64 logits or a target that requires a gradient, plain torch computes
