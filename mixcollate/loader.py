@@ -35,8 +35,9 @@ class DeviceLoader(Settled):
 
     Args:
         loader: any iterable of batches: of :class:`~mixcollate.MixBatch`, or of tensors in tuples and mappings. Other
-            objects in a batch stay where they are, unless they have a ``to`` method. Tensors that are on ``device``
-            already are not copied, and those in pinned memory in the background: a loader must not write to them again.
+            objects in a batch stay where they are, unless they have a ``to``; dataclasses of tensors need one. Tensors
+            that are on ``device`` already are not copied, and those in pinned memory in the background: a loader must
+            not write to them again.
         device: the target; default: the current CUDA device if there is one, else the CPU.
         prefetch: how many batches to copy ahead, at least 1. Accelerate's loaders are not read ahead: they tell it when
             they return the last batch.
