@@ -69,7 +69,8 @@ class MixPlan:
     Attributes:
         size: ``(height, width)`` of the images that the plan was drawn for.
         partners: ``[B, K]`` int64, the images mixed into each image (``K`` = 0: nothing is mixed).
-        shares: ``[B, 1 + K]`` float32, the weights of the labels: the image's own share, then its partners'.
+        shares: ``[B, 1 + K]`` float32, the weights of the labels: the image's own share, then its partners'. Those of
+            pixels do not follow from them: a method sets both.
         own_outside: ``[B]`` float32 in [0, 1], the image's own share outside its box.
         own_inside: ``[B]`` float32 in [0, 1], its own share inside the box.
         box: ``[B, 4]`` int32 ``(top, left, bottom, right)``, half-open.
