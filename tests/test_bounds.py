@@ -29,6 +29,7 @@ WRONG = {
     r"plan.own_outside must have a row for each of 4 images, got 3": ("mixup", {"own_outside": np.ones(3, np.float32)}),
     r"plan.own_inside must be in \[0, 1\], got -1.0": ("cutmix", {"own_inside": np.full(4, -1, np.float32)}),
     r"plan.own_outside must come with|plan.own_inside must come with": ("cutmix", {"box": None}),
+    r"plan.own_outside or plan.corner must say how pixels are mixed": ("mixup", {"own_outside": None}),
     r"plan.box must be boxes .* within \(height, width\) \(9, 12\), got .* 13\]": ("cutmix", {"box": BOXES}),
     r"plan.box must be boxes .* got \[-1": ("cutmix", {"box": BOXES - 1}),
     r"plan.erase_box must be boxes": ("cutout", {"erase_box": np.stack([BOXES] * 2, 1)}),

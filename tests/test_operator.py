@@ -146,7 +146,8 @@ def test_copy_of_a_plan_with_less_in_it():
 
 def test_copy_of_a_plan_without_pieces():
     packed = pack(replace(full(), then=None), DEVICE)
-    plan = replace(identity(BATCH, SIZE), partners=full().partners, shares=full().shares)
+    own = np.eye(1, full().shares.shape[1], dtype=np.float32).repeat(BATCH, 0)
+    plan = replace(identity(BATCH, SIZE), partners=full().partners, shares=own)
     images = torch.rand(BATCH, 3, *SIZE, device=DEVICE)
     assert torch.equal(mix(images, packed.copy_(plan)), images)
 

@@ -97,6 +97,11 @@ def _check_parts(plan: MixPlan) -> None:
         raise ValueError(f"plan.partners must name three per image if there is a corner, got {several}")
     if plan.own_outside is not None and several == 0:
         raise ValueError("plan.partners must name one per image if there is an own_outside, got none")
+    if plan.own_outside is None and plan.corner is None and (plan.own_share < 1).any():
+        raise ValueError(
+            "plan.own_outside or plan.corner must say how pixels are mixed if plan.shares mix labels, got a plan of "
+            f"{[*parts]} with own shares from {plan.own_share.min()}"
+        )
 
 
 def _check_array(name: str, array: Any, shape: tuple[int | None, ...], dtype: type[np.generic]) -> None:
