@@ -7,7 +7,7 @@ from typing_extensions import Unpack
 
 from mixcollate.checks import check_count, check_counts, check_flag, check_number
 from mixcollate.draw import Draw
-from mixcollate.methods.boxes import shorter_side, signal_axis
+from mixcollate.methods.boxes import below, shorter_side, signal_axis
 from mixcollate.methods.fill import Fill, check_fill, filled
 from mixcollate.plan import MixPlan, identity
 from mixcollate.schedules import Scheduled
@@ -26,8 +26,8 @@ class GridMask(ErasingTransform):
     Args:
         tile: range of the grid's period in pixels, upper end excluded. Default: the authors' (96, 224) at 224 pixels,
             scaled to the shorter side.
-        ratio: share of the period that is kept on each axis, so that (1 - ratio)² of the pixels are erased, or somewhat
-            less, as what is kept is rounded up to whole pixels: of 0.16, 0.158 at 224 pixels and 0.146 at 32.
+        ratio: share of the period that is kept on each axis, so that (1 - ratio)² of the pixels are erased, by default
+            0.16. What is kept is rounded up to whole pixels, which leaves 0.158 at 224 pixels and 0.146 at 32.
         rotate: the grid is rotated counter-clockwise by a random number of whole degrees below this; 0: not at all.
         invert: whether to erase the bands between the squares instead (the code's ``mode=0``).
         p: probability that an image is changed; a number or a function of the epoch. The authors increase it to 0.8
@@ -72,7 +72,7 @@ class GridMask(ErasingTransform):
         side = draw.numbers.integers(*tile, size=count)
         hole = side - np.ceil(side * self.ratio).astype(np.int64)
         reach = math.ceil(math.hypot(*draw.size) / 2) + 1  # how far a pixel can lie before the centre
-        rows, cols = draw.numbers.integers(side) + reach, draw.numbers.integers(side) + reach
+        rows, cols = below(draw.numbers, side, (2, count)) + reach
         turns = max(self.rotate, 1)
         flat = signal_axis(draw.size)[:, 0]
         if flat.any():  # put the only row of a signal into the holes, so that these become intervals

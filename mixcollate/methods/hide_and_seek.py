@@ -9,7 +9,7 @@ from mixcollate.checks import check_count, check_probability, is_list, shown
 from mixcollate.draw import Draw
 from mixcollate.methods.boxes import shorter_side
 from mixcollate.methods.fill import Fill, check_fill, filled
-from mixcollate.plan import MixPlan, identity
+from mixcollate.plan import FAR, MixPlan, identity
 from mixcollate.transforms import ErasingOptions, ErasingTransform
 
 
@@ -58,15 +58,14 @@ class HideAndSeek(ErasingTransform):
     def plan_cells(self, draw: Draw, sizes: Sequence[int]) -> MixPlan:
         """The plan with cells of these sizes, whatever the size of the images."""
         count, unit = draw.units(self.per)
-        whole = max(*draw.size, 1)
-        finest = min((size for size in sizes if size > 0), default=whole)
+        finest = min((size for size in sizes if size > 0), default=FAR)
         cell = np.asarray(sizes)[draw.numbers.integers(len(sizes), size=count)]
         cells = [-(-axis // finest) for axis in draw.size]  # coarser grids use the first of them
         hidden = (draw.numbers.random((count, *cells)) < self.hide) & (cell > 0)[:, None, None]
         return identity(
             draw.shape[0],
             draw.size,
-            cell=np.where(cell > 0, cell, whole).astype(np.int32)[unit],
+            cell=np.where(cell > 0, cell, FAR).astype(np.int32)[unit],
             hidden=np.packbits(hidden, axis=2, bitorder="little")[unit],
             **filled(draw, 1, self.fill, self.per),
         )

@@ -5,7 +5,7 @@ from typing_extensions import Unpack
 
 from mixcollate.checks import check_not_negative, check_positive, check_scheduled
 from mixcollate.draw import Draw, own_shares
-from mixcollate.methods.boxes import signal_axis
+from mixcollate.methods.boxes import below, signal_axis
 from mixcollate.plan import Array, MixPlan
 from mixcollate.schedules import Scheduled, value_in_epoch
 from mixcollate.transforms import MixOptions, MixTransform
@@ -34,7 +34,7 @@ class RICAP(MixTransform):
         corner = [np.rint(length * own_shares(draw.numbers, beta, count)) for length in draw.size]
         corners = np.where(signal_axis(draw.size)[:, 0], 1, np.stack(corner, 1).astype(np.int64))  # [count, 2]
         start, side = pieces(corners, draw.size)
-        offset = draw.numbers.integers(np.array(draw.size) - side + 1)  # [count, 4, 2]
+        offset = below(draw.numbers, np.array(draw.size) - side + 1, side.shape)  # [count, 4, 2]
         return joined(draw, corners[unit], (offset - start)[unit])
 
 
@@ -47,7 +47,9 @@ def pieces(corner: Array, size: tuple[int, int]) -> tuple[Array, Array]:
 
 def joined(draw: Draw, corner: Array, shift: Array) -> MixPlan:
     """The plan that joins each image and three partners at ``corner [B, 2]``, with shares by area."""
-    area = pieces(corner, draw.size)[1].prod(2)  # [B, 4]
+    above, before = corner.T
+    under, after = draw.size[0] - above, draw.size[1] - before
+    area = np.stack([above * before, above * after, under * before, under * after], 1)  # [B, 4]
     shares = area / max(draw.size[0] * draw.size[1], 1)
     shares[:, 0] = 1 - shares[:, 1:].sum(1)
     return MixPlan(
