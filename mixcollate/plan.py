@@ -7,7 +7,6 @@ holds NumPy arrays with one row per image; a part that no image of the batch use
 import functools
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, fields, replace
-from fractions import Fraction
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
@@ -25,7 +24,7 @@ FAR = 2**30
 
 
 class cached(functools.cached_property[T]):
-    """Without the lock that it has before Python 3.12, which costs more than what is cached here."""
+    """``cached_property`` without its lock, which before Python 3.12 costs more than the values cached here."""
 
     def __get__(self, instance: Any, owner: type | None = None) -> Any:
         if instance is None:
@@ -187,13 +186,14 @@ class MixPlan:
         """
         if size == self.size:
             return self
-        factors = np.array([Fraction(new, max(old, 1)) for new, old in zip(size, self.size, strict=True)])
+        new, old = np.array(size), np.maximum(self.size, 1)
         parts: dict[str, Any] = dict.fromkeys(ERASING)
         for name, array in (("box", self.box), ("corner", self.corner), ("shift", self.shift)):
             if array is not None:
-                scaled = array * np.tile(factors, array.shape[-1] // 2)
+                axes = array.shape[-1] // 2
+                scaled, rest = np.divmod(array.astype(np.int64) * np.tile(new, axes), np.tile(old, axes))
                 uncut = array >= FAR
-                if any(value.denominator != 1 for value in scaled[~uncut].ravel()):
+                if rest[~uncut].any():
                     raise ValueError(
                         f"masks must have the (height, width) {self.size} of their images, or a size at which all "
                         f"edges of the plan fall on whole pixels, got {size}, where its {name} does not; resize the "
@@ -201,8 +201,8 @@ class MixPlan:
                     )
                 parts[name] = np.where(uncut, FAR, scaled).astype(np.int32)
         if self.bitmap is not None:
-            repeats = [int(factor) if factor.denominator == 1 else 0 for factor in factors]
-            if 0 in repeats:
+            repeats, rest = np.divmod(new, old)
+            if rest.any() or 0 in repeats:
                 raise ValueError(
                     f"masks must have the (height, width) {self.size} of their images, or a multiple of it, got "
                     f"{size}, at which free-form contours cannot be scaled; resize the masks"

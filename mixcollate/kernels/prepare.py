@@ -10,14 +10,14 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import is_fake
 from torch.autograd.graph import increment_version
 
-from mixcollate.checks import check_kind, check_tensor, shown
+from mixcollate.checks import check_choice, check_kind, check_tensor, shown
 from mixcollate.kernels import host, reference
-from mixcollate.kernels.bounds import check_bounds
+from mixcollate.kernels.bounds import check_bounds, mark_as_checked
 from mixcollate.kernels.overlap import check_overlap, has_address
 from mixcollate.kernels.packed import PackedPlan, is_whole, pack
 from mixcollate.kernels.pixels import LEVELS, Affine, Statistic, affine_of, check_output, check_pixels, result_dtype
 from mixcollate.kernels.support import Impl, choose
-from mixcollate.memory import WORTH_KEEPING, Recycler
+from mixcollate.memory import Recycler
 from mixcollate.plan import PLACES, MixPlan
 
 if TYPE_CHECKING:
@@ -147,10 +147,8 @@ def decide(
         _check_out(images, out, dtype, memory_format)
     elif memory_format is not None:
         check_memory_format(images)
-    recycled = False
     # the size of a fake one may be a symbol, which must not be compared with a number
-    if out is None and implementation == "host" and not is_fake(images):
-        recycled = images.nbytes >= WORTH_KEEPING // 8  # uint8 may become float64
+    recycled = out is None and implementation == "host" and not is_fake(images)
     return Decision(dtype, memory_format, affine, implementation, arranged, recycled)
 
 
@@ -196,8 +194,8 @@ def prepare_masks(masks: Tensor, plan: MixPlan | PackedPlan, *, inplace: bool = 
         raise ValueError(f"masks must have one row for each of the plan's {len(plan)}, got {tuple(masks.shape)}")
     plan = plan.unpack() if isinstance(plan, PackedPlan) else plan
     check_bounds(plan)
-    plan = plan.for_masks()
-    plan = plan.at_size((masks.shape[-2], masks.shape[-1]))
+    plan = plan.for_masks().at_size((masks.shape[-2], masks.shape[-1]))
+    mark_as_checked(plan)  # it was made of one that is
     check_masks(masks, blends=plan.blends)
     numbered = not masks.dtype.is_floating_point
     as_pixels = _as_bytes if numbered else _as_planes_of_masks
@@ -231,8 +229,7 @@ def check_layout(images: Tensor, layout: Axes | None) -> None:
     """Refuse an unknown layout, or one with another number of axes than the images."""
     if layout is None:
         return
-    if layout not in AXES:
-        raise ValueError(f"layout must be one of {', '.join(AXES)}, got {layout!r}")
+    check_choice("layout", layout, AXES)
     if len(layout) != images.ndim:
         raise ValueError(f"images must have the {len(layout)} axes of layout={layout!r}, got {tuple(images.shape)}")
 
