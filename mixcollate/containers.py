@@ -121,7 +121,7 @@ class Compose(_Container):
         self.mixes = first is not None
         self.blends = any(transform.blends for transform in transforms)
         super().__init__(
-            per="sample",
+            per="batch" if all(t.per == "batch" for t in transforms) else "sample",
             pairing=None if first is None else first.pairing,
             inplace=inplace,
             layout=_shared_layout(transforms, layout),

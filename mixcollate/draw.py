@@ -3,7 +3,7 @@
 import functools
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 from torch import Tensor
@@ -62,7 +62,7 @@ class Draw:
         plan.set_pairs(pairs, pairs is not None and per != "sample")
 
     def units(self, per: Per) -> tuple[int, Array]:
-        """How many draws ``per`` needs, and the index ``[B]`` of each image's draw."""
+        """How many draws ``per`` needs, and the index ``[B]`` of each image's draw among them."""
         batch = self.shape[0]
         if per == "pair" and self.pairs is not None and self.pair is not None:
             return len(self.pairs), self.pair
@@ -115,8 +115,10 @@ def draw_from(
     elif pairing == "flip":
         partner = np.arange(batch)[::-1].copy()
         pairs = mutual_pairs(partner)
-    else:
+    elif pairing is None:
         partner = np.arange(batch)
+    else:
+        raise ValueError(f"pairing must be one of {', '.join(get_args(Pairing))}, or a function, got {pairing!r}")
     return Draw(numbers, shape, partner[:, None], pairs, pairing, epoch, labels)
 
 

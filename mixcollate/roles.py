@@ -56,7 +56,7 @@ class Roles:
     unclear: tuple[str, ...] = ()
 
     def warn(self) -> None:
-        """Warn of what is unclear: where the batch is mixed, as each worker would do it again in each epoch."""
+        """Warn of what is unclear. Called where the batch is mixed: each worker would warn again in each epoch."""
         for name in self.unclear:
             warnings.warn(
                 f"{name} is left unchanged although its images are mixed: if it is a target, name it in label_key; if "
@@ -236,7 +236,7 @@ class _Search:
                 shapes = [tuple(self.leaves[path].shape) for path in images]
                 raise ValueError(
                     f"images must share batch, height and width to be mixed by one plan, got {shapes}; "
-                    "name those of another size in mask_keys, where they are mixed but neither normalised nor cast, or "
+                    "name floats of another size in mask_keys, where they are mixed but not normalised or cast, or "
                     f"keep them with keep_keys {_OF_THE_COLLATE}"
                 )
         return images
@@ -541,9 +541,8 @@ def _refuse_layout(images: Tensor, path: Path) -> None:
     if images.ndim in (4, 5):
         height, width, channels = images.shape[-3:]
         if channels in CHANNELS and min(height, width) > max(CHANNELS):
-            order = "(0, 3, 1, 2)" if images.ndim == 4 else "(0, 1, 4, 2, 3)"
+            order, layout = ("(0, 3, 1, 2)", "BCHW") if images.ndim == 4 else ("(0, 1, 4, 2, 3)", "BTCHW")
             raise ValueError(
                 f"images must be [B, C, H, W] or [B, T, C, H, W], got {tuple(images.shape)} at {dotted(path)}, whose "
-                f"last axis looks like channels; use .permute{order}, or wrap it in tv_tensors.Image or Video if they "
-                "are not"
+                f"last axis looks like channels; use .permute{order}, or pass layout={layout!r} if it is the width"
             )

@@ -87,7 +87,7 @@ def _spelled_out(transform: type) -> inspect.Signature | None:
 
 
 def _checked_init(transform: type) -> Any:
-    """``transform.__init__`` with all arguments in its signature, for ``help`` and editors, and read-only from then on.
+    """``transform.__init__`` with all arguments in its signature, for ``help`` and editors; then they are read-only.
 
     A wrong argument is refused in the name of the class that was called; Python's own error would name the base class,
     to which ``**options`` are passed on.
@@ -98,8 +98,9 @@ def _checked_init(transform: type) -> Any:
     _, *parameters = signature.parameters.values()  # without self
     names = [p.name for p in parameters]
     positional = [p for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD]
-    # scheduled values are checked in each epoch, and may be assigned
-    settled = [p.name for p in parameters if p.annotation is not Scheduled]
+    # scheduled values are checked in each epoch, and may be assigned; so may nothing else, taken as an argument or not
+    inherited = [p for name, p in inspect.signature(MixTransform).parameters.items() if name not in names]
+    settled = [p.name for p in (*parameters, *inherited) if p.annotation is not Scheduled]
 
     @functools.wraps(init)
     def checked(self: Any, *arguments: Any, **options: Any) -> None:
@@ -150,7 +151,8 @@ class MixTransform(Settled, v2.Transform):
         ignore_index: the class index of images without a label, which adds nothing to a target.
         inplace: whether to write the result into the memory of the input images, if it has their dtype.
         layout: the order of the axes, if it is not ``[B, C, H, W]`` or, for video, ``[B, T, C, H, W]``: ``"BCDHW"``
-            for volumes (boxes extend through all slices), ``"BCT"`` for signals (boxes are intervals).
+            for volumes (boxes extend through all slices), ``"BCT"`` for signals (boxes are intervals). ``"BCHW"`` or
+            ``"BTCHW"`` says that a last axis of 1, 3 or 4 is the width.
         seed: seed of the stream of plans, which then depends on the seed, the rank and ``stream.step`` alone (in a
             worker of a loader, also on the seed that the loader gave it). Default: each plan takes 64 bits from torch's
             default generator, so ``torch.manual_seed`` reproduces a run.
@@ -287,7 +289,8 @@ class MixTransform(Settled, v2.Transform):
             plan = result_of("plan_batch", self.draw_plan, draw)
         if plan.size == (1, 1) and not PLACES.isdisjoint(plan.shapes):
             raise ValueError(
-                f"images must have more than one pixel for boxes, got {tuple(images.shape)}; use MixUp for them"
+                f"images must have more than one pixel for boxes, got {tuple(images.shape)}"
+                + ("; use MixUp for them" if self.mixes else "")
             )
         if self._draws_alone():
             mark_as_checked(plan)  # a full check would take half as long as the draw
@@ -317,7 +320,7 @@ class MixTransform(Settled, v2.Transform):
         """
         options: dict[str, Any] = {"mean": mean, "std": std, "dtype": dtype, "memory_format": memory_format}
         options |= {"impl": impl, "layout": self.layout if layout is None else check_choice("layout", layout, AXES)}
-        if is_compiling() and isinstance(plan, MixPlan):
+        if is_compiling():
             return uncompiled(self.replay, images, labels, plan, **options)
         check_tensor("images", images)
         if labels is not None:
@@ -334,10 +337,13 @@ class MixTransform(Settled, v2.Transform):
         self.epoch = check_count("epoch", epoch, least=0)
 
     def extra_repr(self) -> str:
-        """The hyper-parameters that differ from the shared defaults."""
-        defaults = inspect.signature(MixTransform).parameters
-        values = {name: vars(self)[name] for name in inspect.signature(type(self)).parameters if name in vars(self)}
-        changed = (k for k in values if k not in defaults or values[k] != defaults[k].default)
+        """The hyper-parameters that differ from the defaults."""
+        arguments = inspect.signature(type(self)).parameters
+        # None as a default stands for another one
+        own = {name: p.default for name, p in arguments.items() if p.default is not None}
+        defaults = {name: p.default for name, p in inspect.signature(MixTransform).parameters.items()} | own
+        values = {name: vars(self)[name] for name in arguments if name in vars(self)}
+        changed = (name for name, value in values.items() if name not in defaults or value != defaults[name])
         return ", ".join(f"{name}={values[name]!r}" for name in changed if values[name] is not None)
 
     def forward(self, *inputs: Any) -> Any:

@@ -20,11 +20,13 @@ from torchvision import tv_tensors
 from torchvision.transforms import v2
 
 import mixcollate as mc
+from mixcollate.draw import draw_from
 from mixcollate.execution import execute
-from mixcollate.kernels import mix, mix_masks
+from mixcollate.kernels import mix, mix_masks, pack
 from mixcollate.plan import MixPlan, two_shares
 from mixcollate.roles import Roles
 from mixcollate.schedules import ramp, until
+from mixcollate.stream import numbers
 from tests.transforms_under_test import erasing, mixing
 
 BATCHES = [0, 1, 2, 3, 16]
@@ -509,7 +511,7 @@ def test_a_batch_that_could_only_be_half_mixed_is_refused():
         mc.CutMix(num_classes=4)(images, labels, features)
     before = images.clone()
     for other in (images[:, :, :4], images[:3]):
-        with pytest.raises(ValueError, match="images must share batch.*in mask_keys.* neither normalised"):
+        with pytest.raises(ValueError, match="images must share batch.*in mask_keys.* not normalised"):
             mc.CutMix(num_classes=4, inplace=True)(wrapped, labels, tv_tensors.Image(other))
     assert torch.equal(images, before)
 
@@ -550,6 +552,43 @@ def test_repr_shows_what_was_chosen():
     some = mc.RandomChoice([mc.MixUp(), mc.CutMix()], p=(0.4, 0.4), per="batch")
     assert some.extra_repr() == "p=[0.4, 0.4], per='batch'" and some.extra_repr() in repr(some)
     assert "mixes" not in repr(mc.RandomChoice([mc.MixUp()])) and "per" not in repr(mc.Compose([mc.MixUp()]))
+    assert [repr(method()) for method in (mc.Cutout, mc.CutMix, mc.HideAndSeek)] == [
+        "Cutout()",
+        "CutMix()",
+        "HideAndSeek()",
+    ]
+
+
+def test_what_is_no_argument_is_read_only_too():
+    """It would be read, unchecked: a misspelt pairing left all images unmixed."""
+    for transform, name in ((mc.RandomChoice([mc.MixUp()]), "pairing"), (mc.Compose([mc.CutMix()]), "per")):
+        with pytest.raises(AttributeError, match=f"{name} cannot be changed after a .* is made, got 'bogus'"):
+            setattr(transform, name, "bogus")
+    with pytest.raises(ValueError, match="pairing must be one of matching, .* or a function, got 'bogus'"):
+        draw_from(numbers(0, 0, 0), (4, 3, 8, 8), "bogus")
+
+
+def test_a_choice_among_what_draws_for_whole_batches_is_for_whole_batches():
+    both = mc.Compose([mc.MixUp(per="batch"), mc.RandomErasing(per="batch")])
+    assert mc.RandomChoice([both, mc.CutMix(per="batch")]).per == "batch"
+    assert mc.RandomChoice([mc.Compose([mc.MixUp(per="batch"), mc.Cutout()]), mc.CutMix(per="batch")]).per == "pair"
+
+
+def test_a_compiled_replay_of_a_packed_plan_is_left_to_eager_code():
+    """Traced, it would be twenty times slower, and break in the middle."""
+    transform, graphs = mc.MixUp(num_classes=4, seed=0), []
+
+    def backend(graph, inputs):
+        graphs.append(graph)
+        return graph
+
+    images, labels = torch.rand(4, 3, 8, 8), torch.arange(4)
+    packed = pack(transform.make_plan(images), "cpu")
+    wanted = transform.replay(images, labels, packed)
+    compiled = torch.compile(lambda images, labels: transform.replay(images, labels, packed), backend=backend)
+    for got, right in zip(compiled(images, labels), wanted, strict=True):
+        assert torch.equal(got, right)
+    assert not graphs
 
 
 def test_layout_and_inplace_of_members_are_not_lost():
