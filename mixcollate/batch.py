@@ -96,7 +96,7 @@ class MixBatch:
         """Mix the batch on its current device: ``(images, targets)``, or a dict for dict samples.
 
         Args:
-            dtype: of the images; default: the collate's.
+            dtype: of the images; default: the collate's. Once the batch is mixed, its images are cast.
         """
         with self._once:
             if self._mixed is None:

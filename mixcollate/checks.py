@@ -78,7 +78,7 @@ def check_count(name: str, value: object, least: int = 1, most: int | None = Non
 
 
 def count_in_environment(name: str, default: int, least: int) -> int:
-    """A whole number that whatever started this process may have put into its environment."""
+    """A whole number in an environment variable, such as a launcher sets; ``default`` if there is none."""
     text = os.environ.get(name)
     if not text:  # the usual case, for each plan
         return default

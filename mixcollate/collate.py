@@ -365,7 +365,7 @@ class MixupCollate(Settled):
             labels: the first labels, on the host, if there are any.
             may_overwrite: whether the images may be mixed in place.
             dtype: dtype of the resulting images; default: the collate's.
-            doubt: what to warn of, unless that was done: by one process, while each worker would do it in each epoch.
+            doubt: what to warn of, unless that was done. Each worker would warn again in each epoch.
         """
         if is_compiling():
             options: dict[str, Any] = {"labels": labels, "may_overwrite": may_overwrite, "dtype": dtype, "doubt": doubt}

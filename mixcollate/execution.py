@@ -237,7 +237,7 @@ def refuse_class_indices(batch: Any, roles: Roles) -> None:
 
 
 def _plan_for(value: Tensor, placed: MixPlan | PackedPlan, plan: MixPlan | PackedPlan) -> MixPlan | PackedPlan:
-    """The plan that mixes ``value``: the one on the device of the images, if it is there, too, or else the original."""
+    """The plan that mixes ``value``: ``placed``, if it lies on the same device, else the original ``plan``."""
     return plan if isinstance(placed, PackedPlan) and placed.words.device != value.device else placed
 
 

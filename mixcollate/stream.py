@@ -1,4 +1,4 @@
-"""The random numbers of plans: those of each plan have an address, from which they follow, and nothing else does."""
+"""The random numbers of plans. Those of one plan follow from its address alone: seed, rank and step."""
 
 import multiprocessing
 import os

@@ -220,7 +220,7 @@ class TargetRule:
 
         Returns:
             As ``targets`` says. NaN in a row appears in the same entries of the images that it is mixed into, and in
-            no other. Values are float32, or float64 if the labels are.
+            no other. Numbers are float32; those of ``targets="values"`` float64 if the labels are.
         """
         target, unwritten = self.prepare(labels, plan)
         if unwritten is not None:

@@ -167,7 +167,7 @@ def _write_classes(row_ptr, labels_ptr, sources, shares, ROWS: tl.constexpr):
     total = 0.0
     for s in tl.static_range(count):
         label = tl.load(labels_ptr + sources[s]).to(tl.int64)  # num_classes may not fit a narrower type
-        label, share = _known(label, shares[s], ignored, classes)
+        share = _known_share(label, shares[s], ignored, classes)
         labels = labels + (label.to(tl.int32),)  # exact for classes; for others the share is 0 or infinite
         known = known + (share,)
         total += share
@@ -212,12 +212,12 @@ def _mixed_numbers(start, labels_ptr, sources, shares, ROWS: tl.constexpr):
 
 
 @triton.jit
-def _known(label, share, ignore_index, CLASSES: tl.constexpr):
-    """A label and its share: 0 if it is ignored, infinite if it is not a class, so that the loss shows it. (NaN would
-    be ignored like a missing label.)
+def _known_share(label, share, ignore_index, CLASSES: tl.constexpr):
+    """The share of a label: 0 if it is ignored, infinite if it is not a class, so that the loss shows it. (NaN would be
+    ignored like a missing label.)
     """
     share = tl.where((label >= 0) & (label < CLASSES), share, float("inf"))
-    return label, tl.where(label == ignore_index, 0.0, share)
+    return tl.where(label == ignore_index, 0.0, share)
 
 
 def soft_cross_entropy(
@@ -387,7 +387,8 @@ def cross_entropy_kernel(
     counted = known
     for s in tl.static_range(SOURCES):
         given = tl.load(row_shares_ptr + s).to(tl.float32)
-        label, share = _known(tl.load(labels_ptr + row * SOURCES + s), given, ignore_index, CLASSES)
+        label = tl.load(labels_ptr + row * SOURCES + s)
+        share = _known_share(label, given, ignore_index, CLASSES)
         here = (share != 0) & (label >= 0) & (label < CLASSES)
         logit = tl.load(row_ptr + label, mask=here, other=0.0).to(tl.float32)
         loss += share * tl.where(share != 0, top - logit, 0.0)
@@ -445,8 +446,8 @@ def cross_entropy_gradient_kernel(
         known = 0.0
         target = tl.full([BLOCK], 0.0, tl.float32)
     for s in tl.static_range(SOURCES):
-        share = tl.load(row_shares_ptr + s).to(tl.float32)
-        label, share = _known(tl.load(labels_ptr + row * SOURCES + s), share, ignore_index, CLASSES)
+        label = tl.load(labels_ptr + row * SOURCES + s)
+        share = _known_share(label, tl.load(row_shares_ptr + s).to(tl.float32), ignore_index, CLASSES)
         target += tl.where(column == label.to(tl.int32), kept * share * grad_loss, 0.0)
         known += share
     of_all = known * grad_loss

@@ -202,8 +202,8 @@ class PackedPlan:
 
 
 def pack(plan: MixPlan, device: torch.device | str) -> PackedPlan:
-    """Copy ``plan`` to ``device`` from pinned memory; the host does not wait for the copy, and the current stream not
-    before it reads the plan.
+    """Copy ``plan`` to ``device`` from pinned memory. The host does not wait for the copy, and the current stream only
+    where it reads the plan.
 
     Raises:
         ValueError, TypeError: if a number of the plan is out of bounds.

@@ -48,7 +48,10 @@ class Cutout(ErasingTransform):
         shorter = shorter_side(draw.size)
         length = self.length if isinstance(self.length, int) else round(self.length * shorter)
         if length > 2 * shorter:
-            raise ValueError(f"length must be at most twice the shorter side ({shorter} pixels), got {length}")
+            raise ValueError(
+                f"length must be at most twice the shorter side ({shorter} pixels), got {self.length!r}; an int is "
+                "pixels, a float a share of that side"
+            )
         least = 1 if self.inside or shorter == 1 else 2  # unless it is inside, an odd side loses a pixel
         if 0 < shorter and length < least:
             raise ValueError(

@@ -33,7 +33,7 @@ class RandomErasing(ErasingTransform):
             ``"random"``) and ``"channel_noise"``, one normal colour for each box. Give one of the two.
         log_ratio: whether the ratio's logarithm is drawn uniformly (torchvision, timm), or the ratio itself (paper).
         count: fewest and most boxes per image; they share the area that ``scale`` says.
-        attempts: how many times to draw a box that turns out as high or as wide as the image, before it is left out.
+        attempts: how many boxes are drawn, until one is lower and narrower than the image; if none is, none is erased.
         options: see :class:`ErasingTransform`.
     """
 
