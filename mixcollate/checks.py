@@ -4,6 +4,7 @@ import math
 import os
 import reprlib
 import sys
+import warnings
 from collections.abc import Callable, Iterable, Sequence
 from numbers import Real
 from typing import Any, TypeGuard, TypeVar
@@ -50,6 +51,14 @@ def result_of(name: str, function: Callable[..., T], *arguments: Any) -> T:
         return function(*arguments)
     except StopIteration as error:
         raise ValueError(f"{name} must return something, but raised StopIteration: give next() a default") from error
+
+
+def warn(message: str) -> None:
+    """Warn at the line that called this library, perhaps through torch, as ``Module.__call__`` does."""
+    frame, level = sys._getframe(1), 2
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").partition(".")[0] in ("mixcollate", "torch"):
+        frame, level = frame.f_back, level + 1
+    warnings.warn(message, stacklevel=level)
 
 
 def check_choice(name: str, value: T, choices: Sequence[str]) -> T:

@@ -4,7 +4,6 @@ import copy
 import inspect
 import pickle
 import uuid
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from multiprocessing.context import get_spawning_popen
@@ -28,6 +27,7 @@ from mixcollate.checks import (
     is_readable,
     result_of,
     shown,
+    warn,
 )
 from mixcollate.execution import Executor, first_images, refuse_class_indices
 from mixcollate.kernels import Axes, Statistic
@@ -376,7 +376,7 @@ class MixupCollate(Settled):
             roles.warn()
             self._warned_of_unclear = True  # Python would show it again whenever its filters change
         if doubt is not None and not self._warned_of_units:
-            warnings.warn(doubt, stacklevel=2)
+            warn(doubt)
             self._warned_of_units = True  # Python would show it again for each new range
         if roles.labels and self._mixes:
             self._warn_of_rows(leaf_at(batch, roles.labels[0]))
@@ -441,10 +441,9 @@ class MixupCollate(Settled):
             self._has_seen_indices |= labels.ndim == 1
         elif self._has_seen_indices and labels.ndim == 2:
             self._warned_of_rows = True
-            warnings.warn(
+            warn(
                 "labels were class indices before, and are rows now: if they are targets that this collate has made, "
                 "their images are mixed already, and must not be given to mix() again",
-                stacklevel=3,
             )
 
     def _find(self, batch: Any, kinds: dict[Path, type] | None) -> Roles:

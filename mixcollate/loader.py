@@ -2,7 +2,6 @@
 
 import copy
 import itertools
-import warnings
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
@@ -12,7 +11,7 @@ from torch import Tensor
 from torch.utils.data import BatchSampler, DataLoader, RandomSampler, SequentialSampler, default_collate
 
 from mixcollate.batch import MixBatch, moved
-from mixcollate.checks import Settled, check_count, check_device, count_in_environment, shown
+from mixcollate.checks import Settled, check_count, check_device, count_in_environment, shown, warn
 from mixcollate.collate import MixupCollate
 from mixcollate.roles import leaves, map_tensors
 
@@ -367,9 +366,8 @@ def _warn_unless_sharded(loader: Any) -> None:
     sampler, batches = getattr(loader, "sampler", None), getattr(loader, "batch_sampler", None)
     whole = type(sampler) in (RandomSampler, SequentialSampler) and type(batches) is BatchSampler
     if ranks > 1 and whole and not hasattr(loader, "base_dataloader"):  # Accelerate's have it, and shard by themselves
-        warnings.warn(
+        warn(
             f"each of {ranks} ranks gets every batch of this loader: its sampler is a {type(sampler).__name__}, and "
             "frameworks do not shard a DeviceLoader. Give the DataLoader a DistributedSampler, or wrap what the "
             "framework has prepared: DeviceLoader(accelerator.prepare(loader))",
-            stacklevel=3,
         )

@@ -4,7 +4,6 @@ A batch is a tensor, or nested tuples, lists and mappings of tensors. A path is 
 """
 
 import copy
-import warnings
 from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, is_dataclass
 from typing import Any, Literal, cast
@@ -14,7 +13,7 @@ import PIL.Image
 from torch import Tensor
 from torchvision import tv_tensors
 
-from mixcollate.checks import result_of, shown
+from mixcollate.checks import result_of, shown, warn
 from mixcollate.kernels import Axes
 from mixcollate.kernels.pixels import check_pixels
 from mixcollate.kernels.prepare import TOO_FEW_AXES
@@ -58,10 +57,9 @@ class Roles:
     def warn(self) -> None:
         """Warn of what is unclear. Called where the batch is mixed: each worker would warn again in each epoch."""
         for name in self.unclear:
-            warnings.warn(
+            warn(
                 f"{name} is left unchanged although its images are mixed: if it is a target, name it in label_key; if "
                 f"not (an index, a weight), name it in keep_keys {_OF_THE_COLLATE}",
-                stacklevel=2,
             )
 
 

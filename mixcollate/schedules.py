@@ -1,11 +1,10 @@
 """Hyper-parameters that change with the epoch. Any function of the epoch is a schedule; these two can be pickled."""
 
-import warnings
 from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from mixcollate.checks import check_count, check_number
+from mixcollate.checks import check_count, check_number, warn
 
 Scheduled = float | Callable[[int], float]
 
@@ -26,10 +25,9 @@ def value_in_epoch(name: str, value: Scheduled, epoch: int, check: Callable[[str
         ) from error
     number = check(f"{name} in epoch {epoch}", scheduled)
     if isinstance(epoch, EpochNotSet):
-        warnings.warn(
+        warn(
             f"{name} is a function of the epoch, but set_epoch was not called, so epoch {epoch} is assumed: call "
             "set_epoch(epoch) before each epoch, on the collate if there is one, else on the transform",
-            stacklevel=2,
         )
     return number
 

@@ -10,6 +10,7 @@ import torch
 from torch.masked import masked_tensor
 from torch.testing._internal.two_tensor import TwoTensor
 
+import mixcollate as mc
 from mixcollate import checks
 from mixcollate.schedules import ramp, until, value_in_epoch
 
@@ -183,3 +184,19 @@ def test_messages_are_short():
     assert len(str(raised.value)) < 200
     with pytest.raises(TypeError, match=r"got a Tensor of shape \(1000, 1000\)$"):
         checks.check_number("alpha", torch.zeros(1000, 1000))
+
+
+def test_warnings_name_the_line_of_the_caller():
+    """Not one of this library, nor of torch, through which transforms are called."""
+    images, labels = torch.rand(4, 3, 8, 8), torch.arange(4)
+    transform = mc.MixUp(num_classes=4, alpha=ramp(1, 5))
+    collate = mc.MixupCollate(num_classes=4, mean=0.5)
+    calls = {
+        "set_epoch was not called": lambda: transform(images, labels),
+        "are they normalised": lambda: collate((images * 9, labels)).to("cpu"),
+        "is left unchanged": lambda: collate.mix((images, labels, labels.float())),
+    }
+    for text, call in calls.items():
+        with pytest.warns(UserWarning, match=text) as told:
+            call()
+        assert [one.filename for one in told] == [__file__]

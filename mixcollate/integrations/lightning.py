@@ -1,13 +1,12 @@
 """``MixupCallback``: a Lightning callback that sets the collate's epoch and saves its state in checkpoints."""
 
-import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch.utils._pytree import tree_leaves
 
-from mixcollate.checks import check_count, shown
+from mixcollate.checks import check_count, shown, warn
 from mixcollate.collate import MixupCollate
 from mixcollate.loader import collate_of
 from mixcollate.transforms import Unchanged
@@ -34,11 +33,10 @@ class MixupCallback(Callback):
                 f"collate must be the training loader's MixupCollate, or a list of several, got {shown(collate)}"
             )
         if any(one.eager for one in collates):
-            warnings.warn(
+            warn(
                 "Lightning starts the workers of an epoch before it tells callbacks which one it is, so that an eager "
                 "collate may mix the first batches as in the epoch before; use eager=False, so that batches are mixed "
                 "where Lightning moves them",
-                stacklevel=2,
             )
         self.collates, self.off_epochs = collates, check_count("off_epochs", off_epochs, least=0)
         self._max_epochs: int | None = None

@@ -5,7 +5,6 @@ import importlib.util
 import os
 import shutil
 import sysconfig
-import warnings
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -14,7 +13,7 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import is_fake
 from torch.autograd import forward_ad
 
-from mixcollate.checks import is_compiling, is_readable, is_recorded, is_transformed
+from mixcollate.checks import is_compiling, is_readable, is_recorded, is_transformed, warn
 
 Impl = Literal["auto", "reference", "host", "fused"]
 IMPLS = get_args(Impl)
@@ -82,9 +81,7 @@ def can_fuse() -> bool:
     }
     missing = ", ".join(name for name, found in needed.items() if not found)
     if missing:
-        warnings.warn(
-            f"plain torch mixes on the GPU, several times slower than Triton would; missing: {missing}", stacklevel=2
-        )
+        warn(f"plain torch mixes on the GPU, several times slower than Triton would; missing: {missing}")
     return not missing
 
 
