@@ -1,4 +1,4 @@
-"""All that a call of ``mix`` checks and decides before anything is written, recorded in a :class:`Call`."""
+"""All that a call of ``mix`` checks and decides before anything is written, and the :class:`Call` that then runs."""
 
 import math
 from collections.abc import Callable, Sequence
