@@ -98,7 +98,8 @@ def _checked_init(transform: type) -> Any:
     _, *parameters = signature.parameters.values()  # without self
     names = [p.name for p in parameters]
     positional = [p for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD]
-    # scheduled values are checked in each epoch, and may be assigned; so may nothing else, taken as an argument or not
+    # Only scheduled values, which are checked in each epoch, may be assigned later. Other attributes of the base class
+    # are read, too, where they are no arguments.
     inherited = [p for name, p in inspect.signature(MixTransform).parameters.items() if name not in names]
     settled = [p.name for p in (*parameters, *inherited) if p.annotation is not Scheduled]
 

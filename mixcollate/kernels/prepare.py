@@ -17,7 +17,7 @@ from mixcollate.kernels.overlap import check_overlap, has_address
 from mixcollate.kernels.packed import PackedPlan, is_whole, pack
 from mixcollate.kernels.pixels import LEVELS, Affine, Statistic, affine_of, check_output, check_pixels, result_dtype
 from mixcollate.kernels.support import Impl, choose
-from mixcollate.memory import Recycler
+from mixcollate.memory import WORTH_KEEPING, Recycler
 from mixcollate.plan import PLACES, MixPlan
 
 if TYPE_CHECKING:
@@ -147,8 +147,10 @@ def decide(
         _check_out(images, out, dtype, memory_format)
     elif memory_format is not None:
         check_memory_format(images)
+    recycled = False
     # the size of a fake one may be a symbol, which must not be compared with a number
-    recycled = out is None and implementation == "host" and not is_fake(images)
+    if out is None and implementation == "host" and not is_fake(images):
+        recycled = images.nbytes >= WORTH_KEEPING // 8  # uint8 may become float64; a recycler asks at each call
     return Decision(dtype, memory_format, affine, implementation, arranged, recycled)
 
 
